@@ -54,6 +54,24 @@ END
 $$;
 REVOKE EXECUTE ON FUNCTION watershed_control.type_refusal(oid, int) FROM PUBLIC;
 
+-- Refuses what would run functions of users when watershed itself writes or moves rows: CHECKs, indexes and defaults over
+-- such functions. PostgreSQL's own leave no dependency; those of extensions were let in by an administrator.
+CREATE FUNCTION watershed_control.check_functions(class regclass, object oid, what text) RETURNS void
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    used text;
+BEGIN
+    SELECT pg_describe_object(d.refclassid, d.refobjid, 0) INTO used FROM pg_depend d
+    WHERE d.classid = class AND d.objid = object AND d.refclassid IN ('pg_proc'::regclass, 'pg_operator'::regclass)
+      AND NOT EXISTS (SELECT FROM pg_depend e WHERE e.classid = d.refclassid AND e.objid = d.refobjid AND e.deptype = 'e') LIMIT 1;
+    IF used IS NOT NULL THEN
+        PERFORM watershed_control.refuse(format('%s uses %s', what, used),
+            'Use functions and operators of PostgreSQL itself or of an extension there: watershed''s services write and move these rows and must not run code of users.');
+    END IF;
+END
+$$;
+REVOKE EXECUTE ON FUNCTION watershed_control.check_functions(regclass, oid, text) FROM PUBLIC;
+
 -- Refuses the column if the lake cannot keep it; used when a table is attached and when a column is added.
 CREATE FUNCTION watershed_control.check_column(label text, col pg_catalog.pg_attribute) RETURNS void
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
@@ -83,25 +101,11 @@ BEGIN
             format('column %I of table %s has a nondeterministic collation', col.attname, label),
             format('ALTER TABLE %s ALTER COLUMN %I TYPE %s COLLATE "default".', label, col.attname, format_type(col.atttypid, col.atttypmod)));
     END IF;
+    PERFORM watershed_control.check_functions('pg_attrdef', d.oid, format('the default of column %I of table %s', col.attname, label))
+    FROM pg_attrdef d WHERE d.adrelid = col.attrelid AND d.adnum = col.attnum;
 END
 $$;
 REVOKE EXECUTE ON FUNCTION watershed_control.check_column(text, pg_catalog.pg_attribute) FROM PUBLIC;
-
--- Refuses what would run functions of users when watershed itself moves rows: CHECKs and indexes over such functions.
-CREATE FUNCTION watershed_control.check_functions(class regclass, object oid, what text) RETURNS void
-LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
-DECLARE
-    used text;
-BEGIN
-    SELECT pg_describe_object(d.refclassid, d.refobjid, 0) INTO used FROM pg_depend d
-    WHERE d.classid = class AND d.objid = object AND d.refclassid IN ('pg_proc'::regclass, 'pg_operator'::regclass) LIMIT 1;
-    IF used IS NOT NULL THEN
-        PERFORM watershed_control.refuse(format('%s uses %s', what, used),
-            'Use functions and operators of PostgreSQL itself there: watershed moves rows between partitions and must not run foreign code.');
-    END IF;
-END
-$$;
-REVOKE EXECUTE ON FUNCTION watershed_control.check_functions(regclass, oid, text) FROM PUBLIC;
 
 -- Records a column under the name it will have in the lake for ever: its name now, made safe for Delta and unique without case.
 CREATE FUNCTION watershed_control.record_column(col pg_catalog.pg_attribute) RETURNS void
@@ -177,14 +181,14 @@ BEGIN
         PERFORM watershed_control.refuse(format('database encoding %s cannot be kept', current_setting('server_encoding')),
             'The lake keeps UTF-8 only: move the table to a database with ENCODING ''UTF8''.');
     END IF;
-    IF EXISTS (SELECT FROM pg_namespace WHERE oid = rel.relnamespace
-               AND (nspname ~ '^pg_' OR nspname IN ('information_schema', 'watershed', 'watershed_control', 'watershed_parts'))) THEN
-        PERFORM watershed_control.refuse(format('table %s stands in a schema of the system', label), 'Create the table in a schema of your own.');
-    END IF;
     IF rel.relpersistence <> 'p' THEN
         PERFORM watershed_control.refuse(
             format('%s table %s cannot be kept', CASE rel.relpersistence WHEN 't' THEN 'temporary' ELSE 'unlogged' END, label),
             CASE rel.relpersistence WHEN 't' THEN 'Create it as an ordinary table.' ELSE format('ALTER TABLE %s SET LOGGED.', label) END);
+    END IF;
+    IF EXISTS (SELECT FROM pg_namespace WHERE oid = rel.relnamespace
+               AND (nspname ~ '^pg_' OR nspname IN ('information_schema', 'watershed', 'watershed_control', 'watershed_parts'))) THEN
+        PERFORM watershed_control.refuse(format('table %s stands in a schema of the system', label), 'Create the table in a schema of your own.');
     END IF;
     IF rel.reloftype <> 0 THEN
         PERFORM watershed_control.refuse(format('table %s is of a composite type', label), format('ALTER TABLE %s NOT OF.', label));

@@ -35,7 +35,7 @@ BEGIN
                 PERFORM watershed_control.refuse(format('provenance column %I of tiered table %s cannot change', known.lake_name, label),
                     'It says which transaction and which source a row came from, and is written by watershed.');
             END IF;
-        ELSIF col.attgenerated <> '' OR col.attidentity <> '' OR lower(col.attname) IN ('_xid', '_stream', '_offset', '_day') THEN
+        ELSE
             PERFORM watershed_control.check_column(label, col);
         END IF;
     END LOOP;
