@@ -1,0 +1,1 @@
+//! No code: one set of dependency features for every selection of crates (see Cargo.toml).
