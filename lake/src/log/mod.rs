@@ -1,0 +1,549 @@
+//! The Delta log of a lake table: create, load, follow, commit. The only writer of the log; knows no Parquet bytes and no queries.
+//!
+//! A commit is one compare-and-set: the next version's entry is put if it is not there. What must hold for the commit (the archive it
+//! builds on, the fence of its leader, the files it removes) is compared with the version right before, so whoever wins the race for
+//! an entry has compared with everything committed earlier. After any error the log is read again before anything is concluded, for
+//! a put may have landed although it failed.
+//!
+//! A commit holds, beside files, `txn` actions: the number of the archive ([`APP_ARCHIVE`]) and the fences of the leaders.
+
+mod action;
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use deltalake_core::kernel::transaction::{CommitData, TransactionError};
+use deltalake_core::kernel::{Action, Metadata, MetadataExt, Protocol, Transaction};
+use deltalake_core::logstore::{CommitOrBytes, LogStoreRef, StorageConfig, get_actions, logstore_with};
+use deltalake_core::protocol::{DeltaOperation, SaveMode};
+use deltalake_core::{DeltaTable, DeltaTableError};
+use object_store::path::Path;
+use object_store::{ObjectStore, ObjectStoreExt};
+use url::Url;
+use uuid::Uuid;
+
+use crate::spec::TableSpec;
+use crate::stats::{ColumnStats, FileStats};
+use crate::{Error, Result, crash, store, types};
+
+/// `txn` application whose version is the number of the archive that a version holds.
+pub const APP_ARCHIVE: &str = "watershed";
+/// `txn` applications whose versions are the fences of the leaders.
+pub const APP_ARCHIVER_FENCE: &str = "watershed/fence/archiver";
+pub const APP_COMPACTOR_FENCE: &str = "watershed/fence/compactor";
+/// The tag of an `add` action that names the column (lake name) by which the file's rows ascend.
+pub const TAG_SORTED: &str = "watershed.sorted";
+
+/// A lost race is run again at once, this many times.
+const MAX_TRIES: u32 = 50;
+/// How often a quiet log is checked for having been cleaned past the version at hand.
+const RECHECK: Duration = Duration::from_secs(30);
+
+/// A file of a lake version.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LakeFile {
+    /// Relative to the table's directory, not URL-encoded.
+    pub path: String,
+    /// The same in the store that [`LakeTable::store`] gives.
+    pub location: Path,
+    /// Bytes.
+    pub size: u64,
+    pub rows: u64,
+    /// Its partition: days since 1970-01-01, held to the years 1 to 9999 ([`types::partition_day`]).
+    pub day: i32,
+    /// Milliseconds since 1970.
+    pub modification_ms: i64,
+    /// Whether its rows ascend by event time.
+    pub sorted: bool,
+    pub stats: FileStats,
+}
+
+impl LakeFile {
+    /// What is known of the column with this lake name. `None`: the file does not have it, and it is NULL in every row.
+    pub fn column(&self, lake_name: &str) -> Option<&ColumnStats> {
+        self.stats.columns.get(lake_name)
+    }
+}
+
+/// A file that is written and not yet committed.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NewFile {
+    pub file: LakeFile,
+    /// Delta's form of the statistics.
+    pub delta_stats: String,
+}
+
+/// An immutable version of a lake table.
+#[derive(Debug, Clone)]
+pub struct LakeVersion {
+    pub version: i64,
+    /// The archive whose boundary this version holds; 0: nothing was archived.
+    pub archive: i64,
+    /// By day, then by least event time, then by path.
+    pub files: Arc<[Arc<LakeFile>]>,
+    pub rows: u64,
+    /// Bytes of all files.
+    pub bytes: u64,
+}
+
+/// What became of a rewrite.
+#[derive(Debug, Clone)]
+pub enum CommitOutcome {
+    /// It is in the log; this is the version that holds it, or a later one.
+    Done(Arc<LakeVersion>),
+    /// A file to be removed is no longer there: nothing was committed, the new files are the caller's to delete.
+    Lost,
+}
+
+/// A lake table, followed from version to version.
+pub struct LakeTable {
+    spec: TableSpec,
+    url: Url,
+    store: Arc<dyn ObjectStore>,
+    prefix: Path,
+    log: LogStoreRef,
+    state: State,
+    current: Arc<LakeVersion>,
+    checked: Instant,
+}
+
+impl std::fmt::Debug for LakeTable {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("LakeTable")
+            .field("url", &self.url.as_str())
+            .field("version", &self.current.version)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What the log says at one version.
+struct State {
+    version: u64,
+    files: BTreeMap<String, Arc<LakeFile>>,
+    txns: HashMap<String, i64>,
+    metadata: Metadata,
+    protocol: Protocol,
+}
+
+/// What one try to write the next entry came to.
+enum Try {
+    Landed,
+    /// Another commit has this version.
+    Taken,
+}
+
+impl LakeTable {
+    /// Opens the table of `spec` below `root`, creating an empty one if there is none. Columns that `spec` has and the lake lacks are
+    /// added by [`Self::ensure_schema`], not here.
+    pub async fn open_or_create(root: &Url, spec: &TableSpec) -> Result<Self> {
+        if let Some(table) = Self::open(root, spec).await? {
+            return Ok(table);
+        }
+        create(root, spec).await?;
+        Self::open(root, spec).await?.ok_or_else(|| Error::Schema {
+            table: spec.qualified(),
+            what: "its lake table vanished while it was being created".into(),
+        })
+    }
+
+    /// Opens the table of `spec` below `root`; `None` if there is none.
+    pub async fn open(root: &Url, spec: &TableSpec) -> Result<Option<Self>> {
+        let url = store::table_url(root, &spec.lake_path)?;
+        let store = store::open(root)?;
+        let prefix = store::path(&url)?;
+        let log = logstore_with(store.clone(), &url, StorageConfig::default())?;
+        if !log.is_delta_table_location().await? {
+            return Ok(None);
+        }
+        let state = load(&log, spec, &prefix).await?;
+        let current = Arc::new(state.freeze(spec));
+        Ok(Some(Self {
+            spec: spec.clone(),
+            url,
+            store,
+            prefix,
+            log,
+            state,
+            current,
+            checked: Instant::now(),
+        }))
+    }
+
+    /// The version at hand.
+    pub fn current(&self) -> Arc<LakeVersion> {
+        self.current.clone()
+    }
+
+    /// The store that [`LakeFile::location`] is a path in.
+    pub fn store(&self) -> Arc<dyn ObjectStore> {
+        self.store.clone()
+    }
+
+    /// The table's directory, without a slash at its end.
+    pub fn url(&self) -> &Url {
+        &self.url
+    }
+
+    /// The table's directory in [`Self::store`].
+    pub fn prefix(&self) -> &Path {
+        &self.prefix
+    }
+
+    /// The specification that the table was opened with.
+    pub fn spec(&self) -> &TableSpec {
+        &self.spec
+    }
+
+    /// The greatest fence that committed for an application ([`APP_ARCHIVER_FENCE`], [`APP_COMPACTOR_FENCE`]); 0: none did.
+    pub fn fence(&self, app: &str) -> i64 {
+        self.state.txns.get(app).copied().unwrap_or(0)
+    }
+
+    /// The newest version. Costs one look at the log where nothing changed, and the new entries where something did.
+    pub async fn refresh(&mut self) -> Result<Arc<LakeVersion>> {
+        let before = self.state.version;
+        loop {
+            let next = self.state.version + 1;
+            match self.log.read_commit_entry(next).await? {
+                Some(entry) => {
+                    let actions = get_actions(next, &entry)?;
+                    self.state.apply(next, actions, &self.spec, &self.prefix)?;
+                }
+                None => {
+                    // Entries are deleted only below a checkpoint that holds them: a missing entry of our own version means that
+                    // the log has moved on past the next one.
+                    if self.checked.elapsed() >= RECHECK {
+                        if self.log.read_commit_entry(self.state.version).await?.is_none() {
+                            self.state = load(&self.log, &self.spec, &self.prefix).await?;
+                        }
+                        self.checked = Instant::now();
+                    }
+                    break;
+                }
+            }
+        }
+        if self.state.version != before {
+            self.current = Arc::new(self.state.freeze(&self.spec));
+        }
+        Ok(self.current())
+    }
+
+    /// Takes over a newer specification, adding the columns that the lake lacks in one commit of metadata.
+    ///
+    /// Errors: [`Error::Schema`] if a column of the lake has another type in `spec`, or is gone from it.
+    pub async fn ensure_schema(&mut self, spec: &TableSpec) -> Result<Arc<LakeVersion>> {
+        for tries in 1..=MAX_TRIES {
+            self.refresh().await?;
+            let Some(schema) = action::extended_schema(&self.state.metadata, spec)? else {
+                self.spec = spec.clone();
+                return Ok(self.current());
+            };
+            let metadata = self.state.metadata.clone().with_schema(&schema)?;
+            let mut actions = Vec::new();
+            if let Some(protocol) = action::widened_protocol(&self.state.protocol, spec)? {
+                actions.push(Action::Protocol(protocol));
+            }
+            actions.push(Action::Metadata(metadata));
+            let operation =
+                DeltaOperation::Write { mode: SaveMode::Append, partition_by: None, predicate: None };
+            match self.put(actions, operation).await? {
+                Try::Landed => {}
+                Try::Taken => pause(tries).await,
+            }
+        }
+        Err(self.contended())
+    }
+
+    /// Adds the files of archive `archive`, if the lake holds exactly archive `expected_previous_archive` and no archiver with a
+    /// greater fence has committed. A commit that turns out to have landed already is done.
+    ///
+    /// Errors: [`Error::UnexpectedArchive`], [`Error::Fenced`]: nothing was committed. [`Error::Ambiguous`]: unknown; leave the files.
+    pub async fn commit_append(
+        &mut self,
+        adds: Vec<NewFile>,
+        archive: i64,
+        expected_previous_archive: i64,
+        fence: i64,
+    ) -> Result<Arc<LakeVersion>> {
+        if archive <= expected_previous_archive {
+            return Err(Error::UnexpectedArchive {
+                table: self.spec.qualified(),
+                expected: archive.saturating_sub(1),
+                found: expected_previous_archive,
+            });
+        }
+        for tries in 1..=MAX_TRIES {
+            self.refresh().await?;
+            if self.holds(archive, &adds) {
+                return Ok(self.current());
+            }
+            self.compare_fence(APP_ARCHIVER_FENCE, "archiver", fence)?;
+            if self.current.archive != expected_previous_archive {
+                return Err(Error::UnexpectedArchive {
+                    table: self.spec.qualified(),
+                    expected: expected_previous_archive,
+                    found: self.current.archive,
+                });
+            }
+            let mut actions: Vec<Action> =
+                adds.iter().map(|f| Action::Add(action::add(f, &self.spec, true))).collect();
+            actions.push(Action::Txn(Transaction::new(APP_ARCHIVE, archive)));
+            actions.push(Action::Txn(Transaction::new(APP_ARCHIVER_FENCE, fence)));
+            let operation = DeltaOperation::Write {
+                mode: SaveMode::Append,
+                partition_by: Some(vec![types::DAY.to_owned()]),
+                predicate: None,
+            };
+            match self.put(actions, operation).await? {
+                Try::Landed => return Ok(self.current()),
+                Try::Taken => pause(tries).await,
+            }
+        }
+        Err(self.contended())
+    }
+
+    /// Replaces `removed` by `added`, which hold the same rows (`dataChange` is false, the archive stays). Every removed file must still
+    /// be in the version right before, else the outcome is [`CommitOutcome::Lost`].
+    ///
+    /// Errors: [`Error::Fenced`]: nothing was committed. [`Error::Ambiguous`]: unknown; leave the files.
+    pub async fn commit_rewrite(
+        &mut self,
+        removed: &[Arc<LakeFile>],
+        added: Vec<NewFile>,
+        fence: i64,
+    ) -> Result<CommitOutcome> {
+        let (gone, new) =
+            (removed.iter().map(|f| f.rows).sum::<u64>(), added.iter().map(|f| f.file.rows).sum::<u64>());
+        if gone != new {
+            return Err(Error::Schema {
+                table: self.spec.qualified(),
+                what: format!("a rewrite of {gone} rows into {new} was refused"),
+            });
+        }
+        for tries in 1..=MAX_TRIES {
+            self.refresh().await?;
+            if added.first().is_some_and(|f| self.state.files.contains_key(&f.file.path)) {
+                return Ok(CommitOutcome::Done(self.current()));
+            }
+            self.compare_fence(APP_COMPACTOR_FENCE, "compactor", fence)?;
+            if !removed.iter().all(|f| self.state.files.contains_key(&f.path)) {
+                return Ok(CommitOutcome::Lost);
+            }
+            let now = chrono::Utc::now().timestamp_millis();
+            let mut actions: Vec<Action> =
+                removed.iter().map(|f| Action::Remove(action::remove(f, now))).collect();
+            actions.extend(added.iter().map(|f| Action::Add(action::add(f, &self.spec, false))));
+            actions.push(Action::Txn(Transaction::new(APP_COMPACTOR_FENCE, fence)));
+            let operation = DeltaOperation::Optimize {
+                predicate: None,
+                target_size: added.iter().map(|f| f.file.size as i64).max().unwrap_or(0),
+            };
+            match self.put(actions, operation).await? {
+                Try::Landed => return Ok(CommitOutcome::Done(self.current())),
+                Try::Taken => pause(tries).await,
+            }
+        }
+        Err(self.contended())
+    }
+
+    /// Writes a checkpoint of the version at hand if the last one is `every` or more versions old. Whether one was written.
+    pub async fn checkpoint_if_due(&mut self, every: u64) -> Result<bool> {
+        let store = self.log.object_store(None);
+        let hint = Path::from("_delta_log/_last_checkpoint");
+        let last = match store.get(&hint).await {
+            Ok(found) => action::checkpoint_version(&found.bytes().await?),
+            Err(object_store::Error::NotFound { .. }) => None,
+            Err(e) => return Err(e.into()),
+        };
+        let version = self.state.version;
+        if version.saturating_sub(last.unwrap_or(0)) < every.max(1) {
+            return Ok(false);
+        }
+        let mut table = DeltaTable::new(self.log.clone());
+        table.load_version(version).await?;
+        deltalake_core::checkpoints::create_checkpoint(&table, None).await?;
+        crash::point("lake.checkpoint.written");
+        let dir = store::local_dir(&self.url);
+        store::make_durable(dir.clone(), &format!("_delta_log/{version:020}.checkpoint.parquet")).await?;
+        store::make_durable(dir, "_delta_log/_last_checkpoint").await?;
+        Ok(true)
+    }
+
+    fn holds(&self, archive: i64, adds: &[NewFile]) -> bool {
+        self.current.archive == archive
+            && adds.first().is_some_and(|f| self.state.files.contains_key(&f.file.path))
+    }
+
+    fn compare_fence(&self, app: &str, role: &'static str, ours: i64) -> Result<()> {
+        let theirs = self.fence(app);
+        if theirs > ours {
+            return Err(Error::Fenced { table: self.spec.qualified(), role, ours, theirs });
+        }
+        Ok(())
+    }
+
+    fn contended(&self) -> Error {
+        Error::Contended { table: self.spec.qualified(), tries: MAX_TRIES }
+    }
+
+    /// Tries to make `actions` the next version.
+    async fn put(&mut self, actions: Vec<Action>, operation: DeltaOperation) -> Result<Try> {
+        let next = self.state.version + 1;
+        let note =
+            HashMap::from([("watershed".to_owned(), serde_json::Value::String(Uuid::new_v4().to_string()))]);
+        let entry = CommitData::new(actions, operation, note, Vec::new())
+            .get_bytes()
+            .map_err(DeltaTableError::from)?;
+        crash::point("lake.commit.before");
+        let outcome =
+            self.log.write_commit_entry(next, CommitOrBytes::LogBytes(entry.clone()), Uuid::new_v4()).await;
+        crash::point("lake.commit.after");
+        if let Err(error) = outcome {
+            match self.landed(next, &entry).await {
+                Ok(Some(true)) => {}
+                Ok(Some(false)) => return Ok(Try::Taken),
+                Ok(None) if matches!(error, TransactionError::VersionAlreadyExists(_)) => {
+                    return Ok(Try::Taken);
+                }
+                Ok(None) => return Err(self.ambiguous(&error)),
+                Err(second) => {
+                    tracing::debug!(%second, "the log could not be read after a failed commit");
+                    return Err(self.ambiguous(&error));
+                }
+            }
+        }
+        store::make_durable(store::local_dir(&self.url), &format!("_delta_log/{next:020}.json")).await?;
+        crash::point("lake.commit.durable");
+        let actions = get_actions(next, &entry)?;
+        self.state.apply(next, actions, &self.spec, &self.prefix)?;
+        self.current = Arc::new(self.state.freeze(&self.spec));
+        Ok(Try::Landed)
+    }
+
+    /// Whether the entry of `version` is ours; `None`: there is none.
+    async fn landed(&self, version: u64, ours: &Bytes) -> Result<Option<bool>> {
+        Ok(self.log.read_commit_entry(version).await?.map(|found| found == *ours))
+    }
+
+    fn ambiguous(&self, reason: &TransactionError) -> Error {
+        Error::Ambiguous { table: self.spec.qualified(), reason: reason.to_string() }
+    }
+}
+
+impl State {
+    /// Moves to `version`, whose entry holds `actions`.
+    fn apply(&mut self, version: u64, actions: Vec<Action>, spec: &TableSpec, prefix: &Path) -> Result<()> {
+        let mut files = Vec::new();
+        for one in actions {
+            match one {
+                Action::Add(add) => {
+                    files.push((add.path.clone(), Some(Arc::new(action::file(add, spec, prefix)?))))
+                }
+                Action::Remove(remove) => files.push((remove.path, None)),
+                Action::Txn(txn) => {
+                    self.txns.insert(txn.app_id, txn.version);
+                }
+                Action::Metadata(metadata) => self.metadata = metadata,
+                Action::Protocol(protocol) => {
+                    action::check_protocol(&protocol, spec)?;
+                    self.protocol = protocol;
+                }
+                Action::Cdc(_) | Action::CommitInfo(_) | Action::DomainMetadata(_) => {}
+            }
+        }
+        // A path is never both removed and added again: names are unique.
+        for (path, file) in files {
+            match file {
+                Some(file) => self.files.insert(path, file),
+                None => self.files.remove(&path),
+            };
+        }
+        self.version = version;
+        Ok(())
+    }
+
+    fn freeze(&self, spec: &TableSpec) -> LakeVersion {
+        let event = spec.event_column().map(|c| c.lake_name.as_str()).unwrap_or_default();
+        let begins = |f: &LakeFile| match f.column(event).and_then(|c| c.min.as_ref()) {
+            Some(crate::stats::Bound::Int(v)) => *v,
+            _ => i64::MIN,
+        };
+        let mut files: Vec<_> = self.files.values().cloned().collect();
+        files.sort_by_cached_key(|f| (f.day, begins(f), f.path.clone()));
+        LakeVersion {
+            version: self.version as i64,
+            archive: self.txns.get(APP_ARCHIVE).copied().unwrap_or(0),
+            rows: files.iter().map(|f| f.rows).sum(),
+            bytes: files.iter().map(|f| f.size).sum(),
+            files: files.into(),
+        }
+    }
+}
+
+/// Reads the whole log: checkpoint and entries.
+async fn load(log: &LogStoreRef, spec: &TableSpec, prefix: &Path) -> Result<State> {
+    let mut table = DeltaTable::new(log.clone());
+    table.load().await?;
+    let snapshot = table.snapshot()?;
+    action::check_protocol(snapshot.protocol(), spec)?;
+    let mut files = BTreeMap::new();
+    for view in snapshot.log_data().iter() {
+        // The only way to a loaded file's tags, which hold our statistics.
+        #[allow(deprecated)]
+        let file = action::file(view.add_action(), spec, prefix)?;
+        files.insert(file.path.clone(), Arc::new(file));
+    }
+    let mut txns = HashMap::new();
+    for app in [APP_ARCHIVE, APP_ARCHIVER_FENCE, APP_COMPACTOR_FENCE] {
+        if let Some(version) = snapshot.transaction_version(log.as_ref(), app).await? {
+            txns.insert(app.to_owned(), version);
+        }
+    }
+    Ok(State {
+        version: snapshot.version(),
+        files,
+        txns,
+        metadata: snapshot.metadata().clone(),
+        protocol: snapshot.protocol().clone(),
+    })
+}
+
+/// Writes version 0. Someone else's version 0 is as good.
+async fn create(root: &Url, spec: &TableSpec) -> Result<()> {
+    let url = store::table_url(root, &spec.lake_path)?;
+    let store = store::open(root)?;
+    let log = logstore_with(store, &url, StorageConfig::default())?;
+    let (protocol, metadata) = action::creation(spec)?;
+    let operation = DeltaOperation::Create {
+        mode: SaveMode::Ignore,
+        location: url.clone(),
+        protocol: protocol.clone(),
+        metadata: metadata.clone(),
+    };
+    let entry = CommitData::new(
+        vec![Action::Protocol(protocol), Action::Metadata(metadata)],
+        operation,
+        HashMap::new(),
+        Vec::new(),
+    )
+    .get_bytes()
+    .map_err(DeltaTableError::from)?;
+    match log.write_commit_entry(0, CommitOrBytes::LogBytes(entry), Uuid::new_v4()).await {
+        Ok(()) | Err(TransactionError::VersionAlreadyExists(_)) => {}
+        Err(e) => return Err(DeltaTableError::from(e).into()),
+    }
+    crash::point("lake.create.after");
+    store::make_durable(store::local_dir(&url), &format!("_delta_log/{:020}.json", 0)).await?;
+    store::make_directory_durable(root, &url).await
+}
+
+/// Waits a moment that grows with the tries and differs between competitors.
+async fn pause(tries: u32) {
+    let jitter = Uuid::new_v4().as_u128() % 16;
+    tokio::time::sleep(Duration::from_millis(u64::from(tries.min(20)) * 5 + jitter as u64)).await;
+}
+
+#[cfg(test)]
+mod tests;
