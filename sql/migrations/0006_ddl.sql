@@ -49,7 +49,9 @@ BEGIN
             PERFORM watershed_control.refuse(format('a new column of tiered table %s must be nullable', label),
                 format('Rows in the lake have no value for %I: add it without NOT NULL.', col.attname));
         END IF;
-        IF col.atthasmissing THEN
+        -- The table itself stores nothing: its partitions hold the value that rows written before have.
+        IF EXISTS (SELECT FROM watershed_control.partitions p JOIN pg_attribute a ON a.attrelid = p.part_relid
+                   WHERE p.relid = target AND a.attname = col.attname AND a.atthasmissing) THEN
             PERFORM watershed_control.refuse(format('a new column of tiered table %s cannot give its default to the rows that are there', label),
                 format('Rows in the lake have no value for %1$I: ALTER TABLE %2$s ADD COLUMN %1$I %3$s, ALTER COLUMN %1$I SET DEFAULT ...', col.attname, label, format_type(col.atttypid, col.atttypmod)));
         END IF;
@@ -193,7 +195,7 @@ BEGIN
             'watershed makes the day partitions itself; insert into the table.', format('Partitions: %s.', found));
     END IF;
     SELECT string_agg(t.tgname, ', ') INTO found FROM pg_trigger t
-    WHERE t.tgrelid = target AND NOT t.tgisinternal AND t.tgfoid <> 'watershed_control.refuse_change()'::regprocedure;
+    WHERE t.tgrelid = target AND NOT t.tgisinternal AND t.tgfoid <> to_regprocedure('watershed_control.refuse_change()');
     IF found IS NOT NULL THEN
         PERFORM watershed_control.refuse(format('tiered table %s cannot have triggers', label),
             'Rows also arrive by services and in the lake; act on them where they are read, or before they are inserted.', format('Triggers: %s.', found));
@@ -201,7 +203,7 @@ BEGIN
     -- One for rows, one for statements, on the table and on each partition, on whatever the session's replication role.
     SELECT string_agg(c.oid::regclass::text, ', ') INTO found
     FROM (SELECT target AS oid UNION ALL SELECT part_relid FROM watershed_control.partitions WHERE relid = target) c
-    WHERE (SELECT count(*) FROM pg_trigger t WHERE t.tgrelid = c.oid AND t.tgfoid = 'watershed_control.refuse_change()'::regprocedure
+    WHERE (SELECT count(*) FROM pg_trigger t WHERE t.tgrelid = c.oid AND t.tgfoid = to_regprocedure('watershed_control.refuse_change()')
            AND t.tgenabled = 'A' AND t.tgtype IN (27, 58)) <> 2;
     IF found IS NOT NULL THEN
         PERFORM watershed_control.refuse(format('the triggers that keep tiered table %s append-only must stay', label), 'Leave them enabled.', format('Missing on: %s.', found));
@@ -246,10 +248,6 @@ DECLARE
 BEGIN
     FOR command IN SELECT classid, objid, objsubid, object_type, schema_name, object_identity, command_tag FROM pg_event_trigger_ddl_commands() LOOP
         CONTINUE WHEN command.objid IS NULL;
-        IF command.schema_name = 'watershed_parts' AND command.command_tag <> 'COMMENT' THEN
-            PERFORM watershed_control.refuse(format('%s is not supported in schema watershed_parts', tag),
-                'It holds the partitions of tiered tables, which watershed keeps itself: work on the table.');
-        END IF;
         touched := CASE command.classid
             WHEN 'pg_class'::regclass THEN coalesce((SELECT indrelid FROM pg_index WHERE indexrelid = command.objid), command.objid)
             WHEN 'pg_trigger'::regclass THEN (SELECT tgrelid FROM pg_trigger WHERE oid = command.objid)
@@ -258,6 +256,11 @@ BEGIN
             WHEN 'pg_constraint'::regclass THEN (SELECT conrelid FROM pg_constraint WHERE oid = command.objid)
             WHEN 'pg_attrdef'::regclass THEN (SELECT adrelid FROM pg_attrdef WHERE oid = command.objid)
         END;
+        IF command.command_tag <> 'COMMENT' AND (command.schema_name = 'watershed_parts'
+           OR EXISTS (SELECT FROM watershed_control.partitions p WHERE p.part_relid = touched)) THEN
+            PERFORM watershed_control.refuse(format('%s is not supported in schema watershed_parts', tag),
+                'It holds the partitions of tiered tables, which watershed keeps itself: work on the table.');
+        END IF;
         IF EXISTS (SELECT FROM pg_inherits i WHERE i.inhrelid = touched
                    AND (EXISTS (SELECT FROM watershed_control.tables t WHERE t.relid = i.inhparent)
                         OR EXISTS (SELECT FROM watershed_control.partitions p WHERE p.part_relid = i.inhparent))

@@ -56,7 +56,7 @@ SELECT check_that.allowed('INSERT INTO ao.t (ts, a) VALUES (now(), 3) RETURNING 
 SELECT check_that.allowed('INSERT INTO ao.t (ts, a) VALUES (''1066-10-14'', 3), (''2999-01-01'', 4), (''4000-01-01 BC'', 5)');
 SELECT check_that.allowed('INSERT INTO ao.t (ts, a) VALUES (now(), 1) ON CONFLICT DO NOTHING');
 SELECT check_that.allowed('MERGE INTO ao.t USING (SELECT 77 AS a) s ON t.a = s.a WHEN NOT MATCHED THEN INSERT (ts, a) VALUES (now(), 1)');
-SELECT check_that.refused('INSERT INTO ao.t VALUES (NULL, 3)', '23502');
+SELECT check_that.refused('INSERT INTO ao.t VALUES (NULL, 3)', '23514', 'no partition%');
 SELECT check_that.refused('INSERT INTO ao.t VALUES (''infinity'', 3)', '23514');
 SELECT check_that.refused('INSERT INTO ao.t VALUES (''-infinity'', 3)', '23514');
 SELECT check_that.refused('INSERT INTO ao.t (ts, a, _xid) VALUES (now(), 3, pg_current_xact_id())', '42501');
@@ -87,12 +87,8 @@ RESET watershed.maintenance;
 SET ROLE ao_owner;
 \set ON_ERROR_STOP off
 COPY ao.t FROM stdin;
-2026-01-01	1	3	0	0
-\.
 \set refused :SQLSTATE
 COPY ao.t (ts, a, _stream) FROM stdin;
-2026-01-01	1	3
-\.
 \set refused_too :SQLSTATE
 \set ON_ERROR_STOP on
 SELECT check_that.equal('COPY without columns', :'refused', '42501');

@@ -70,7 +70,7 @@ SELECT check_that.equal('writer reads', has_table_privilege('attach_writer', :'t
 SELECT check_that.equal('reader', has_table_privilege('attach_reader', :'tab'::regclass, 'SELECT')::text || has_column_privilege('attach_reader', :'tab'::regclass, 'n', 'SELECT') || has_column_privilege('attach_reader', :'tab'::regclass, 'n', 'UPDATE') || has_any_column_privilege('attach_reader', :'tab'::regclass, 'INSERT'), 'falsetruetruefalse');
 SELECT check_that.equal('archiver reads', has_table_privilege('watershed_archiver', :'tab'::regclass, 'SELECT')::text, 'true');
 SELECT check_that.equal('ingest writes everything', has_table_privilege('watershed_ingest', :'tab'::regclass, 'INSERT')::text, 'true');
-SELECT check_that.equal('ingest finds it', has_schema_privilege('watershed_ingest', '"Odd schema"', 'USAGE')::text, 'true');
+SELECT check_that.equal('ingest finds it', has_schema_privilege('watershed_ingest', 'Odd schema', 'USAGE')::text, 'true');
 SELECT check_that.equal('analysts are not let in by themselves', has_any_column_privilege('watershed_analyst', :'tab'::regclass, 'SELECT')::text, 'false');
 SELECT check_that.equal('partitions are closed', (SELECT count(*) FROM watershed_control.partitions, unnest(ARRAY['attach_owner', 'attach_writer', 'watershed_ingest', 'watershed_archiver']) r
     WHERE relid = :'tab'::regclass AND (has_any_column_privilege(r, part_relid, 'SELECT') OR has_any_column_privilege(r, part_relid, 'INSERT') OR has_table_privilege(r, part_relid, 'DELETE')))::text, '0');

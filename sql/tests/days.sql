@@ -1,0 +1,36 @@
+-- ensure_days: more days ahead, stray rows moved with their _xid, nothing else changed; and who may call it.
+CREATE ROLE days_owner;
+CREATE SCHEMA n AUTHORIZATION days_owner;
+SET ROLE days_owner;
+CREATE TABLE n.t (ts timestamptz, gone int, a int);
+ALTER TABLE n.t DROP COLUMN gone;
+SELECT check_that.equal('attach', watershed.attach_table('n.t', 'ts')::text, 'n.t');
+CREATE INDEX t_a ON n.t (a);
+ALTER TABLE n.t ADD COLUMN later text;
+INSERT INTO n.t (ts, a, later) VALUES (now() + interval '59 days', 1, 'x'), (now() + interval '61 days', 2, 'y'), (now() + interval '70 days', 3, NULL), (now() + interval '71 days', 4, NULL), ('2999-01-01', 5, 'z');
+CREATE TEMP TABLE before AS SELECT * , _xid AS x FROM n.t;
+SELECT check_that.refused('SELECT watershed_control.ensure_days(''n.t''::regclass, 70)', '42501');
+RESET ROLE;
+SELECT check_that.equal('strays stand in future', (SELECT count(*)::text FROM n.t JOIN watershed_control.partitions ON part_relid = t.tableoid AND kind = 'future'), '4');
+SET ROLE watershed_ingest;
+SELECT check_that.refused('SELECT watershed_control.ensure_days(1, 70)', '42501');
+RESET ROLE; SET ROLE watershed_archiver;
+SELECT check_that.equal('nothing to do', watershed_control.ensure_days('n.t'::regclass)::text, '0');
+SELECT check_that.equal('ten days more', watershed_control.ensure_days('n.t'::regclass, 70)::text, '10');
+SELECT check_that.equal('again', watershed_control.ensure_days('n.t'::regclass, 70)::text, '0');
+SELECT check_that.refused('SELECT watershed_control.ensure_days(''n.t''::regclass, 0)', '22023');
+SELECT check_that.refused('SELECT watershed_control.ensure_days(''n.t''::regclass, 100000)', '22023');
+SELECT check_that.refused('SELECT watershed_control.ensure_days(''pg_class''::regclass, 70)', '42P01');
+RESET ROLE;
+SELECT check_that.equal('same rows, same _xid', (SELECT count(*) FROM (SELECT ts, a, later, _xid, _stream, _offset FROM before EXCEPT ALL SELECT ts, a, later, _xid, _stream, _offset FROM n.t) x)::text || '/' || (SELECT count(*) FROM n.t), '0/5');
+SELECT check_that.equal('each in its place', (SELECT string_agg(a || ':' || kind || coalesce(':' || (day - (now() AT TIME ZONE 'UTC')::date), ''), ' ' ORDER BY a) FROM n.t JOIN watershed_control.partitions ON part_relid = t.tableoid), '1:day:59 2:day:61 3:day:70 4:future 5:future');
+SELECT check_that.equal('new days are closed, owned and guarded', (SELECT string_agg(DISTINCT c.relowner::regrole || ' ' || c.relacl::text || ' ' || (SELECT count(*) FROM pg_trigger g WHERE g.tgrelid = c.oid AND g.tgenabled = 'A') || ' ' || (SELECT count(*) FROM pg_index i WHERE i.indrelid = c.oid), ',')
+    FROM watershed_control.partitions p JOIN pg_class c ON c.oid = part_relid WHERE relid = 'n.t'::regclass), 'days_owner {} 2 3');
+SELECT check_that.equal('all of them are attached', (SELECT count(*) FROM pg_inherits WHERE inhparent = 'n.t'::regclass)::text, (SELECT count(*)::text FROM watershed_control.partitions WHERE relid = 'n.t'::regclass));
+SELECT check_that.refused('DELETE FROM n.t', '0A000');
+SELECT check_that.refused('DELETE FROM ' || part_relid::regclass, '0A000') FROM watershed_control.partitions WHERE relid = 'n.t'::regclass AND (kind = 'future' OR day > now() + interval '68 days');
+SET ROLE days_owner;
+ALTER TABLE n.t ADD COLUMN still text;
+INSERT INTO n.t (ts, still) VALUES (now() + interval '69 days', 'works');
+RESET ROLE;
+SELECT check_that.equal('the plan prunes by day', (SELECT count(*)::text FROM n.t WHERE ts >= now() + interval '68 days' AND ts < now() + interval '70 days'), '2');
