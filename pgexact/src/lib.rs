@@ -1,0 +1,28 @@
+//! What PostgreSQL computes and prints, reproduced exactly on Arrow arrays.
+//!
+//! Every function here has one standard: the result is the one PostgreSQL 15 would give for the same
+//! values, to the byte where it is text or wire format, and the error is PostgreSQL's (SQLSTATE and
+//! message) where it would raise one. What cannot be reproduced is refused, so that the statement
+//! stays on PostgreSQL.
+//!
+//! Values have one representation everywhere (see `lake::types`): timestamps are microseconds and dates
+//! days since 1970, `infinity` is the largest and `-infinity` the smallest integer, a numeric of fixed
+//! scale is a decimal, any other numeric is PostgreSQL's own text.
+//!
+//! Knows Arrow arrays, PostgreSQL's arithmetic, calendar, time zones and wire formats. Does not touch
+//! I/O, SQL, query plans or catalogs.
+
+pub mod arith;
+mod calendar;
+pub mod datetime;
+pub mod encode;
+mod error;
+mod float;
+pub mod like;
+pub mod numeric;
+#[cfg(test)]
+mod testpg;
+pub mod zone;
+
+pub use error::PgError;
+pub use zone::Zone;
