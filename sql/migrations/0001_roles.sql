@@ -41,6 +41,8 @@ DO $$
 BEGIN
     EXECUTE pg_catalog.format('ALTER DATABASE %I OWNER TO watershed', pg_catalog.current_database());
     EXECUTE pg_catalog.format('ALTER DATABASE %I SET watershed.route = %L', pg_catalog.current_database(), 'auto');
+    -- The owner is named like a schema of ours: by the server's default path, its own tables would belong there.
+    EXECUTE pg_catalog.format('ALTER ROLE watershed IN DATABASE %I SET search_path = public', pg_catalog.current_database());
 END
 $$;
 GRANT SET ON PARAMETER watershed.route TO PUBLIC;
