@@ -1,0 +1,179 @@
+//! Which relations of the database concern the gateway: tiered tables, virtual tables, and the views over
+//! either. Read over the control connection, looked at again every few seconds and after DDL passed through.
+//! A stale view costs speed only: what a statement means is asked of PostgreSQL each time.
+//! ✗ lake files, statements.
+
+use crate::analyze;
+use crate::classify::{NameKind, Names};
+use crate::virtual_tables;
+use lake::spec::{TableSpec, load_specs};
+use parking_lot::RwLock;
+use sqlx::postgres::PgConnectOptions;
+use sqlx::{ConnectOptions, PgConnection, Row};
+use std::collections::HashMap;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+/// How long a change may go unnoticed that did not pass through the gateway.
+const LOOK_EVERY: Duration = Duration::from_secs(3);
+
+/// One consistent look.
+#[derive(Debug)]
+pub struct Snapshot {
+    /// Changes whenever anything else here does.
+    pub generation: u64,
+    pub names: Names,
+    pub analyze: analyze::Catalog,
+    /// Some tiered table has dropped rows from PostgreSQL.
+    pub has_floor: bool,
+}
+
+impl Snapshot {
+    /// The tiered table with this OID.
+    pub fn tiered(&self, relid: u32) -> Option<&Arc<TableSpec>> {
+        self.analyze.tiered.get(&relid)
+    }
+}
+
+/// See the module.
+pub struct Catalog {
+    database: String,
+    options: PgConnectOptions,
+    current: RwLock<Arc<Snapshot>>,
+    suspect: Notify,
+}
+
+/// Views that depend, directly or through other views, on a tiered table or on a virtual table's function.
+const VIEWS: &str = "\
+WITH RECURSIVE dependent(oid) AS (
+    SELECT r.ev_class FROM pg_catalog.pg_depend d JOIN pg_catalog.pg_rewrite r ON r.oid = d.objid
+    WHERE d.classid = 'pg_catalog.pg_rewrite'::regclass
+      AND (d.refclassid = 'pg_catalog.pg_class'::regclass AND d.refobjid IN (SELECT relid FROM watershed_control.tables)
+        OR d.refclassid = 'pg_catalog.pg_proc'::regclass AND d.refobjid = ANY ($1))
+  UNION
+    SELECT r.ev_class FROM dependent p JOIN pg_catalog.pg_depend d
+        ON d.refclassid = 'pg_catalog.pg_class'::regclass AND d.refobjid = p.oid AND d.classid = 'pg_catalog.pg_rewrite'::regclass
+      JOIN pg_catalog.pg_rewrite r ON r.oid = d.objid
+)
+SELECT DISTINCT c.relname::text FROM dependent JOIN pg_catalog.pg_class c ON c.oid = dependent.oid WHERE c.relkind = 'v'";
+
+impl Catalog {
+    /// Connects, looks once, and returns the catalog of that database.
+    pub async fn open(control_url: &str) -> Result<Self, lake::Error> {
+        let options = PgConnectOptions::from_str(control_url)?
+            .application_name("watershed gateway")
+            .disable_statement_logging();
+        let mut conn = options.connect().await?;
+        let database: String = sqlx::query_scalar("SELECT current_database()::text").fetch_one(&mut conn).await?;
+        let first = look(&mut conn, 1).await?;
+        Ok(Catalog { database, options, current: RwLock::new(Arc::new(first)), suspect: Notify::new() })
+    }
+
+    /// The database whose tables these are.
+    pub fn database(&self) -> &str {
+        &self.database
+    }
+
+    /// The latest look.
+    pub fn current(&self) -> Arc<Snapshot> {
+        self.current.read().clone()
+    }
+
+    /// Something may have changed: look soon.
+    pub fn suspect(&self) {
+        self.suspect.notify_one();
+    }
+
+    /// Looks again until `shutdown`. `changed` is told of every new look.
+    pub async fn follow(&self, shutdown: CancellationToken, changed: impl Fn(&Snapshot)) {
+        let mut conn: Option<PgConnection> = None;
+        let mut failing = false;
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep(LOOK_EVERY) => {}
+                () = self.suspect.notified() => {
+                    // The statement that raised the suspicion has only just been forwarded.
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+                () = shutdown.cancelled() => return,
+            }
+            let generation = self.current().generation;
+            let looked = match &mut conn {
+                Some(c) => look(c, generation + 1).await,
+                None => match self.options.connect().await {
+                    Ok(mut c) => {
+                        let looked = look(&mut c, generation + 1).await;
+                        conn = Some(c);
+                        looked
+                    }
+                    Err(e) => Err(e.into()),
+                },
+            };
+            match looked {
+                Ok(new) => {
+                    failing = false;
+                    if self.current().differs(&new) {
+                        let new = Arc::new(new);
+                        *self.current.write() = new.clone();
+                        changed(&new);
+                    }
+                }
+                Err(e) => {
+                    conn = None;
+                    if !failing {
+                        tracing::warn!(error = %e, "the catalog could not be read; using the last look");
+                    }
+                    failing = true;
+                }
+            }
+        }
+    }
+}
+
+impl Snapshot {
+    fn differs(&self, other: &Snapshot) -> bool {
+        self.names != other.names
+            || self.analyze.tiered != other.analyze.tiered
+            || self.analyze.virtual_functions.len() != other.analyze.virtual_functions.len()
+    }
+}
+
+async fn look(conn: &mut PgConnection, generation: u64) -> Result<Snapshot, lake::Error> {
+    let specs = load_specs(conn).await?;
+    let mut names = Names::new();
+    let mut tiered = HashMap::new();
+    let mut has_floor = false;
+    for spec in specs {
+        names.insert(spec.name.clone(), NameKind::Tiered);
+        has_floor |= spec.floor_us.is_some();
+        tiered.insert(spec.relid, Arc::new(spec));
+    }
+    let mut virtual_functions = HashMap::new();
+    for d in virtual_tables::ALL {
+        let oid: Option<sqlx::postgres::types::Oid> =
+            sqlx::query_scalar("SELECT to_regprocedure($1)::oid").bind(format!("watershed_control.{}()", d.function)).fetch_one(&mut *conn).await?;
+        if let Some(oid) = oid {
+            names.insert(d.name.to_string(), NameKind::View);
+            virtual_functions.insert(oid.0, Arc::new(analyze::VirtualTable::from(d)));
+        }
+    }
+    let functions: Vec<sqlx::postgres::types::Oid> =
+        virtual_functions.keys().map(|o| sqlx::postgres::types::Oid(*o)).collect();
+    for row in sqlx::query(VIEWS).bind(functions).fetch_all(&mut *conn).await? {
+        names.insert(row.try_get(0)?, NameKind::View);
+    }
+    let default_collation_is_c: bool = sqlx::query_scalar(
+        "SELECT datlocprovider = 'c' AND datcollate IN ('C', 'POSIX', 'C.UTF-8', 'C.utf8') FROM pg_catalog.pg_database WHERE datname = current_database()",
+    )
+    .fetch_one(&mut *conn)
+    .await?;
+    Ok(Snapshot {
+        generation,
+        names,
+        analyze: analyze::Catalog { tiered, virtual_functions, default_collation_is_c },
+        has_floor,
+    })
+}

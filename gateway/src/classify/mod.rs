@@ -1,0 +1,246 @@
+//! Is this text one statement that could concern a tiered or virtual table, and of a shape that the lake may be
+//! better at? Pure and conservative: it only decides whether to probe, PostgreSQL decides what the text means.
+//! ✗ catalogs, network, session.
+
+mod cache;
+
+pub use cache::Cache;
+
+use crate::query::fingerprint;
+use sqlparser::keywords::Keyword;
+use sqlparser::tokenizer::{Token, Whitespace};
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// Longer texts go to PostgreSQL unread.
+pub const MAX_TEXT: usize = 256 * 1024;
+
+/// What an unqualified name may stand for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NameKind {
+    /// A tiered table.
+    Tiered,
+    /// A virtual table, or a view that depends on one or on a tiered table.
+    View,
+}
+
+/// Relation names that make a statement a candidate, lower and mixed case as stored.
+pub type Names = HashMap<String, NameKind>;
+
+/// The store a hint or setting asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Override {
+    Auto,
+    Postgres,
+    Lake,
+}
+
+impl Override {
+    /// Reads a value of `watershed.route` or of a comment hint.
+    pub fn parse(s: &str) -> Option<Self> {
+        match s.trim().to_ascii_lowercase().as_str() {
+            "auto" | "" => Some(Override::Auto),
+            "postgres" => Some(Override::Postgres),
+            "lake" => Some(Override::Lake),
+            _ => None,
+        }
+    }
+}
+
+/// What to do with a text before anything is known of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Kind {
+    /// PostgreSQL's, for this reason.
+    Relay(&'static str),
+    /// PostgreSQL's too, for this reason, unless cold rows may be needed or the route is overridden.
+    Keyed(&'static str),
+    /// To be probed.
+    Candidate,
+    /// EXPLAIN in text format of a candidate: the inner statement.
+    Explain(Arc<str>),
+}
+
+/// The outcome for one text.
+#[derive(Debug)]
+pub struct Classified {
+    pub sql: Arc<str>,
+    pub kind: Kind,
+    /// Of a leading comment `/* watershed: lake */`.
+    pub hint: Option<Override>,
+    /// Sets or resets `watershed.route`, or may: from then on keyed statements are probed as well.
+    pub touches_route: bool,
+    /// May create, change or drop relations: the gateway looks at the catalog again afterwards.
+    pub ddl: bool,
+    /// Text with its literals hidden.
+    pub masked: Arc<str>,
+    pub fingerprint: Arc<str>,
+}
+
+/// See the module.
+pub fn classify(sql: &str, names: &Names) -> Classified {
+    if sql.len() > MAX_TEXT {
+        let masked: Arc<str> = format!("<statement of {} bytes>", sql.len()).into();
+        return Classified {
+            sql: masked.clone(),
+            kind: Kind::Relay("the text is too long to look at"),
+            hint: None,
+            touches_route: false,
+            ddl: true,
+            fingerprint: fingerprint::fingerprint(&masked).into(),
+            masked,
+        };
+    }
+    let tokens = fingerprint::tokens(sql);
+    let masked = fingerprint::mask(tokens.as_deref());
+    let lower = sql.to_ascii_lowercase();
+    Classified {
+        sql: sql.into(),
+        kind: tokens.as_deref().map_or(Kind::Relay("the text does not parse here"), |t| kind(sql, t, names)),
+        hint: tokens.as_deref().and_then(hint),
+        touches_route: lower.contains("watershed.route") || lower.contains("reset all") || lower.contains("discard"),
+        ddl: tokens.as_deref().is_none_or(may_be_ddl),
+        fingerprint: fingerprint::fingerprint(&masked).into(),
+        masked: masked.into(),
+    }
+}
+
+/// Words and signs without spaces and comments.
+fn solid(tokens: &[Token]) -> Vec<&Token> {
+    tokens.iter().filter(|t| !matches!(t, Token::Whitespace(_) | Token::EOF)).collect()
+}
+
+fn keyword(t: &Token) -> Keyword {
+    match t {
+        Token::Word(w) if w.quote_style.is_none() => w.keyword,
+        _ => Keyword::NoKeyword,
+    }
+}
+
+fn kind(sql: &str, tokens: &[Token], names: &Names) -> Kind {
+    let mut words = solid(tokens);
+    while words.last().is_some_and(|t| matches!(t, Token::SemiColon)) {
+        words.pop();
+    }
+    if words.iter().any(|t| matches!(t, Token::SemiColon)) {
+        return Kind::Relay("several statements in one text");
+    }
+    let first = words.iter().find(|t| !matches!(t, Token::LParen)).map_or(Keyword::NoKeyword, |t| keyword(t));
+    match first {
+        Keyword::EXPLAIN => explain(sql, tokens, names),
+        Keyword::SELECT | Keyword::WITH | Keyword::TABLE | Keyword::VALUES => select(&words, names),
+        _ => Kind::Relay("not a SELECT"),
+    }
+}
+
+fn select(words: &[&Token], names: &Names) -> Kind {
+    let mut found = None;
+    for t in words {
+        let Token::Word(w) = t else { continue };
+        let hit = match w.quote_style {
+            None => names.get(&w.value.to_lowercase()),
+            Some(_) => names.get(&w.value),
+        };
+        match hit {
+            Some(NameKind::View) => found = Some(NameKind::View),
+            Some(NameKind::Tiered) if found.is_none() => found = Some(NameKind::Tiered),
+            _ => {}
+        }
+    }
+    let Some(found) = found else { return Kind::Relay("reads no tiered or virtual table") };
+    let has = |k: Keyword| words.iter().any(|t| keyword(t) == k);
+    if has(Keyword::INTO) {
+        return Kind::Relay("SELECT INTO writes");
+    }
+    if words.windows(2).any(|w| {
+        keyword(w[0]) == Keyword::FOR && matches!(keyword(w[1]), Keyword::UPDATE | Keyword::SHARE | Keyword::NO | Keyword::KEY)
+    }) {
+        return Kind::Relay("locks rows");
+    }
+    let aggregates = has(Keyword::GROUP)
+        || has(Keyword::HAVING)
+        || has(Keyword::DISTINCT)
+        || has(Keyword::OVER)
+        || words.windows(2).any(|w| matches!((w[0], w[1]), (Token::Word(f), Token::LParen) if is_aggregate(&f.value)));
+    if found == NameKind::View || aggregates {
+        return Kind::Candidate;
+    }
+    let limited = has(Keyword::LIMIT) || has(Keyword::FETCH);
+    Kind::Keyed(match (limited, has(Keyword::ORDER), has(Keyword::WHERE)) {
+        (true, true, _) => "ORDER BY with LIMIT and no aggregate",
+        (true, false, _) => "LIMIT and no aggregate",
+        (_, _, true) => "a lookup without aggregate",
+        _ => "a scan without aggregate",
+    })
+}
+
+/// Aggregates whose statements are worth a probe. Others are PostgreSQL's anyway.
+fn is_aggregate(name: &str) -> bool {
+    const NAMES: [&str; 8] = ["count", "sum", "avg", "min", "max", "bool_and", "bool_or", "every"];
+    NAMES.iter().any(|n| name.eq_ignore_ascii_case(n))
+}
+
+/// `EXPLAIN [ANALYZE] [VERBOSE] stmt` or `EXPLAIN (options) stmt`, in text format.
+fn explain(sql: &str, tokens: &[Token], names: &Names) -> Kind {
+    const RELAY: Kind = Kind::Relay("EXPLAIN of a statement that reads no tiered or virtual table");
+    // The inner statement starts at the first SELECT, WITH, TABLE or VALUES outside the option list.
+    let mut depth = 0usize;
+    let mut started = false;
+    let mut offset = 0usize;
+    for t in tokens {
+        let here = offset;
+        offset += t.to_string().len();
+        match t {
+            Token::Whitespace(_) => {}
+            Token::LParen if started => depth += 1,
+            Token::RParen => depth = depth.saturating_sub(1),
+            _ => match keyword(t) {
+                Keyword::EXPLAIN if !started => started = true,
+                Keyword::FORMAT if depth > 0 => {
+                    let rest: String = sql.get(here..).unwrap_or("").chars().take(32).collect();
+                    if !rest.to_ascii_lowercase().contains("text") {
+                        return Kind::Relay("EXPLAIN in a format other than text");
+                    }
+                }
+                Keyword::SELECT | Keyword::WITH | Keyword::TABLE | Keyword::VALUES if depth == 0 => {
+                    // Only where the tokens print as they were read is the offset true.
+                    let Some(inner) = sql.get(here..) else { return RELAY };
+                    if !inner.get(..4).is_some_and(|h| t.to_string().to_ascii_lowercase().starts_with(&h.to_ascii_lowercase())) {
+                        return RELAY;
+                    }
+                    let Some(tokens) = fingerprint::tokens(inner) else { return RELAY };
+                    return match kind(inner, &tokens, names) {
+                        Kind::Candidate | Kind::Keyed(_) => Kind::Explain(inner.trim_end().trim_end_matches(';').into()),
+                        _ => RELAY,
+                    };
+                }
+                _ => {}
+            },
+        }
+    }
+    RELAY
+}
+
+fn hint(tokens: &[Token]) -> Option<Override> {
+    for t in tokens {
+        match t {
+            Token::Whitespace(Whitespace::MultiLineComment(c)) => {
+                if let Some(value) = c.trim().strip_prefix("watershed:") {
+                    return Override::parse(value);
+                }
+            }
+            Token::Whitespace(_) => {}
+            _ => return None,
+        }
+    }
+    None
+}
+
+fn may_be_ddl(tokens: &[Token]) -> bool {
+    solid(tokens).iter().any(|t| {
+        matches!(keyword(t), Keyword::CREATE | Keyword::ALTER | Keyword::DROP | Keyword::DO | Keyword::CALL)
+            || matches!(t, Token::Word(w) if w.value.eq_ignore_ascii_case("attach_table"))
+    })
+}
+
+#[cfg(test)]
+mod tests;

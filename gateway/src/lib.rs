@@ -1,0 +1,98 @@
+//! The gateway: any PostgreSQL client in, PostgreSQL or the lake behind. A query's life is told in
+//! ARCHITECTURE.md. ✗ arguments, signals, ingest, compaction.
+
+pub mod analyze;
+pub mod cancel;
+pub mod catalog;
+pub mod classify;
+pub mod engine;
+pub mod plan;
+pub mod query;
+pub mod route;
+pub mod server;
+pub mod session;
+pub mod virtual_tables;
+pub mod wire;
+
+use engine::{Engine, EngineConfig};
+use session::link::UpstreamAddress;
+use session::login::Policy;
+use std::path::PathBuf;
+use std::sync::Arc;
+use thiserror::Error;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use url::Url;
+
+/// How a gateway runs.
+#[derive(Clone)]
+pub struct Config {
+    /// Directory of PostgreSQL's Unix socket; TCP to `upstream_host` if absent.
+    pub upstream_socket_dir: Option<PathBuf>,
+    pub upstream_host: String,
+    pub upstream_port: u16,
+    /// URL of a connection as `watershed_gateway`, to the database whose tables are tiered.
+    pub control_url: String,
+    /// Directory of all lake tables.
+    pub lake_root: Url,
+    /// Opens `watershed_control.hush`; without it the analyzed trees go to PostgreSQL's log.
+    pub probe_secret: Option<String>,
+    /// Where sorts and hash tables that outgrow memory go.
+    pub spill_dir: PathBuf,
+    /// For lake queries, all together; a quarter of it bounds the tail of one statement.
+    pub memory_limit_bytes: usize,
+    pub max_sessions: usize,
+}
+
+impl Config {
+    /// The largest tail one statement may hold, in bytes.
+    pub fn tail_limit_bytes(&self) -> usize {
+        self.memory_limit_bytes / 4
+    }
+}
+
+/// Why a gateway cannot start.
+#[derive(Debug, Error)]
+pub enum StartError {
+    #[error("the control tables cannot be read: {0}")]
+    Control(#[from] lake::Error),
+    #[error("the query engine cannot start: {0}")]
+    Engine(#[from] engine::EngineError),
+}
+
+/// Runs a gateway on `listener` until `shutdown`, then drains.
+pub async fn run(config: Config, listener: TcpListener, shutdown: CancellationToken) -> Result<(), StartError> {
+    let catalog = catalog::Catalog::open(&config.control_url).await?;
+    let engine = Engine::new(EngineConfig {
+        memory_limit_bytes: config.memory_limit_bytes,
+        spill_dir: config.spill_dir.clone(),
+        control_url: config.control_url.clone(),
+        lake_root: config.lake_root.clone(),
+        ..EngineConfig::default()
+    })?;
+    let upstream = match &config.upstream_socket_dir {
+        Some(dir) => UpstreamAddress::Unix(dir.join(format!(".s.PGSQL.{}", config.upstream_port))),
+        None => UpstreamAddress::Tcp(config.upstream_host.clone(), config.upstream_port),
+    };
+    let shared = Arc::new(server::Shared {
+        upstream,
+        cancels: cancel::Registry::default(),
+        catalog,
+        classified: classify::Cache::default(),
+        log: Arc::default(),
+        engine,
+        policy: Policy::default(),
+        config,
+    });
+    let upkeep = shutdown.child_token();
+    let follower = {
+        let (shared, upkeep) = (shared.clone(), upkeep.clone());
+        tokio::spawn(async move { shared.catalog.follow(upkeep, |_| {}).await })
+    };
+    server::serve(shared, listener, shutdown).await;
+    upkeep.cancel();
+    if let Err(e) = follower.await {
+        tracing::error!(error = %e, "the catalog's follower failed");
+    }
+    Ok(())
+}

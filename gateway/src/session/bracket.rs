@@ -1,0 +1,196 @@
+//! The probe's exchanges: the client's own Parse or Bind between two helpers that print its tree, and the
+//! helpers' rows. While one runs, the probe has the connection to itself.
+//! ✗ analysis, routing.
+
+use super::probe::{self, Settings, Trees, Window};
+use super::state::TxStatus;
+use super::{Session, SessionEnd};
+use crate::analyze::Analysis;
+use crate::catalog::Snapshot;
+use crate::classify::Override;
+use crate::query::record::Path;
+use crate::wire::frame;
+use crate::wire::message::{self, Field, Fields};
+use bytes::Bytes;
+use std::sync::Arc;
+
+/// A row of a helper, by column.
+pub(super) type Row = Vec<Option<Vec<u8>>>;
+
+/// What the probe at Parse learned of a statement that the lake may answer.
+pub struct Probed {
+    pub settings: Settings,
+    /// As printed: an equal tree at Bind needs no new analysis.
+    pub tree: String,
+    pub analysis: Arc<Analysis>,
+    pub path: Path,
+    pub reasons: String,
+    /// The route that was asked for.
+    pub wanted: Override,
+    /// Types of `$1`, `$2`, ...
+    pub param_types: Vec<u32>,
+    /// PostgreSQL's RowDescription of the statement: formats are 0.
+    pub row_description: Bytes,
+    pub fields: Vec<Field>,
+    /// When a named statement was prepared: tells whether the name still stands for it.
+    pub prepared_at: Option<String>,
+    pub catalog: Arc<Snapshot>,
+}
+
+/// One bracket, read to its end.
+pub(super) struct Bracket {
+    pub settings: Settings,
+    pub trees: Trees,
+    /// ParameterDescription's types, if the statement was described.
+    pub param_types: Vec<u32>,
+    /// The RowDescription frame; `None` for a statement without rows.
+    pub row_description: Option<Bytes>,
+    pub prepared_at: Option<String>,
+}
+
+/// How a helper or a bracket ended.
+pub(super) enum Outcome<T> {
+    Done(T),
+    /// PostgreSQL raised an error (the whole frame): it is the client's answer.
+    Failed(Bytes),
+}
+
+impl Session {
+    fn secret(&self) -> String {
+        self.shared.config.probe_secret.clone().unwrap_or_default()
+    }
+
+    /// The session's own log_min_messages, asked before the first bracket.
+    async fn own_log_level(&mut self) -> Result<Outcome<String>, SessionEnd> {
+        if let Some(level) = &self.log_level {
+            return Ok(Outcome::Done(level.clone()));
+        }
+        probe::put_helper(&mut self.link.upstream.output, probe::SESSION, &[], &[], false);
+        message::put_flush(&mut self.link.upstream.output);
+        let row = match self.helper_row().await? {
+            Outcome::Done(row) => row,
+            Outcome::Failed(e) => return Ok(Outcome::Failed(e)),
+        };
+        let level = row.into_iter().next().flatten().and_then(|v| String::from_utf8(v).ok()).unwrap_or_default();
+        self.log_level = Some(level.clone());
+        Ok(Outcome::Done(level))
+    }
+
+    /// Sends `client` (a Parse or a Bind) inside a bracket, described if `describe` names a statement, with
+    /// `more` helpers behind it, and reads the bracket. The caller reads what `more` asked.
+    pub(super) async fn bracket(
+        &mut self,
+        client: &[u8],
+        describe: Option<&[u8]>,
+        statement: &[u8],
+        more: impl FnOnce(&mut bytes::BytesMut),
+    ) -> Result<Outcome<Bracket>, SessionEnd> {
+        let level = match self.own_log_level().await? {
+            Outcome::Done(level) => level,
+            Outcome::Failed(e) => return Ok(Outcome::Failed(e)),
+        };
+        let secret = self.secret();
+        let out = &mut self.link.upstream.output;
+        probe::put_on(out, &secret);
+        out.extend_from_slice(client);
+        if let Some(name) = describe {
+            message::put_describe(out, b'S', name);
+        }
+        probe::put_off(out, &secret, &level, statement);
+        more(out);
+        message::put_flush(out);
+        let read = self.read_bracket(describe.is_some()).await?;
+        if let Outcome::Failed(_) = read {
+            // The settings go back when the transaction is rolled back, not before.
+            self.swallow_trees = self.state.status() != TxStatus::Idle;
+            return Ok(read);
+        }
+        Ok(read)
+    }
+
+    async fn read_bracket(&mut self, described: bool) -> Result<Outcome<Bracket>, SessionEnd> {
+        let settings = match self.helper_row().await? {
+            Outcome::Done(row) => row,
+            Outcome::Failed(e) => return Ok(Outcome::Failed(e)),
+        };
+        let settings = Settings::read(&settings)
+            .ok_or_else(|| SessionEnd::Protocol("the probe's settings cannot be read".into()))?;
+        let mut window = Window::default();
+        loop {
+            let f = self.next_frame().await?;
+            match f[0] {
+                b'N' => {
+                    let fields = Fields::read(frame::body(&f))?;
+                    if window.notice(&fields)
+                        && probe::visible_at(&settings.client_min_messages, fields.text(b'V'))
+                    {
+                        self.link.client.output.extend_from_slice(&f);
+                    }
+                }
+                b'1' | b'2' => break,
+                b'E' => return Ok(Outcome::Failed(f)),
+                other => return Err(unexpected(other)),
+            }
+        }
+        let (mut param_types, mut row_description) = (Vec::new(), None);
+        while described {
+            let f = self.next_frame().await?;
+            match f[0] {
+                b't' => param_types = message::parameter_description(frame::body(&f))?,
+                b'T' => {
+                    row_description = Some(f);
+                    break;
+                }
+                b'n' => break,
+                b'N' => {}
+                b'E' => return Ok(Outcome::Failed(f)),
+                other => return Err(unexpected(other)),
+            }
+        }
+        let off = match self.helper_row().await? {
+            Outcome::Done(row) => row,
+            Outcome::Failed(e) => return Ok(Outcome::Failed(e)),
+        };
+        let prepared_at = off.into_iter().nth(4).flatten().and_then(|v| String::from_utf8(v).ok());
+        // Superusers may change their level between brackets: theirs is asked each time.
+        if settings.is_superuser {
+            self.log_level = None;
+        }
+        Ok(Outcome::Done(Bracket { settings, trees: window.close(), param_types, row_description, prepared_at }))
+    }
+
+    /// Reads one helper's answer: its only row, or the error.
+    pub(super) async fn helper_row(&mut self) -> Result<Outcome<Row>, SessionEnd> {
+        let mut row = Row::new();
+        loop {
+            let f = self.next_frame().await?;
+            match f[0] {
+                // Trees of the helpers themselves, and what user code says inside them.
+                b'N' | b'1' | b'2' | b'3' => {}
+                b'D' => {
+                    row = message::data_row(frame::body(&f))?.into_iter().map(|v| v.map(<[u8]>::to_vec)).collect();
+                }
+                b'C' => return Ok(Outcome::Done(row)),
+                b'E' => return Ok(Outcome::Failed(f)),
+                other => return Err(unexpected(other)),
+            }
+        }
+    }
+
+    /// Sends Sync and reads up to ReadyForQuery, which is returned and not forwarded.
+    pub(super) async fn sync(&mut self) -> Result<Bytes, SessionEnd> {
+        message::put_sync(&mut self.link.upstream.output);
+        loop {
+            let f = self.next_frame().await?;
+            if f[0] == b'Z' {
+                drop(self.state.ready(f.get(5).copied().unwrap_or(b'I')));
+                self.after_ready();
+                return Ok(f);
+            }
+        }
+    }
+}
+
+pub(super) fn unexpected(tag: u8) -> SessionEnd {
+    SessionEnd::Protocol(format!("unexpected message {:?} from PostgreSQL inside a probe", tag as char))
+}

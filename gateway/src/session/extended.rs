@@ -1,0 +1,268 @@
+//! Parse, Bind, Describe, Execute and Close: forwarded, with what concerns a candidate statement probed on
+//! the way. Every statement and portal exists in PostgreSQL as well: it describes them, and the portal is
+//! what falling back executes. ✗ what the lake does.
+
+use super::bracket::{Outcome, Probed};
+use super::lake::{Answer, Bound, Decision};
+use super::probe::{self, HELPER};
+use super::state::{Expect, Running};
+use super::{MAX_REMEMBERED, Portal, Prepared, Session, SessionEnd};
+use crate::classify::Kind;
+use crate::query::record::Record;
+use crate::wire::frame;
+use crate::wire::message::{self, Bind, ErrorReport, Execute, Parse, Target};
+use bytes::Bytes;
+use std::sync::Arc;
+
+impl Session {
+    /// Serves one Parse frame.
+    pub(super) async fn parse(&mut self, f: Bytes) -> Result<(), SessionEnd> {
+        let msg = Parse::read(frame::body(&f))?;
+        let name = f.slice_ref(msg.name);
+        // PostgreSQL refuses to parse over a named statement; the unnamed one is replaced.
+        if name.is_empty() {
+            self.statements.remove(&name);
+        }
+        if is_reserved(&name) {
+            return self.refuse_name(&name).await;
+        }
+        let Ok(sql) = std::str::from_utf8(msg.sql) else {
+            return self.forward_parse(&f, None);
+        };
+        let clock = std::time::Instant::now();
+        let (statement, _) = self.classify(sql);
+        let mut prepared = Prepared {
+            statement: statement.clone(),
+            probed: None,
+            reasons: String::new(),
+            lines: Vec::new(),
+            classify_us: clock.elapsed().as_micros() as i64,
+            probe_us: 0,
+        };
+        if let Err(reason) = self.wants_probe(&statement) {
+            prepared.reasons = reason.into();
+            return self.forward_parse(&f, Some((name, prepared)));
+        }
+        if !self.settle().await? {
+            return self.forward_parse(&f, None);
+        }
+        let clock = std::time::Instant::now();
+        let mut record = self.record("extended", &statement);
+        if let Kind::Explain(inner) = &statement.kind {
+            self.forward_parse(&f, None)?;
+            if !self.settle().await? {
+                return Ok(());
+            }
+            match self.explain_lines(inner, &msg.param_types).await? {
+                Outcome::Done(lines) => prepared.lines = lines,
+                Outcome::Failed(e) => {
+                    self.forward_error(&e, &mut record);
+                    return Ok(());
+                }
+            }
+            prepared.reasons = "EXPLAIN shows PostgreSQL's plan after the route".into();
+            prepared.probe_us = clock.elapsed().as_micros() as i64;
+            self.remember(name, prepared);
+            record.discard();
+            return Ok(());
+        }
+        let bracket = match self.bracket(&f, Some(&name), &name, |_| {}).await? {
+            Outcome::Done(b) => b,
+            Outcome::Failed(e) => {
+                self.forward_error(&e, &mut record);
+                return Ok(());
+            }
+        };
+        prepared.probe_us = clock.elapsed().as_micros() as i64;
+        match self.decide(bracket, &statement, &mut record) {
+            Decision::Lake(probed) => prepared.probed = Some(probed),
+            Decision::Postgres => prepared.reasons = std::mem::take(&mut record.entry.reasons),
+            Decision::Refuse(report) => return self.fail(&report, &mut record).await,
+        }
+        record.discard();
+        self.link.client.output.extend_from_slice(b"1\0\0\0\x04");
+        self.remember(name, prepared);
+        Ok(())
+    }
+
+    fn forward_parse(&mut self, f: &[u8], remember: Option<(Bytes, Prepared)>) -> Result<(), SessionEnd> {
+        self.link.upstream.output.extend_from_slice(f);
+        self.state.sent(Expect::Parse);
+        if let Some((name, prepared)) = remember {
+            self.note_effects(&prepared.statement);
+            self.remember(name, prepared);
+        }
+        Ok(())
+    }
+
+    fn remember(&mut self, name: Bytes, prepared: Prepared) {
+        if self.statements.len() < MAX_REMEMBERED || self.statements.contains_key(&name) {
+            // The key must not keep the whole frame alive.
+            self.statements.insert(Bytes::copy_from_slice(&name), prepared);
+        } else {
+            self.statements.remove(&name);
+        }
+    }
+
+    async fn refuse_name(&mut self, name: &[u8]) -> Result<(), SessionEnd> {
+        if !self.settle().await? {
+            return Ok(());
+        }
+        let report = ErrorReport::error("42939", format!("the name \"{}\" is reserved", String::from_utf8_lossy(name)))
+            .hint("Names that begin with \"_watershed_\" belong to the gateway: use another one.");
+        self.raise(&report).await
+    }
+
+    /// Serves one Bind frame.
+    pub(super) async fn bind(&mut self, f: Bytes) -> Result<(), SessionEnd> {
+        let msg = Bind::read(frame::body(&f))?;
+        let name = Bytes::copy_from_slice(msg.portal);
+        if is_reserved(&name) {
+            return self.refuse_name(&name).await;
+        }
+        let prepared = self.statements.get(msg.statement).cloned();
+        let Some((prepared, probed)) = prepared.as_ref().and_then(|p| Some((p, p.probed.clone()?))) else {
+            self.link.upstream.output.extend_from_slice(&f);
+            self.state.sent(Expect::Bind);
+            self.portals.remove(&name);
+            if let Some(prepared) = prepared
+                && self.portals.len() < MAX_REMEMBERED
+            {
+                self.portals.insert(name, Portal::Relayed { prepared });
+            }
+            return Ok(());
+        };
+        if !self.settle().await? || self.state.status() == super::TxStatus::Failed {
+            self.link.upstream.output.extend_from_slice(&f);
+            self.state.sent(Expect::Bind);
+            return Ok(());
+        }
+        let mut record = self.record("extended", &prepared.statement);
+        record.entry.classify_us = prepared.classify_us;
+        record.entry.probe_us = prepared.probe_us;
+        let clock = std::time::Instant::now();
+        let mut prepared = prepared.clone();
+        self.portals.remove(&name);
+        match self.bind_lake(&probed, &prepared.statement, &f, msg.statement, record).await? {
+            Bound::Lake(mut portal) => {
+                portal.add_probe_us(clock.elapsed().as_micros() as i64);
+                self.link.client.output.extend_from_slice(b"2\0\0\0\x04");
+                if self.portals.len() < MAX_REMEMBERED {
+                    self.portals.insert(name, Portal::Lake(portal));
+                }
+            }
+            Bound::Postgres(mut record) => {
+                self.link.client.output.extend_from_slice(b"2\0\0\0\x04");
+                prepared.reasons = std::mem::take(&mut record.entry.reasons);
+                prepared.probe_us += clock.elapsed().as_micros() as i64;
+                record.discard();
+                if self.portals.len() < MAX_REMEMBERED {
+                    self.portals.insert(name, Portal::Relayed { prepared });
+                }
+            }
+            Bound::Failed => {}
+        }
+        Ok(())
+    }
+
+    /// Serves one Describe frame: PostgreSQL has the statement and the portal, whoever answers.
+    pub(super) fn describe(&mut self, f: Bytes) {
+        self.link.upstream.output.extend_from_slice(&f);
+        self.state.sent(Expect::Describe);
+    }
+
+    /// Serves one Execute frame.
+    pub(super) async fn execute(&mut self, f: Bytes) -> Result<(), SessionEnd> {
+        let msg = Execute::read(frame::body(&f))?;
+        let name = Bytes::copy_from_slice(msg.portal);
+        if matches!(self.portals.get(&name), Some(Portal::Lake(_))) {
+            if !self.settle().await? {
+                self.link.upstream.output.extend_from_slice(&f);
+                return Ok(());
+            }
+            // Settling may have ended the transaction, and the portal with it.
+            if let Some(Portal::Lake(mut portal)) = self.portals.remove(&name) {
+                match self.answer(&mut portal, msg.max_rows, None).await? {
+                    Answer::Complete => {
+                        self.portals.insert(name, Portal::Lake(portal));
+                    }
+                    Answer::Failed => {}
+                    Answer::FallBack(record) => {
+                        self.link.upstream.output.extend_from_slice(&f);
+                        let running = Running { record: *record, lines: Vec::new() };
+                        self.state.sent(Expect::Execute(Some(Box::new(running))));
+                    }
+                }
+                return Ok(());
+            }
+        }
+        let running = match self.portals.get(&name) {
+            Some(Portal::Relayed { prepared }) => {
+                let prepared = prepared.clone();
+                self.note_effects(&prepared.statement);
+                let mut record: Record = self.record("extended", &prepared.statement);
+                record.entry.classify_us = prepared.classify_us;
+                record.entry.probe_us = prepared.probe_us;
+                record.entry.reasons = prepared.reasons;
+                Some(Box::new(Running { record, lines: prepared.lines }))
+            }
+            _ => None,
+        };
+        self.link.upstream.output.extend_from_slice(&f);
+        self.state.sent(Expect::Execute(running));
+        Ok(())
+    }
+
+    /// Serves one Close frame.
+    pub(super) fn close(&mut self, f: Bytes) -> Result<(), SessionEnd> {
+        let msg = Target::read(frame::body(&f))?;
+        match msg.kind {
+            b'S' => drop(self.statements.remove(msg.name)),
+            _ => drop(self.portals.remove(msg.name)),
+        }
+        self.link.upstream.output.extend_from_slice(&f);
+        self.state.sent(Expect::Close);
+        Ok(())
+    }
+
+    /// Route and reasons of an EXPLAINed statement, as lines to stand before PostgreSQL's plan.
+    pub(super) async fn explain_lines(
+        &mut self,
+        inner: &str,
+        param_types: &[u32],
+    ) -> Result<Outcome<Vec<String>>, SessionEnd> {
+        message::put_close(&mut self.link.upstream.output, b'S', probe::EXPLAINED);
+        let mut parse = bytes::BytesMut::new();
+        message::put_parse(&mut parse, probe::EXPLAINED, inner.as_bytes(), param_types);
+        let bracket = match self.bracket(&parse, Some(probe::EXPLAINED), b"", |_| {}).await? {
+            Outcome::Done(b) => b,
+            Outcome::Failed(e) => return Ok(Outcome::Failed(e)),
+        };
+        let (statement, _) = self.classify(inner);
+        let mut record = self.record("explain", &statement);
+        let decision = self.decide(bracket, &statement, &mut record);
+        let reasons = std::mem::take(&mut record.entry.reasons);
+        record.discard();
+        let route = match decision {
+            Decision::Lake(p) => p.path_name(),
+            Decision::Postgres => "postgres",
+            Decision::Refuse(report) => {
+                return Ok(Outcome::Done(vec![format!("Watershed: refused ({})", report.message)]));
+            }
+        };
+        let mut lines = vec![format!("Watershed route: {route}")];
+        lines.extend(reasons.split("; ").filter(|r| !r.is_empty()).map(|r| format!("  because: {r}")));
+        Ok(Outcome::Done(lines))
+    }
+}
+
+impl Probed {
+    /// As the virtual tables and EXPLAIN name the route.
+    pub fn path_name(self: &Arc<Self>) -> &'static str {
+        self.path().name()
+    }
+}
+
+fn is_reserved(name: &[u8]) -> bool {
+    name.starts_with(&HELPER[..11])
+}

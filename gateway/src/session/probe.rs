@@ -1,0 +1,316 @@
+//! The probe's messages and what is read from their answers: PostgreSQL's own settings, analyzed tree,
+//! privileges and constant values, on the client's own connection (ARCHITECTURE.md, "A query's life").
+//! Pure except for the buffers it writes. ✗ sockets, deciding.
+//!
+//! Every helper is Closed, Parsed and Bound anew under a reserved name, because clients share the name space;
+//! everything is qualified, because clients own the search path.
+
+use crate::wire::message::{self, Fields};
+use bytes::BytesMut;
+
+/// Reserved names. Clients must not use names that begin like this.
+pub const HELPER: &[u8] = b"_watershed_helper";
+/// The reserved statement and portal of a simple Query under probe.
+pub const SIMPLE: &[u8] = b"_watershed_query";
+/// The reserved statement for the inner statement of an EXPLAIN.
+pub const EXPLAINED: &[u8] = b"_watershed_explained";
+
+/// Reads the settings and turns tree printing on; `$1` is the secret of `hush`.
+/// The columns come in the order of [`Settings`].
+const ON: &str = "SELECT \
+ pg_catalog.current_setting('client_min_messages'),\
+ pg_catalog.current_setting('log_min_messages'),\
+ pg_catalog.current_setting('debug_print_rewritten'),\
+ pg_catalog.current_setting('TimeZone'),\
+ pg_catalog.current_setting('DateStyle'),\
+ pg_catalog.current_setting('IntervalStyle'),\
+ pg_catalog.current_setting('extra_float_digits'),\
+ pg_catalog.current_setting('bytea_output'),\
+ pg_catalog.current_setting('client_encoding'),\
+ pg_catalog.current_setting('transform_null_equals'),\
+ pg_catalog.current_setting('transaction_isolation'),\
+ pg_catalog.current_setting('watershed.route', true),\
+ pg_catalog.current_setting('statement_timeout'),\
+ current_user,\
+ pg_catalog.current_setting('is_superuser'),\
+ pg_catalog.set_config('watershed.p_client', pg_catalog.current_setting('client_min_messages'), true),\
+ pg_catalog.set_config('watershed.p_print', pg_catalog.current_setting('debug_print_rewritten'), true),\
+ pg_catalog.set_config('watershed.p_pretty', pg_catalog.current_setting('debug_pretty_print'), true),\
+ watershed_control.hush($1, 'fatal'),\
+ pg_catalog.set_config('debug_pretty_print', 'off', true),\
+ pg_catalog.set_config('debug_print_rewritten', 'on', true),\
+ pg_catalog.set_config('client_min_messages', 'log', true)";
+
+/// Puts the settings back; `$2` is the session's own log_min_messages. The last column is when the prepared
+/// statement `$3` was prepared, to tell later whether the name still stands for it.
+const OFF: &str = "SELECT \
+ pg_catalog.set_config('client_min_messages', pg_catalog.current_setting('watershed.p_client'), true),\
+ pg_catalog.set_config('debug_print_rewritten', pg_catalog.current_setting('watershed.p_print'), true),\
+ pg_catalog.set_config('debug_pretty_print', pg_catalog.current_setting('watershed.p_pretty'), true),\
+ watershed_control.hush($1, $2),\
+ (SELECT s.prepare_time::pg_catalog.text FROM pg_catalog.pg_prepared_statements s \
+   WHERE s.name OPERATOR(pg_catalog.=) $3 AND NOT s.from_sql)";
+
+/// What the session was like before its first probe.
+pub const SESSION: &str = "SELECT pg_catalog.current_setting('log_min_messages')";
+
+/// Of relation `$1`: its present name, the present names of its columns `$2` in the order asked, whether the
+/// current user may read all of them, and whether row security is active for it.
+const FACTS: &str = "SELECT \
+ (SELECT pg_catalog.quote_ident(n.nspname) OPERATOR(pg_catalog.||) '.' OPERATOR(pg_catalog.||) pg_catalog.quote_ident(c.relname) \
+    FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace \
+   WHERE c.oid OPERATOR(pg_catalog.=) $1),\
+ (SELECT pg_catalog.string_agg(pg_catalog.quote_ident(a.attname), ', ' ORDER BY w.i) \
+    FROM pg_catalog.unnest($2) WITH ORDINALITY w(n, i) JOIN pg_catalog.pg_attribute a \
+      ON a.attrelid OPERATOR(pg_catalog.=) $1 AND a.attnum OPERATOR(pg_catalog.=) w.n),\
+ (SELECT pg_catalog.bool_and(pg_catalog.has_column_privilege($1, w.n, 'SELECT')) FROM pg_catalog.unnest($2) w(n)),\
+ pg_catalog.row_security_active($1)";
+
+/// The settings that [`ON`] reads, as PostgreSQL prints them.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Settings {
+    pub client_min_messages: String,
+    pub log_min_messages: String,
+    pub debug_print_rewritten: String,
+    pub timezone: String,
+    pub datestyle: String,
+    pub intervalstyle: String,
+    pub extra_float_digits: String,
+    pub bytea_output: String,
+    pub client_encoding: String,
+    pub transform_null_equals: String,
+    pub transaction_isolation: String,
+    pub route: String,
+    pub statement_timeout: String,
+    pub current_user: String,
+    pub is_superuser: bool,
+    /// The trees stay out of the server log.
+    pub hushed: bool,
+}
+
+impl Settings {
+    /// From the row of [`ON`].
+    pub fn read(row: &[Option<Vec<u8>>]) -> Option<Settings> {
+        let text = |i: usize| -> Option<String> {
+            Some(match row.get(i)? {
+                None => String::new(),
+                Some(v) => String::from_utf8(v.clone()).ok()?,
+            })
+        };
+        Some(Settings {
+            client_min_messages: text(0)?,
+            log_min_messages: text(1)?,
+            debug_print_rewritten: text(2)?,
+            timezone: text(3)?,
+            datestyle: text(4)?,
+            intervalstyle: text(5)?,
+            extra_float_digits: text(6)?,
+            bytea_output: text(7)?,
+            client_encoding: text(8)?,
+            transform_null_equals: text(9)?,
+            transaction_isolation: text(10)?,
+            route: text(11)?,
+            statement_timeout: text(12)?,
+            current_user: text(13)?,
+            is_superuser: text(14)? == "on",
+            hushed: text(18)? == "t",
+        })
+    }
+
+    /// Why no lake answer can be written or trusted under these settings.
+    pub fn objection(&self) -> Option<String> {
+        let debug = ["log", "debug", "debug1", "debug2", "debug3", "debug4", "debug5"];
+        if debug.contains(&self.client_min_messages.as_str()) {
+            return Some(format!("client_min_messages is {}", self.client_min_messages));
+        }
+        if self.debug_print_rewritten != "off" {
+            return Some("the client prints trees itself".into());
+        }
+        if self.client_encoding != "UTF8" {
+            return Some(format!("client_encoding is {}", self.client_encoding));
+        }
+        if !self.datestyle.starts_with("ISO") {
+            return Some(format!("DateStyle is {}", self.datestyle));
+        }
+        if self.intervalstyle != "postgres" {
+            return Some(format!("IntervalStyle is {}", self.intervalstyle));
+        }
+        if self.extra_float_digits.parse::<i32>().is_ok_and(|d| d < 1) {
+            return Some(format!("extra_float_digits is {}", self.extra_float_digits));
+        }
+        if self.bytea_output != "hex" {
+            return Some(format!("bytea_output is {}", self.bytea_output));
+        }
+        if self.transform_null_equals != "off" {
+            return Some("transform_null_equals is on".into());
+        }
+        match self.transaction_isolation.as_str() {
+            "read committed" | "repeatable read" => None,
+            "read uncommitted" => None,
+            other => Some(format!("the transaction is {other}")),
+        }
+    }
+
+    /// `statement_timeout` in milliseconds; `None` is no limit.
+    pub fn timeout_ms(&self) -> Option<u64> {
+        let t = self.statement_timeout.trim();
+        let split = t.find(|c: char| !c.is_ascii_digit()).unwrap_or(t.len());
+        let n: u64 = t[..split].parse().ok()?;
+        let unit = match &t[split..] {
+            "" | "ms" => 1,
+            "s" => 1_000,
+            "min" => 60_000,
+            "h" => 3_600_000,
+            "d" => 86_400_000,
+            _ => return None,
+        };
+        (n > 0).then_some(n * unit)
+    }
+}
+
+/// Runs one helper statement: Close, Parse, Bind, Execute, Close, with text results unless `binary`.
+pub fn put_helper(out: &mut BytesMut, sql: &str, types: &[u32], params: &[Option<&[u8]>], binary: bool) {
+    put_helper_formats(out, sql, types, &[], params, binary);
+}
+
+/// As [`put_helper`] with parameters in the client's own formats.
+pub fn put_helper_formats(
+    out: &mut BytesMut,
+    sql: &str,
+    types: &[u32],
+    formats: &[i16],
+    params: &[Option<&[u8]>],
+    binary: bool,
+) {
+    message::put_close(out, b'P', HELPER);
+    message::put_close(out, b'S', HELPER);
+    message::put_parse(out, HELPER, sql.as_bytes(), types);
+    message::put_bind(out, HELPER, HELPER, formats, params, if binary { &[1] } else { &[] });
+    message::put_execute(out, HELPER, 0);
+}
+
+const TEXT: u32 = 25;
+const OID: u32 = 26;
+const INT2_ARRAY: u32 = 1005;
+
+/// Opens the bracket.
+pub fn put_on(out: &mut BytesMut, secret: &str) {
+    put_helper(out, ON, &[TEXT], &[Some(secret.as_bytes())], false);
+}
+
+/// Closes the bracket; `statement` is the name whose preparation time is asked.
+pub fn put_off(out: &mut BytesMut, secret: &str, log_min_messages: &str, statement: &[u8]) {
+    let params = [Some(secret.as_bytes()), Some(log_min_messages.as_bytes()), Some(statement)];
+    put_helper(out, OFF, &[TEXT, TEXT, TEXT], &params, false);
+}
+
+/// Asks for the facts of a relation.
+pub fn put_facts(out: &mut BytesMut, relid: u32, attnums: &[i16]) {
+    let relid = relid.to_string();
+    let list = attnums.iter().map(i16::to_string).collect::<Vec<_>>().join(",");
+    let list = format!("{{{list}}}");
+    put_helper(out, FACTS, &[OID, INT2_ARRAY], &[Some(relid.as_bytes()), Some(list.as_bytes())], false);
+}
+
+/// Makes PostgreSQL raise the error that ends the transaction.
+pub fn put_fail(out: &mut BytesMut, sqlstate: &str, message: &str) {
+    let sql = "SELECT watershed_control.fail($1, $2)";
+    put_helper(out, sql, &[TEXT, TEXT], &[Some(sqlstate.as_bytes()), Some(message.as_bytes())], false);
+}
+
+/// What the facts helper answered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Facts {
+    /// Qualified and quoted.
+    pub relation: String,
+    /// Quoted, comma separated, in the order asked.
+    pub columns: String,
+    pub readable: bool,
+    pub row_security: bool,
+}
+
+impl Facts {
+    /// From the row of the facts helper; `None` if the relation is gone.
+    pub fn read(row: &[Option<Vec<u8>>]) -> Option<Facts> {
+        let text = |i: usize| row.get(i)?.clone().and_then(|v| String::from_utf8(v).ok());
+        Some(Facts {
+            relation: text(0)?,
+            columns: text(1)?,
+            readable: text(2)? == "t",
+            row_security: text(3)? != "f",
+        })
+    }
+}
+
+/// The statement that reads fence and tail in one snapshot. `predicate` is the boundary's, over `t._xid`;
+/// `None` while nothing is archived.
+pub fn tail_sql(relid: u32, facts: &Facts, predicate: Option<&str>) -> String {
+    let filter = predicate.map(|p| format!(" WHERE {p}")).unwrap_or_default();
+    let columns = if facts.columns.is_empty() { String::new() } else { format!(", {}", facts.columns) };
+    format!(
+        "COPY (SELECT f.min_archive, f.schema_epoch, f.lineage, pg_catalog.pg_current_snapshot()::pg_catalog.text, t.* \
+         FROM watershed_control.tables f LEFT JOIN (SELECT true{columns} FROM {rel} t{filter}) t ON true \
+         WHERE f.relid OPERATOR(pg_catalog.=) {relid}::pg_catalog.oid) TO STDOUT (FORMAT BINARY)",
+        rel = facts.relation,
+    )
+}
+
+/// What the window between the opening helper and the client's ParseComplete or BindComplete held.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Window {
+    logs: usize,
+    tree: Option<String>,
+    genuine: bool,
+    last_was_log: bool,
+}
+
+/// The outcome of a window.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Trees {
+    /// Nothing was printed: at Bind, the analysis made at Parse still holds.
+    None,
+    One(String),
+    /// Something other than exactly one genuine tree: only PostgreSQL may answer.
+    Doubtful,
+}
+
+impl Window {
+    /// A NoticeResponse arrived in the window. Returns whether the client is to see it (severities below LOG
+    /// were never sent at our level; LOG is ours).
+    pub fn notice(&mut self, fields: &Fields<'_>) -> bool {
+        if fields.text(b'V') != "LOG" {
+            self.last_was_log = false;
+            return true;
+        }
+        self.logs += 1;
+        self.last_was_log = true;
+        // Printed by elog_node_display() itself and not by code that ran inside something else: user code can
+        // raise the same words, but neither these fields nor without a context.
+        self.genuine = fields.text(b'M') == "rewritten parse tree:"
+            && fields.text(b'F') == "print.c"
+            && fields.text(b'R') == "elog_node_display"
+            && fields.get(b'W').is_none();
+        self.tree = fields.get(b'D').and_then(|d| String::from_utf8(d.to_vec()).ok());
+        false
+    }
+
+    /// The window is closed.
+    pub fn close(self) -> Trees {
+        match (self.logs, self.genuine, self.last_was_log, self.tree) {
+            (0, ..) => Trees::None,
+            (1, true, true, Some(tree)) => Trees::One(tree),
+            _ => Trees::Doubtful,
+        }
+    }
+}
+
+/// Would a client at this client_min_messages see a notice of this severity?
+pub fn visible_at(level: &str, severity: &str) -> bool {
+    match severity {
+        "NOTICE" => matches!(level, "notice" | "log") || level.starts_with("debug"),
+        "WARNING" => level != "error",
+        // INFO is always sent; LOG and DEBUG inside a window are the probe's.
+        "INFO" => true,
+        _ => false,
+    }
+}

@@ -1,0 +1,86 @@
+//! Frames from PostgreSQL to the client: counted, sometimes read, never changed.
+//! ✗ statements under probe.
+
+use super::state::{Running, TxStatus};
+use super::{Session, SessionEnd};
+use crate::wire::frame;
+use crate::wire::message::{self, Fields};
+
+impl Session {
+    /// Relays what has arrived.
+    pub(super) fn relay_upstream(&mut self) -> Result<(), SessionEnd> {
+        loop {
+            if self.upstream_remaining > 0 {
+                let n = self.upstream_remaining.min(self.link.upstream.input.len());
+                let part = self.link.upstream.input.split_to(n);
+                self.link.client.output.extend_from_slice(&part);
+                self.upstream_remaining -= n;
+                if self.upstream_remaining > 0 {
+                    return Ok(());
+                }
+            }
+            let Some(h) = frame::peek(&self.link.upstream.input)? else { return Ok(()) };
+            // Rows and COPY data stream through; what is read must be whole.
+            let streamed = matches!(h.tag, b'D' | b'd' | b'T' | b'V');
+            if !streamed && self.link.upstream.input.len() < h.len {
+                return Ok(());
+            }
+            match h.tag {
+                b'D' => self.row(h.len),
+                b'E' => {
+                    let f = self.link.upstream.input[..h.len].to_vec();
+                    let ended = self.state.failed();
+                    self.end_in_error(ended, &f);
+                }
+                b'Z' => {
+                    let status = self.link.upstream.input.get(5).copied().unwrap_or(b'I');
+                    drop(self.state.ready(status));
+                    self.after_ready();
+                }
+                b'N' if self.swallow_trees && self.is_tree(h.len) => {
+                    let _ = self.link.upstream.input.split_to(h.len);
+                    continue;
+                }
+                tag => drop(self.state.received(tag)),
+            }
+            let n = h.len.min(self.link.upstream.input.len());
+            let part = self.link.upstream.input.split_to(n);
+            self.link.client.output.extend_from_slice(&part);
+            self.upstream_remaining = h.len - n;
+        }
+    }
+
+    fn row(&mut self, len: usize) {
+        if let Some(running) = self.state.running() {
+            for line in std::mem::take(&mut running.lines) {
+                message::put_text_row(&mut self.link.client.output, &line);
+            }
+            running.record.row(len);
+        }
+    }
+
+    fn end_in_error(&mut self, ended: Option<Box<Running>>, f: &[u8]) {
+        if let Some(mut running) = ended
+            && let Ok(fields) = Fields::read(frame::body(f))
+        {
+            running.record.failed(fields.text(b'C'), fields.text(b'M'));
+        }
+    }
+
+    /// After ReadyForQuery: portals end with their transaction, and so do settings of a failed bracket.
+    pub(super) fn after_ready(&mut self) {
+        match self.state.status() {
+            TxStatus::Idle => {
+                self.portals.clear();
+                self.swallow_trees = false;
+            }
+            TxStatus::Open => self.swallow_trees = false,
+            TxStatus::Failed => {}
+        }
+    }
+
+    fn is_tree(&self, len: usize) -> bool {
+        Fields::read(frame::body(&self.link.upstream.input[..len]))
+            .is_ok_and(|f| f.text(b'V') == "LOG" && f.text(b'M') == "rewritten parse tree:")
+    }
+}

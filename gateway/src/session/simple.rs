@@ -1,0 +1,177 @@
+//! A simple Query: relayed whole, or probed and answered by the lake with PostgreSQL's own framing.
+//! ✗ what the lake does.
+
+use super::bracket::Outcome;
+use super::lake::{Answer, Bound, Decision};
+use super::probe::SIMPLE;
+use super::state::{Expect, Running, TxStatus};
+use super::{Session, SessionEnd};
+use crate::classify::{Classified, Kind, Override};
+use crate::query::record::Record;
+use crate::wire::frame;
+use crate::wire::message;
+use bytes::Bytes;
+use std::sync::Arc;
+
+impl Session {
+    /// Serves one Query frame.
+    pub(super) async fn query(&mut self, f: Bytes) -> Result<(), SessionEnd> {
+        let text = message::query_text(frame::body(&f))?;
+        let Ok(sql) = std::str::from_utf8(text) else {
+            self.forget_unnamed();
+            self.relay_query(&f, None);
+            return Ok(());
+        };
+        let clock = std::time::Instant::now();
+        let (statement, _) = self.classify(sql);
+        let mut record = self.record("simple", &statement);
+        record.entry.classify_us = clock.elapsed().as_micros() as i64;
+        self.note_effects(&statement);
+        let probed = match self.wants_probe(&statement) {
+            Ok(()) => true,
+            Err(reason) => {
+                record.entry.reasons = reason.into();
+                false
+            }
+        };
+        if !probed || !self.settle().await? {
+            self.forget_unnamed();
+            self.relay_query(&f, Some(Box::new(Running { record, lines: Vec::new() })));
+            return Ok(());
+        }
+        self.forget_unnamed();
+        if let Kind::Explain(inner) = &statement.kind {
+            return self.explain_query(&f, inner.clone(), record).await;
+        }
+        self.candidate(&f, sql, &statement, record).await
+    }
+
+    /// Whether the statement is worth a probe in the session's present state, or why not.
+    pub(super) fn wants_probe(&self, statement: &Classified) -> Result<(), &'static str> {
+        if self.state.status() == TxStatus::Failed {
+            return Err("the transaction is aborted");
+        }
+        if statement.hint == Some(Override::Postgres) {
+            return Err("the comment asks for PostgreSQL");
+        }
+        match &statement.kind {
+            Kind::Relay(reason) => Err(reason),
+            Kind::Keyed(reason) => {
+                let named = self.route_named || statement.hint.is_some();
+                if named || self.shared.catalog.current().has_floor { Ok(()) } else { Err(reason) }
+            }
+            Kind::Candidate | Kind::Explain(_) => Ok(()),
+        }
+    }
+
+    fn relay_query(&mut self, f: &[u8], running: Option<Box<Running>>) {
+        self.link.upstream.output.extend_from_slice(f);
+        self.state.sent(Expect::Query(running));
+    }
+
+    /// Ends the probe's implicit transaction (an explicit one stays open) and lets PostgreSQL have the whole
+    /// Query.
+    async fn give_up(&mut self, f: &[u8], record: Record, lines: Vec<String>) -> Result<(), SessionEnd> {
+        self.sync().await?;
+        self.relay_query(f, Some(Box::new(Running { record, lines })));
+        Ok(())
+    }
+
+    /// After the client's answer is complete: Sync, and its ReadyForQuery to the client.
+    async fn finish_query(&mut self) -> Result<(), SessionEnd> {
+        let ready = self.sync().await?;
+        self.link.client.output.extend_from_slice(&ready);
+        Ok(())
+    }
+
+    async fn candidate(
+        &mut self,
+        f: &[u8],
+        sql: &str,
+        statement: &Arc<Classified>,
+        mut record: Record,
+    ) -> Result<(), SessionEnd> {
+        let clock = std::time::Instant::now();
+        let out = &mut self.link.upstream.output;
+        for (kind, name) in [(b'P', SIMPLE), (b'S', SIMPLE), (b'P', b"".as_slice()), (b'S', b"".as_slice())] {
+            message::put_close(out, kind, name);
+        }
+        let mut parse = bytes::BytesMut::new();
+        message::put_parse(&mut parse, SIMPLE, sql.as_bytes(), &[]);
+        let bracket = match self.bracket(&parse, Some(SIMPLE), b"", |_| {}).await? {
+            Outcome::Done(b) => b,
+            Outcome::Failed(e) => {
+                record.entry.probe_us = clock.elapsed().as_micros() as i64;
+                self.forward_error(&e, &mut record);
+                return self.finish_query().await;
+            }
+        };
+        record.entry.probe_us = clock.elapsed().as_micros() as i64;
+        if !bracket.param_types.is_empty() {
+            // A simple Query has no parameters: PostgreSQL's own message says so.
+            record.entry.reasons = "the text names parameters".into();
+            return self.give_up(f, record, Vec::new()).await;
+        }
+        let probed = match self.decide(bracket, statement, &mut record) {
+            Decision::Lake(probed) => probed,
+            Decision::Postgres => return self.give_up(f, record, Vec::new()).await,
+            Decision::Refuse(report) => {
+                self.fail(&report, &mut record).await?;
+                return self.finish_query().await;
+            }
+        };
+        let clock = std::time::Instant::now();
+        let mut bind = bytes::BytesMut::new();
+        message::put_bind(&mut bind, SIMPLE, SIMPLE, &[], &[], &[]);
+        let bound = self.bind_lake(&probed, statement, &bind, SIMPLE, record).await?;
+        let mut portal = match bound {
+            Bound::Lake(portal) => portal,
+            Bound::Postgres(record) => return self.give_up(f, record, Vec::new()).await,
+            Bound::Failed => return self.finish_query().await,
+        };
+        portal.add_probe_us(clock.elapsed().as_micros() as i64);
+        match self.answer(&mut portal, 0, Some(&probed.row_description)).await? {
+            Answer::Complete | Answer::Failed => self.finish_query().await,
+            Answer::FallBack(record) => {
+                self.link.client.output.extend_from_slice(&probed.row_description);
+                message::put_execute(&mut self.link.upstream.output, SIMPLE, 0);
+                message::put_sync(&mut self.link.upstream.output);
+                self.state.sent(Expect::Execute(Some(Box::new(Running { record: *record, lines: Vec::new() }))));
+                self.state.sent(Expect::Sync);
+                Ok(())
+            }
+        }
+    }
+
+    async fn explain_query(&mut self, f: &[u8], inner: Arc<str>, mut record: Record) -> Result<(), SessionEnd> {
+        let clock = std::time::Instant::now();
+        // PostgreSQL reads the whole EXPLAIN first: its errors, with their positions, are the client's.
+        let text = message::query_text(frame::body(f))?;
+        let out = &mut self.link.upstream.output;
+        message::put_close(out, b'S', SIMPLE);
+        message::put_parse(out, SIMPLE, text, &[]);
+        message::put_flush(out);
+        loop {
+            let reply = self.next_frame().await?;
+            match reply[0] {
+                b'1' => break,
+                b'E' => {
+                    self.forward_error(&reply, &mut record);
+                    return self.finish_query().await;
+                }
+                b'N' => self.link.client.output.extend_from_slice(&reply),
+                _ => {}
+            }
+        }
+        let lines = match self.explain_lines(&inner, &[]).await? {
+            Outcome::Done(lines) => lines,
+            Outcome::Failed(e) => {
+                self.forward_error(&e, &mut record);
+                return self.finish_query().await;
+            }
+        };
+        record.entry.probe_us = clock.elapsed().as_micros() as i64;
+        record.entry.reasons = "EXPLAIN shows PostgreSQL's plan after the route".into();
+        self.give_up(f, record, lines).await
+    }
+}

@@ -1,0 +1,184 @@
+//! What PostgreSQL still owes the client, as a queue of expected replies. Pure: fed with the tags that pass in
+//! both directions, it knows when nothing is owed, when a failed pipeline is skipped until Sync, and which
+//! transaction state the last ReadyForQuery named. ✗ I/O, clock, frame bodies.
+
+use crate::query::record::Record;
+use std::collections::VecDeque;
+
+/// Transaction status of the last ReadyForQuery.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TxStatus {
+    Idle,
+    Open,
+    Failed,
+}
+
+/// One reply owed for a frame that was forwarded.
+#[derive(Debug)]
+pub enum Expect {
+    Parse,
+    Bind,
+    Describe,
+    Close,
+    Execute(Option<Box<Running>>),
+    Query(Option<Box<Running>>),
+    Sync,
+    FunctionCall,
+}
+
+/// A relayed statement under way: its record, and the lines to put before its first row.
+#[derive(Debug)]
+pub struct Running {
+    pub record: Record,
+    /// For EXPLAIN: route and reasons.
+    pub lines: Vec<String>,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct State {
+    owed: VecDeque<Expect>,
+    /// An error was answered; PostgreSQL skips until Sync.
+    skipping: bool,
+    /// PostgreSQL reads CopyData from the client.
+    copy_in: bool,
+    status: TxStatus,
+}
+
+impl Default for State {
+    fn default() -> Self {
+        State { owed: VecDeque::new(), skipping: false, copy_in: false, status: TxStatus::Idle }
+    }
+}
+
+impl State {
+    /// A frame was forwarded to PostgreSQL and will be answered.
+    pub fn sent(&mut self, expect: Expect) {
+        if self.copy_in {
+            // Sync and Flush are swallowed by a server that reads COPY data.
+            return;
+        }
+        match expect {
+            Expect::Sync => {
+                self.skipping = false;
+                self.owed.push_back(Expect::Sync);
+            }
+            _ if self.skipping => {}
+            other => self.owed.push_back(other),
+        }
+    }
+
+    /// Nothing is owed, or nothing will be before the next Sync.
+    pub fn settled(&self) -> bool {
+        self.owed.is_empty()
+    }
+
+    /// PostgreSQL ignores everything until Sync.
+    pub fn skipping(&self) -> bool {
+        self.skipping
+    }
+
+    /// The client owes CopyData.
+    pub fn copy_in(&self) -> bool {
+        self.copy_in
+    }
+
+    /// The client ended its COPY data.
+    pub fn copy_ended(&mut self) {
+        self.copy_in = false;
+    }
+
+    /// As of the last ReadyForQuery.
+    pub fn status(&self) -> TxStatus {
+        self.status
+    }
+
+    /// The statement whose rows are arriving.
+    pub fn running(&mut self) -> Option<&mut Running> {
+        match self.owed.front_mut() {
+            Some(Expect::Execute(r) | Expect::Query(r)) => r.as_deref_mut(),
+            _ => None,
+        }
+    }
+
+    /// A frame with this tag came from PostgreSQL. Returns the statement it ended, if any.
+    pub fn received(&mut self, tag: u8) -> Option<Box<Running>> {
+        match tag {
+            b'1' => self.pop(|e| matches!(e, Expect::Parse)),
+            b'2' => self.pop(|e| matches!(e, Expect::Bind)),
+            b'3' => self.pop(|e| matches!(e, Expect::Close)),
+            b'n' | b'T' => self.pop(|e| matches!(e, Expect::Describe)),
+            b'C' | b'I' | b's' => {
+                self.copy_in = false;
+                if matches!(self.owed.front(), Some(Expect::Execute(_))) {
+                    return ended(self.owed.pop_front());
+                }
+            }
+            b'G' | b'W' => {
+                self.copy_in = true;
+                // What was pipelined behind it (a Sync, as a rule) is swallowed by the copy.
+                self.owed.truncate(1);
+            }
+            _ => {}
+        }
+        None
+    }
+
+    /// An ErrorResponse came. Returns the statement it ended, if any.
+    pub fn failed(&mut self) -> Option<Box<Running>> {
+        self.copy_in = false;
+        match self.owed.front() {
+            // Of a simple Query, ReadyForQuery follows by itself.
+            Some(Expect::Query(_)) => match self.owed.front_mut() {
+                Some(Expect::Query(r)) => r.take(),
+                _ => None,
+            },
+            Some(Expect::FunctionCall) => None,
+            _ => {
+                let mut first = None;
+                while let Some(e) = self.owed.front() {
+                    if matches!(e, Expect::Sync) {
+                        return first;
+                    }
+                    let e = ended(self.owed.pop_front());
+                    first = first.or(e);
+                }
+                self.skipping = true;
+                first
+            }
+        }
+    }
+
+    /// ReadyForQuery came with this status byte. Returns the statement it ended, if any.
+    pub fn ready(&mut self, status: u8) -> Option<Box<Running>> {
+        self.status = match status {
+            b'T' => TxStatus::Open,
+            b'E' => TxStatus::Failed,
+            _ => TxStatus::Idle,
+        };
+        self.copy_in = false;
+        self.skipping = false;
+        let mut last = None;
+        while let Some(e) = self.owed.pop_front() {
+            let done = matches!(e, Expect::Sync | Expect::Query(_) | Expect::FunctionCall);
+            last = ended(Some(e)).or(last);
+            if done {
+                break;
+            }
+        }
+        last
+    }
+
+    fn pop(&mut self, is: impl Fn(&Expect) -> bool) {
+        if self.owed.front().is_some_and(is) {
+            self.owed.pop_front();
+        }
+    }
+}
+
+fn ended(e: Option<Expect>) -> Option<Box<Running>> {
+    match e {
+        Some(Expect::Execute(r) | Expect::Query(r)) => r,
+        _ => None,
+    }
+}

@@ -1,0 +1,140 @@
+use super::probe::{Settings, Trees, Window, visible_at};
+use super::state::{Expect, State, TxStatus};
+use crate::wire::message::Fields;
+
+fn notice<'a>(buffer: &'a mut Vec<u8>, fields: &[(u8, &str)]) -> Fields<'a> {
+    buffer.clear();
+    for (code, value) in fields {
+        buffer.push(*code);
+        buffer.extend(value.as_bytes());
+        buffer.push(0);
+    }
+    buffer.push(0);
+    Fields::read(buffer).unwrap()
+}
+
+const TREE: [(u8, &str); 5] =
+    [(b'V', "LOG"), (b'M', "rewritten parse tree:"), (b'D', "({QUERY})"), (b'F', "print.c"), (b'R', "elog_node_display")];
+
+fn window(notices: &[&[(u8, &str)]]) -> Trees {
+    let mut w = Window::default();
+    let mut buffer = Vec::new();
+    for n in notices {
+        w.notice(&notice(&mut buffer, n));
+    }
+    w.close()
+}
+
+#[test]
+fn one_genuine_tree_is_accepted() {
+    assert_eq!(window(&[&TREE]), Trees::One("({QUERY})".into()));
+    assert_eq!(window(&[&[(b'V', "NOTICE"), (b'M', "hello")], &TREE]), Trees::One("({QUERY})".into()));
+    assert_eq!(window(&[]), Trees::None);
+}
+
+#[test]
+fn anything_else_is_doubtful() {
+    let mut with_context = TREE.to_vec();
+    with_context.push((b'W', "SQL function \"f\""));
+    let forged: &[(u8, &str)] = &[
+        (b'V', "LOG"),
+        (b'M', "rewritten parse tree:"),
+        (b'D', "({QUERY})"),
+        (b'F', "pl_exec.c"),
+        (b'R', "exec_stmt_raise"),
+    ];
+    assert_eq!(window(&[&with_context]), Trees::Doubtful);
+    assert_eq!(window(&[forged]), Trees::Doubtful);
+    assert_eq!(window(&[forged, &TREE]), Trees::Doubtful);
+    assert_eq!(window(&[&TREE, forged]), Trees::Doubtful);
+    assert_eq!(window(&[&TREE, &TREE]), Trees::Doubtful);
+    assert_eq!(window(&[&TREE, &[(b'V', "NOTICE"), (b'M', "after")]]), Trees::Doubtful);
+}
+
+#[test]
+fn notices_keep_the_clients_level() {
+    assert!(visible_at("notice", "NOTICE") && !visible_at("warning", "NOTICE"));
+    assert!(visible_at("warning", "WARNING") && !visible_at("error", "WARNING"));
+    assert!(visible_at("error", "INFO") && !visible_at("notice", "LOG"));
+}
+
+#[test]
+fn timeouts_are_read_as_postgresql_prints_them() {
+    let of = |s: &str| Settings { statement_timeout: s.into(), ..Settings::default() }.timeout_ms();
+    assert_eq!(of("0"), None);
+    assert_eq!(of("250ms"), Some(250));
+    assert_eq!(of("5s"), Some(5_000));
+    assert_eq!(of("2min"), Some(120_000));
+}
+
+#[test]
+fn a_pipeline_is_answered_in_order() {
+    let mut s = State::default();
+    for e in [Expect::Parse, Expect::Bind, Expect::Describe, Expect::Execute(None), Expect::Sync] {
+        s.sent(e);
+    }
+    for tag in [b'1', b'2', b'T', b'D', b'C'] {
+        assert!(!s.settled());
+        drop(s.received(tag));
+    }
+    drop(s.ready(b'T'));
+    assert!(s.settled());
+    assert_eq!(s.status(), TxStatus::Open);
+}
+
+#[test]
+fn an_error_skips_to_sync() {
+    let mut s = State::default();
+    s.sent(Expect::Parse);
+    s.sent(Expect::Bind);
+    drop(s.failed());
+    assert!(s.settled() && s.skipping());
+    s.sent(Expect::Execute(None));
+    assert!(s.settled(), "what is skipped is not answered");
+    s.sent(Expect::Sync);
+    assert!(!s.settled() && !s.skipping());
+    drop(s.ready(b'E'));
+    assert_eq!(s.status(), TxStatus::Failed);
+}
+
+#[test]
+fn an_error_before_a_sent_sync_leaves_the_sync() {
+    let mut s = State::default();
+    for e in [Expect::Parse, Expect::Sync, Expect::Parse, Expect::Sync] {
+        s.sent(e);
+    }
+    drop(s.failed());
+    assert!(!s.skipping());
+    drop(s.ready(b'I'));
+    drop(s.received(b'1'));
+    drop(s.ready(b'I'));
+    assert!(s.settled());
+}
+
+#[test]
+fn copy_in_swallows_a_pipelined_sync() {
+    let mut s = State::default();
+    s.sent(Expect::Execute(None));
+    s.sent(Expect::Sync);
+    drop(s.received(b'G'));
+    assert!(s.copy_in());
+    s.copy_ended();
+    s.sent(Expect::Sync);
+    drop(s.received(b'C'));
+    drop(s.ready(b'I'));
+    assert!(s.settled());
+}
+
+#[test]
+fn a_query_is_owed_until_ready() {
+    let mut s = State::default();
+    s.sent(Expect::Query(None));
+    for tag in [b'T', b'D', b'C', b'T', b'C'] {
+        drop(s.received(tag));
+        assert!(!s.settled());
+    }
+    drop(s.failed());
+    assert!(!s.settled() && !s.skipping());
+    drop(s.ready(b'I'));
+    assert!(s.settled());
+}

@@ -1,0 +1,183 @@
+//! The relations that exist only in the gateway: `watershed.queries` and `watershed.route_stats`, as Arrow
+//! batches over what is known at the moment of asking. PostgreSQL holds a stub view of each, of the same shape,
+//! so its catalog, names and privileges are PostgreSQL's own. ✗ planning, encoding.
+
+use crate::query::log::QueryLog;
+use crate::query::record::Entry;
+use arrow::array::{
+    ArrayRef, BooleanArray, Int32Array, Int64Array, RecordBatch, RecordBatchOptions, StringViewArray,
+    TimestampMicrosecondArray,
+};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
+use arrow::error::ArrowError;
+use std::sync::Arc;
+use std::time::UNIX_EPOCH;
+
+/// PostgreSQL type OIDs of the columns.
+mod oid {
+    pub const BOOL: u32 = 16;
+    pub const INT8: u32 = 20;
+    pub const INT4: u32 = 23;
+    pub const TEXT: u32 = 25;
+    pub const TIMESTAMPTZ: u32 = 1184;
+}
+
+/// One virtual table: name of its stub function in `watershed_control`, and its columns in order.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Definition {
+    /// In schema `watershed`.
+    pub name: &'static str,
+    /// In schema `watershed_control`, without arguments.
+    pub function: &'static str,
+    /// Name and type OID; no column has a typmod.
+    pub columns: &'static [(&'static str, u32)],
+}
+
+/// One row a statement, the last ten thousand.
+pub const QUERIES: Definition = Definition {
+    name: "queries",
+    function: "virtual_queries",
+    columns: &[
+        ("id", oid::INT8),
+        ("started_at", oid::TIMESTAMPTZ),
+        ("pid", oid::INT4),
+        ("usename", oid::TEXT),
+        ("datname", oid::TEXT),
+        ("protocol", oid::TEXT),
+        ("sql", oid::TEXT),
+        ("fingerprint", oid::TEXT),
+        ("route", oid::TEXT),
+        ("reasons", oid::TEXT),
+        ("classify_us", oid::INT8),
+        ("probe_us", oid::INT8),
+        ("plan_us", oid::INT8),
+        ("tail_us", oid::INT8),
+        ("first_row_us", oid::INT8),
+        ("total_us", oid::INT8),
+        ("rows", oid::INT8),
+        ("bytes", oid::INT8),
+        ("lake_version", oid::INT8),
+        ("boundary", oid::TEXT),
+        ("lake_files", oid::INT8),
+        ("lake_row_groups", oid::INT8),
+        ("lake_bytes", oid::INT8),
+        ("tail_rows", oid::INT8),
+        ("fell_back", oid::BOOL),
+        ("sqlstate", oid::TEXT),
+        ("error", oid::TEXT),
+    ],
+};
+
+/// One row a fingerprint and route.
+pub const ROUTE_STATS: Definition = Definition {
+    name: "route_stats",
+    function: "virtual_route_stats",
+    columns: &[
+        ("fingerprint", oid::TEXT),
+        ("route", oid::TEXT),
+        ("sample_sql", oid::TEXT),
+        ("calls", oid::INT8),
+        ("rows", oid::INT8),
+        ("mean_us", oid::INT8),
+        ("p50_us", oid::INT8),
+        ("p95_us", oid::INT8),
+        ("p99_us", oid::INT8),
+        ("min_us", oid::INT8),
+        ("max_us", oid::INT8),
+    ],
+};
+
+/// All of them.
+pub const ALL: [&Definition; 2] = [&QUERIES, &ROUTE_STATS];
+
+/// Who asks: literals are shown to the owner of a statement and to superusers.
+#[derive(Debug, Clone)]
+pub struct Reader {
+    pub user: String,
+    pub is_superuser: bool,
+}
+
+impl Definition {
+    /// The Arrow schema, every column nullable.
+    pub fn schema(&self) -> SchemaRef {
+        let field = |(name, oid): &(&str, u32)| {
+            let t = match *oid {
+                oid::BOOL => DataType::Boolean,
+                oid::INT4 => DataType::Int32,
+                oid::INT8 => DataType::Int64,
+                oid::TIMESTAMPTZ => DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())),
+                _ => DataType::Utf8View,
+            };
+            Field::new(*name, t, true)
+        };
+        Arc::new(Schema::new(self.columns.iter().map(field).collect::<Vec<_>>()))
+    }
+
+    /// The rows as of now.
+    pub fn rows(&self, log: &QueryLog, reader: &Reader) -> Result<RecordBatch, ArrowError> {
+        let columns = if self.name == QUERIES.name { queries(&log.recent(), reader) } else { route_stats(log) };
+        let rows = columns.first().map_or(0, |c| c.len());
+        let options = RecordBatchOptions::new().with_row_count(Some(rows));
+        RecordBatch::try_new_with_options(self.schema(), columns, &options)
+    }
+}
+
+fn queries(entries: &[Entry], reader: &Reader) -> Vec<ArrayRef> {
+    let int = |f: fn(&Entry) -> i64| -> ArrayRef { Arc::new(Int64Array::from_iter_values(entries.iter().map(f))) };
+    let maybe = |f: fn(&Entry) -> Option<i64>| -> ArrayRef { Arc::new(Int64Array::from_iter(entries.iter().map(f))) };
+    fn text<'a>(entries: &'a [Entry], f: impl Fn(&'a Entry) -> Option<&'a str>) -> ArrayRef {
+        Arc::new(StringViewArray::from_iter(entries.iter().map(f)))
+    }
+    let shown = |e: &Entry| reader.is_superuser || e.who.usename == reader.user;
+    let started = entries.iter().map(|e| e.started_at.duration_since(UNIX_EPOCH).map_or(0, |d| d.as_micros() as i64));
+    vec![
+        int(|e| e.id),
+        Arc::new(TimestampMicrosecondArray::from_iter_values(started).with_timezone("UTC")),
+        Arc::new(Int32Array::from_iter_values(entries.iter().map(|e| e.who.pid))),
+        text(entries, |e| Some(&e.who.usename)),
+        text(entries, |e| Some(&e.who.datname)),
+        text(entries, |e| Some(e.protocol)),
+        text(entries, |e| Some(if shown(e) { &e.statement.sql } else { &e.statement.masked })),
+        text(entries, |e| Some(&e.statement.fingerprint)),
+        text(entries, |e| Some(e.path.name())),
+        text(entries, |e| Some(&e.reasons)),
+        int(|e| e.classify_us),
+        int(|e| e.probe_us),
+        int(|e| e.plan_us),
+        int(|e| e.tail_us),
+        maybe(|e| e.first_row_us),
+        int(|e| e.total_us),
+        int(|e| e.rows),
+        int(|e| e.bytes),
+        maybe(|e| e.lake_version),
+        text(entries, |e| e.boundary.as_deref()),
+        int(|e| e.lake_files),
+        int(|e| e.lake_row_groups),
+        int(|e| e.lake_bytes),
+        int(|e| e.tail_rows),
+        Arc::new(BooleanArray::from_iter(entries.iter().map(|e| Some(e.fell_back)))),
+        text(entries, |e| e.sqlstate.as_deref()),
+        // An error's text may quote the statement's literals.
+        text(entries, |e| e.error.as_deref().map(|m| if shown(e) { m } else { "<hidden>" })),
+    ]
+}
+
+fn route_stats(log: &QueryLog) -> Vec<ArrayRef> {
+    let stats = log.stats();
+    let int = |f: &dyn Fn(&crate::query::log::Stats) -> i64| -> ArrayRef {
+        Arc::new(Int64Array::from_iter_values(stats.iter().map(f)))
+    };
+    vec![
+        Arc::new(StringViewArray::from_iter_values(stats.iter().map(|s| &*s.fingerprint))),
+        Arc::new(StringViewArray::from_iter_values(stats.iter().map(|s| s.path.name()))),
+        Arc::new(StringViewArray::from_iter_values(stats.iter().map(|s| &*s.sample_sql))),
+        int(&|s| s.calls),
+        int(&|s| s.rows),
+        int(&|s| s.mean_us()),
+        int(&|s| s.quantile_us(0.50)),
+        int(&|s| s.quantile_us(0.95)),
+        int(&|s| s.quantile_us(0.99)),
+        int(&|s| s.min_us),
+        int(&|s| s.max_us),
+    ]
+}
