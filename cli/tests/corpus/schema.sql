@@ -1,0 +1,33 @@
+-- The table of nasty data, and what stands around it.
+CREATE TABLE public.zoo (
+    ts timestamptz NOT NULL,
+    id int8 NOT NULL,
+    i2 int2,
+    i4 int4,
+    i8 int8,
+    n numeric(10,2),
+    nb numeric(28,10),
+    nu numeric,
+    b bool,
+    t text,
+    v varchar(24),
+    d date,
+    tm timestamp,
+    tz timestamptz,
+    u uuid,
+    j jsonb,
+    f8 float8,
+    by bytea,
+    "Odd Name" text,
+    g int4 NOT NULL
+);
+SELECT watershed.attach_table('public.zoo', event_time => 'ts');
+
+CREATE VIEW zoo_view AS SELECT id, ts AS at, g AS kind, t AS label, n AS amount FROM zoo WHERE g < 8;
+CREATE VIEW zoo_by_kind AS SELECT g AS kind, count(*) AS rows, sum(n) AS amount FROM zoo GROUP BY g;
+CREATE TABLE kinds (g int4 PRIMARY KEY, name text NOT NULL);
+INSERT INTO kinds SELECT g, 'kind ' || g FROM generate_series(0, 12) g;
+CREATE FUNCTION own_add(int8, int8) RETURNS int8 LANGUAGE sql IMMUTABLE AS 'SELECT $1 + $2';
+CREATE FUNCTION own_slow(int8) RETURNS int8 LANGUAGE plpgsql VOLATILE AS 'BEGIN RETURN $1; END';
+CREATE SCHEMA shadow;
+CREATE FUNCTION shadow.date_trunc(text, timestamptz) RETURNS timestamptz LANGUAGE sql IMMUTABLE AS 'SELECT ''2000-01-01 00:00+00''::timestamptz';
