@@ -1,0 +1,198 @@
+//! The command line: every flag, its environment variable, its help. No defaults that a file may change
+//! (those stand in `config`), no work.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::units::{Bytes, Period};
+
+const EXIT_CODES: &str = "Exit codes: 0 done; 1 done, but the stores differ, lines were rejected or answers were unequal; \
+2 wrong arguments or configuration; 3 the machine is not ready (port in use, directory held, no PostgreSQL, disk full, nothing running); 4 failed.";
+
+/// A SQL gateway that speaks PostgreSQL's protocol over two stores of the same rows.
+#[derive(Debug, Parser)]
+#[command(name = "watershed", version, propagate_version = true, after_help = EXIT_CODES)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run everything: PostgreSQL, gateway, ingest, archiver and compactor, in one data directory
+    #[command(
+        after_help = "Examples:\n  watershed up\n  watershed up --data-dir /var/lib/watershed --listen 0.0.0.0:6432\n\n\
+Stops on ctrl-C or SIGTERM after open sessions have ended or the drain time is over; a second signal stops at once."
+    )]
+    Up(UpArgs),
+    /// Load files into a table; a file loaded before adds nothing, a grown one adds what is new
+    #[command(
+        after_help = "Examples:\n  watershed load logs /var/log/nginx/access.log /var/log/nginx/access.log.1.gz\n  \
+watershed load logs --format syslog --year 2024 auth.log\n  zcat events.ndjson.gz | watershed load events --format ndjson -\n\n\
+Exit code 1 means that some lines were rejected; they stand in watershed.dead_letters."
+    )]
+    Load(LoadArgs),
+    /// Ship what PostgreSQL holds beyond the lake's boundary to the lake
+    #[command(after_help = "Examples:\n  watershed archive --now\n  watershed archive logs --now")]
+    Archive(ArchiveArgs),
+    /// Merge the small files of each day in the lake into large sorted ones
+    #[command(after_help = "Examples:\n  watershed compact\n  watershed compact logs")]
+    Compact(TableArgs),
+    /// Compare both stores row for row at one boundary; exit code 1 names the first difference
+    #[command(after_help = "Examples:\n  watershed verify\n  watershed verify logs")]
+    Verify(TableArgs),
+    /// Print realistic rows as NDJSON, the same for the same seed
+    #[command(after_help = "Examples:\n  watershed generate --rows 100000 > logs.ndjson\n  \
+watershed generate --table events --rows 1000 --seed 7 | watershed load events --format ndjson -")]
+    Generate(GenerateArgs),
+    /// Show the whole path on generated rows: up, load, archive, compact, query on both paths, keep serving
+    #[command(
+        after_help = "Examples:\n  watershed demo\n  watershed demo --rows 200000 --exit --data-dir /tmp/watershed-demo"
+    )]
+    Demo(DemoArgs),
+    /// Show the statements that the gateway answered last, or what each kind of statement costs
+    #[command(after_help = "Examples:\n  watershed queries\n  watershed queries --stats --limit 50")]
+    Queries(QueriesArgs),
+}
+
+/// Which running `watershed up` a command talks to.
+#[derive(Args, Clone, Debug)]
+pub struct Running {
+    /// Data directory of the running `watershed up` [default: the one that PG* in the environment leads to,
+    /// else ./watershed-data]
+    #[arg(long, env = "WATERSHED_DATA_DIR", value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+}
+
+#[derive(Args, Clone, Debug, Default)]
+pub struct UpArgs {
+    /// Where everything is kept [default: ./watershed-data]
+    #[arg(long, env = "WATERSHED_DATA_DIR", value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// Address of the gateway, for PostgreSQL clients [default: 127.0.0.1:6432]
+    #[arg(long, env = "WATERSHED_LISTEN", value_name = "HOST:PORT")]
+    pub listen: Option<SocketAddr>,
+    /// Address of the HTTP door: POST /v1/ingest/TABLE [default: 127.0.0.1:8432]
+    #[arg(long, env = "WATERSHED_HTTP", value_name = "HOST:PORT")]
+    pub http: Option<SocketAddr>,
+    /// Settings file [default: ./watershed.toml, if there is one]
+    #[arg(long, env = "WATERSHED_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Memory for queries over the lake [default: a quarter of the machine's]
+    #[arg(long, env = "WATERSHED_MEMORY_LIMIT", value_name = "SIZE")]
+    pub memory_limit: Option<Bytes>,
+    /// Rows reach the lake at the latest after this time [default: 5m]
+    #[arg(long, env = "WATERSHED_ARCHIVE_INTERVAL", value_name = "TIME")]
+    pub archive_interval: Option<Period>,
+    /// ... or as soon as this many rows of a table wait [default: 1000000]
+    #[arg(long, env = "WATERSHED_ARCHIVE_MIN_ROWS", value_name = "ROWS")]
+    pub archive_min_rows: Option<u64>,
+    /// How often the lake is looked over for files to merge [default: 5m]
+    #[arg(long, env = "WATERSHED_COMPACT_INTERVAL", value_name = "TIME")]
+    pub compact_interval: Option<Period>,
+    /// Directory of PostgreSQL's programs [default: the newest on PATH or below /usr/lib/postgresql]
+    #[arg(long, env = "WATERSHED_PG_BIN", value_name = "DIR")]
+    pub pg_bin: Option<PathBuf>,
+    /// How long open sessions may go on after the first signal to stop [default: 30s]
+    #[arg(long, env = "WATERSHED_DRAIN_TIMEOUT", value_name = "TIME")]
+    pub drain_timeout: Option<Period>,
+}
+
+#[derive(Args, Debug)]
+pub struct LoadArgs {
+    #[command(flatten)]
+    pub running: Running,
+    /// Tiered table, e.g. logs or public.logs
+    pub table: String,
+    /// Files, also .gz and .zst; - is standard input
+    #[arg(required = true)]
+    pub files: Vec<PathBuf>,
+    /// What the files hold [default: detected]
+    #[arg(long, value_enum)]
+    pub format: Option<LoadFormat>,
+    /// Year of syslog lines, which carry none [default: from the file's modification time]
+    #[arg(long, value_parser = clap::value_parser!(i32).range(1970..=9999))]
+    pub year: Option<i32>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LoadFormat {
+    /// Apache or nginx access log, combined format
+    Combined,
+    /// One JSON object a line
+    Ndjson,
+    /// One JSON array of objects
+    Json,
+    /// CSV with a header line
+    Csv,
+    /// Syslog lines as in auth.log
+    Syslog,
+}
+
+#[derive(Args, Debug)]
+pub struct TableArgs {
+    #[command(flatten)]
+    pub running: Running,
+    /// One tiered table [default: all]
+    pub table: Option<String>,
+}
+
+#[derive(Args, Debug)]
+pub struct ArchiveArgs {
+    #[command(flatten)]
+    pub target: TableArgs,
+    /// Ship now, however few rows wait (the running archiver ships on its own schedule)
+    #[arg(long, required = true)]
+    pub now: bool,
+}
+
+#[derive(Args, Debug)]
+pub struct GenerateArgs {
+    /// Standard table to make rows for
+    #[arg(long, default_value = "logs", value_parser = ["logs", "events"])]
+    pub table: String,
+    #[arg(long, default_value_t = 1_000_000)]
+    pub rows: u64,
+    /// The same seed, end and number of rows give the same bytes
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+    /// Days of event time that the rows spread over
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=3650))]
+    pub days: u32,
+    /// Event time of the newest row, RFC 3339 [default: now]
+    #[arg(long, value_name = "TIME")]
+    pub end: Option<chrono::DateTime<chrono::Utc>>,
+    /// File to write [default: standard output]
+    #[arg(long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
+}
+
+#[derive(Args, Debug)]
+pub struct DemoArgs {
+    #[command(flatten)]
+    pub up: UpArgs,
+    /// Rows to generate
+    #[arg(long, default_value_t = 2_000_000, value_parser = clap::value_parser!(u64).range(1..))]
+    pub rows: u64,
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+    /// Runs of each query on each path; the table shows the median
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub runs: u32,
+    /// Stop after the table instead of serving on
+    #[arg(long)]
+    pub exit: bool,
+}
+
+#[derive(Args, Debug)]
+pub struct QueriesArgs {
+    #[command(flatten)]
+    pub running: Running,
+    /// Times by kind of statement and route instead of single statements
+    #[arg(long)]
+    pub stats: bool,
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub limit: u32,
+}

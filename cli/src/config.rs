@@ -1,0 +1,233 @@
+//! The settings of `watershed up`: one typed tree, from flags and environment (which clap merges), then
+//! `watershed.toml`, then the defaults here. Reads one file; starts nothing.
+//! `deploy/watershed.toml` documents every setting and is held to these defaults by a test.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::Result;
+use serde::Deserialize;
+
+use crate::args::UpArgs;
+use crate::exit::Failure;
+use crate::units::{Bytes, Period};
+
+/// What `watershed up` runs with.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    pub data_dir: PathBuf,
+    pub gateway: Gateway,
+    pub http: Http,
+    pub archiver: Archiver,
+    pub compactor: Compactor,
+    pub postgres: Postgres,
+    pub drain_timeout: Duration,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Gateway {
+    pub listen: SocketAddr,
+    /// Bytes that queries over the lake may hold together before they spill.
+    pub memory_limit: u64,
+    pub max_sessions: usize,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Http {
+    pub listen: SocketAddr,
+    /// Bytes of one request body as sent; unpacked it may be four times as large.
+    pub max_body: u64,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Archiver {
+    /// Rows are shipped at the latest this long after those before,
+    pub interval: Duration,
+    /// or as soon as this many wait.
+    pub min_rows: u64,
+    pub max_rows_per_file: u64,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Compactor {
+    pub interval: Duration,
+    pub target_file_size: u64,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Postgres {
+    pub bin: Option<PathBuf>,
+    /// None: an eighth of the machine's memory.
+    pub shared_buffers: Option<u64>,
+}
+
+/// `watershed.toml`.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields, default)]
+pub struct File {
+    data_dir: Option<PathBuf>,
+    drain_timeout: Option<Period>,
+    gateway: GatewayFile,
+    http: HttpFile,
+    archiver: ArchiverFile,
+    compactor: CompactorFile,
+    postgres: PostgresFile,
+}
+
+#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields, default)]
+struct GatewayFile {
+    listen: Option<SocketAddr>,
+    memory_limit: Option<Bytes>,
+    max_sessions: Option<usize>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields, default)]
+struct HttpFile {
+    listen: Option<SocketAddr>,
+    max_body: Option<Bytes>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields, default)]
+struct ArchiverFile {
+    interval: Option<Period>,
+    min_rows: Option<u64>,
+    max_rows_per_file: Option<u64>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields, default)]
+struct CompactorFile {
+    interval: Option<Period>,
+    target_file_size: Option<Bytes>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields, default)]
+struct PostgresFile {
+    bin: Option<PathBuf>,
+    shared_buffers: Option<Bytes>,
+}
+
+pub const DEFAULT_DATA_DIR: &str = "watershed-data";
+const DEFAULT_FILE: &str = "watershed.toml";
+
+impl Config {
+    /// Flags and environment over the file over the defaults.
+    pub fn resolve(args: &UpArgs) -> Result<Config> {
+        Config::merge(args, read_file(args.config.as_deref())?, machine_memory())
+    }
+
+    fn merge(args: &UpArgs, file: File, memory: u64) -> Result<Config> {
+        let local = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        let period = |arg: Option<Period>, file: Option<Period>, default_secs: u64| {
+            arg.or(file).map_or(Duration::from_secs(default_secs), |p| p.0)
+        };
+        let config = Config {
+            data_dir: args.data_dir.clone().or(file.data_dir).unwrap_or_else(|| DEFAULT_DATA_DIR.into()),
+            gateway: Gateway {
+                listen: args.listen.or(file.gateway.listen).unwrap_or_else(|| local(6432)),
+                memory_limit: args
+                    .memory_limit
+                    .or(file.gateway.memory_limit)
+                    .map_or((memory / 4).max(256 << 20), |size| size.0),
+                max_sessions: file.gateway.max_sessions.unwrap_or(100),
+            },
+            http: Http {
+                listen: args.http.or(file.http.listen).unwrap_or_else(|| local(8432)),
+                max_body: file.http.max_body.map_or(32 << 20, |size| size.0),
+            },
+            archiver: Archiver {
+                interval: period(args.archive_interval, file.archiver.interval, 300),
+                min_rows: args.archive_min_rows.or(file.archiver.min_rows).unwrap_or(1_000_000),
+                max_rows_per_file: file.archiver.max_rows_per_file.unwrap_or(8_000_000),
+            },
+            compactor: Compactor {
+                interval: period(args.compact_interval, file.compactor.interval, 300),
+                target_file_size: file.compactor.target_file_size.map_or(256 << 20, |size| size.0),
+            },
+            postgres: Postgres {
+                bin: args.pg_bin.clone().or(file.postgres.bin),
+                shared_buffers: file.postgres.shared_buffers.map(|size| size.0),
+            },
+            drain_timeout: period(args.drain_timeout, file.drain_timeout, 30),
+        };
+        config.check()?;
+        Ok(config)
+    }
+
+    fn check(&self) -> Result<()> {
+        let least = Duration::from_millis(100);
+        let wrong = [
+            (self.gateway.memory_limit < 16 << 20, "memory_limit", "at least 16MiB"),
+            (!(1..=10_000).contains(&self.gateway.max_sessions), "gateway.max_sessions", "1 to 10000"),
+            (self.http.max_body < 1024, "http.max_body", "at least 1KiB"),
+            (self.archiver.interval < least, "archiver.interval", "at least 100ms"),
+            (self.archiver.max_rows_per_file < 1000, "archiver.max_rows_per_file", "at least 1000"),
+            (self.compactor.interval < least, "compactor.interval", "at least 100ms"),
+            (self.compactor.target_file_size < 1 << 20, "compactor.target_file_size", "at least 1MiB"),
+            (
+                self.postgres.shared_buffers.is_some_and(|size| size < 16 << 20),
+                "postgres.shared_buffers",
+                "at least 16MiB",
+            ),
+        ];
+        match wrong.iter().find(|(bad, _, _)| *bad) {
+            None => Ok(()),
+            Some((_, name, allowed)) => Err(Failure::usage(
+                format!("the setting {name} is out of range"),
+                format!("give it {allowed}, by flag, environment or watershed.toml"),
+            )
+            .into()),
+        }
+    }
+}
+
+fn read_file(named: Option<&Path>) -> Result<File> {
+    let path = named.unwrap_or(Path::new(DEFAULT_FILE));
+    let text = match fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(error) if named.is_none() && error.kind() == ErrorKind::NotFound => return Ok(File::default()),
+        Err(error) => {
+            return Err(Failure::usage(
+                format!("cannot read the settings file {}: {error}", path.display()),
+                "name an existing file with --config, or leave the flag out",
+            )
+            .into());
+        }
+    };
+    parse_file(&text).map_err(|message| {
+        Failure::usage(
+            format!("{} is wrong: {message}", path.display()),
+            "deploy/watershed.toml shows every setting with its default",
+        )
+        .into()
+    })
+}
+
+fn parse_file(text: &str) -> Result<File, String> {
+    toml::from_str(text).map_err(|error| error.to_string().trim_end().to_owned())
+}
+
+/// Bytes of memory this process may use: the machine's, or less where a control group says so.
+pub fn machine_memory() -> u64 {
+    let total = fs::read_to_string("/proc/meminfo").ok().and_then(|text| {
+        let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+        line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kib| kib << 10)
+    });
+    let group = ["/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"]
+        .iter()
+        .filter_map(|path| fs::read_to_string(path).ok()?.trim().parse::<u64>().ok())
+        .min();
+    // Four GiB where the system does not say.
+    let total = total.unwrap_or(4 << 30);
+    group.map_or(total, |limit| total.min(limit))
+}
+
+#[cfg(test)]
+mod tests;

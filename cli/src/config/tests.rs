@@ -1,0 +1,39 @@
+use super::*;
+
+fn merged(args: &UpArgs, file: &str) -> Result<Config> {
+    Config::merge(args, parse_file(file).map_err(anyhow::Error::msg)?, 8 << 30)
+}
+
+#[test]
+fn flags_win_over_the_file_and_the_file_over_defaults() {
+    let file =
+        "[gateway]\nlisten = \"127.0.0.1:7000\"\nmemory_limit = \"1GiB\"\n[archiver]\ninterval = \"5s\"\n";
+    let args = UpArgs { listen: "127.0.0.1:7001".parse().ok(), ..UpArgs::default() };
+    let config = merged(&args, file).unwrap();
+    assert_eq!(config.gateway.listen.port(), 7001);
+    assert_eq!(config.gateway.memory_limit, 1 << 30);
+    assert_eq!(config.archiver.interval, Duration::from_secs(5));
+    assert_eq!(config.http.listen.port(), 8432);
+    assert_eq!(merged(&UpArgs::default(), "").unwrap().gateway.memory_limit, 2 << 30);
+}
+
+#[test]
+fn unknown_and_impossible_settings_are_refused() {
+    for wrong in
+        ["lisen = 1", "[gateway]\nport = 1", "[archiver]\ninterval = 30", "[compactor]\ninterval = \"1ms\""]
+    {
+        assert!(merged(&UpArgs::default(), wrong).is_err(), "{wrong}");
+    }
+}
+
+/// The documented file names every setting with its default, so it must mean the same as no file.
+#[test]
+fn the_documented_file_holds_the_defaults() {
+    let text = include_str!("../../../deploy/watershed.toml");
+    assert_eq!(merged(&UpArgs::default(), text).unwrap(), merged(&UpArgs::default(), "").unwrap());
+    let uncommented: String = text
+        .lines()
+        .map(|line| line.strip_prefix("# set: ").unwrap_or(line))
+        .fold(String::new(), |text, line| text + line + "\n");
+    parse_file(&uncommented).unwrap();
+}

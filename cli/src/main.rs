@@ -1,0 +1,78 @@
+//! The one binary, `watershed`: parses arguments, calls one library function, turns its result into an exit
+//! code. Services live in their crates; this one knows how they are put together (`up`, `services`), the
+//! private PostgreSQL cluster (`postgres`, `bootstrap`) and the data directory (`datadir`).
+
+mod args;
+mod bootstrap;
+mod commands;
+mod config;
+mod console;
+mod datadir;
+mod discover;
+mod exit;
+mod postgres;
+mod scram;
+mod services;
+mod tasks;
+mod text_table;
+mod units;
+mod up;
+mod wire_client;
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Parser;
+use tracing_subscriber::EnvFilter;
+
+use args::{Cli, Command};
+use console::complain;
+use exit::Code;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    start_log();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            complain(format_args!("watershed: cannot start threads: {error}"));
+            return Code::Environment.into();
+        }
+    };
+    let outcome = runtime.block_on(run(cli));
+    // Blocking work that was told to stop may still be in a system call.
+    runtime.shutdown_timeout(Duration::from_secs(5));
+    match outcome {
+        Ok(code) => code.into(),
+        Err(error) => {
+            exit::report(&error);
+            exit::code_of(&error).into()
+        }
+    }
+}
+
+async fn run(cli: Cli) -> anyhow::Result<Code> {
+    match cli.command {
+        Command::Up(args) => commands::up::run(&args).await,
+        Command::Load(args) => commands::load::run(args).await,
+        Command::Archive(args) => commands::archive::run(args).await,
+        Command::Compact(args) => commands::compact::run(args).await,
+        Command::Verify(args) => commands::verify::run(args).await,
+        Command::Generate(args) => commands::generate::run(args),
+        Command::Demo(args) => commands::demo::run(&args).await,
+        Command::Queries(args) => commands::queries::run(args).await,
+    }
+}
+
+/// Logs go to standard error; `WATERSHED_LOG` (or `RUST_LOG`) filters them.
+fn start_log() {
+    let filter = std::env::var("WATERSHED_LOG")
+        .or_else(|_| std::env::var("RUST_LOG"))
+        .unwrap_or_else(|_| "warn,watershed=info".into());
+    let filter = EnvFilter::try_new(&filter).unwrap_or_else(|_| EnvFilter::new("warn"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
+        .init();
+}

@@ -1,0 +1,108 @@
+//! The one place where this program's settings become the services' own: what each is configured with, and how
+//! it is run as a task. Everything a service promises about its work is said in its own crate.
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use url::Url;
+
+use crate::bootstrap::{self, Secrets, lake_url};
+use crate::config::Config;
+use crate::datadir::DataDir;
+use crate::discover::Stores;
+use crate::tasks::Tasks;
+
+/// The services of one data directory, configured.
+pub struct Services {
+    gateway: gateway::Config,
+    http: ingest::http::Config,
+    pub archiver: ingest::archiver::Config,
+    pub compactor: compactor::Config,
+    pub stores: Stores,
+}
+
+impl Services {
+    pub fn new(config: &Config, data: &DataDir, secrets: &Secrets, socket_dir: &Path) -> Result<Services> {
+        let lake_root = Url::parse(&lake_url(data)).context("make a URL of the lake's path")?;
+        let stores = Stores {
+            ingest_url: secrets.url("watershed_ingest", bootstrap::DATABASE),
+            archiver_url: secrets.url("watershed_archiver", bootstrap::DATABASE),
+            lake_root: lake_root.clone(),
+            spill_dir: Some(data.spill()),
+        };
+        let gateway = gateway::Config {
+            upstream_socket_dir: Some(socket_dir.to_owned()),
+            upstream_host: "127.0.0.1".into(),
+            upstream_port: secrets.port.context("the cluster has no port yet")?,
+            control_url: secrets.url("watershed_gateway", bootstrap::DATABASE),
+            lake_root,
+            probe_secret: Some(secrets.probe_secret.clone()),
+            spill_dir: data.spill(),
+            memory_limit_bytes: usize::try_from(config.gateway.memory_limit).unwrap_or(usize::MAX),
+            max_sessions: config.gateway.max_sessions,
+        };
+        Ok(Services {
+            gateway,
+            http: http_config(config, &stores),
+            archiver: archiver_config(config, &stores),
+            compactor: compactor_config(config, &stores),
+            stores,
+        })
+    }
+
+    pub fn serve(
+        &self,
+        tasks: &mut Tasks,
+        gateway_socket: TcpListener,
+        http_socket: TcpListener,
+    ) -> Result<()> {
+        let stop = tasks.stop_token();
+        tasks.serve("gateway", gateway::run(self.gateway.clone(), gateway_socket, stop.clone()));
+        let router = ingest::http::router(self.http.clone()).context("start the HTTP door")?;
+        tasks.serve("http", async move {
+            axum::serve(http_socket, router).with_graceful_shutdown(stop.cancelled_owned()).await
+        });
+        Ok(())
+    }
+
+    pub fn keep_up(&self, tasks: &mut Tasks) {
+        let stop = tasks.stop_token();
+        let (config, token) = (self.archiver.clone(), stop.clone());
+        tasks.keep_up("archiver", move || ingest::archiver::run(config.clone(), token.clone()));
+        let (config, token) = (self.compactor.clone(), stop);
+        tasks.keep_up("compactor", move || compactor::run(config.clone(), token.clone()));
+    }
+}
+
+fn http_config(config: &Config, stores: &Stores) -> ingest::http::Config {
+    let body = usize::try_from(config.http.max_body).unwrap_or(usize::MAX);
+    ingest::http::Config {
+        database_url: stores.ingest_url.clone(),
+        max_body_bytes: body,
+        // Logs pack about tenfold; this leaves room for that and bounds what a small body can make of memory.
+        max_unpacked_bytes: body.saturating_mul(4),
+        ..Default::default()
+    }
+}
+
+fn archiver_config(config: &Config, stores: &Stores) -> ingest::archiver::Config {
+    ingest::archiver::Config {
+        interval: config.archiver.interval,
+        // Looking costs one query a table; a short interval asks for a quicker eye.
+        poll: config.archiver.interval.min(Duration::from_secs(10)),
+        min_rows: config.archiver.min_rows,
+        max_rows_per_file: config.archiver.max_rows_per_file,
+        ..stores.archiver()
+    }
+}
+
+fn compactor_config(config: &Config, stores: &Stores) -> compactor::Config {
+    compactor::Config {
+        interval: config.compactor.interval,
+        target_file_bytes: config.compactor.target_file_size,
+        ..stores.compactor()
+    }
+}

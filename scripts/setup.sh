@@ -1,0 +1,75 @@
+# Sourced by demo.sh and test.sh: makes sure that what a build and a private PostgreSQL need is installed.
+# Does nothing where it is. Works as root or not (then through sudo), without a terminal, any number of times.
+
+# Oldest PostgreSQL that works.
+WATERSHED_OLDEST_POSTGRES=15
+
+say() { printf '%s\n' "$*" >&2; }
+
+die() {
+    say "$1"
+    exit 3
+}
+
+as_root() {
+    if [ "$(id -u)" -eq 0 ]; then
+        "$@"
+    elif command -v sudo >/dev/null 2>&1; then
+        sudo -- "$@"
+    else
+        die "This needs root: run it as root, install sudo, or run yourself: $*"
+    fi
+}
+
+# Major versions of the PostgreSQL servers here, one a line.
+postgres_versions() {
+    local program
+    for program in ${WATERSHED_PG_BIN:+"$WATERSHED_PG_BIN/postgres"} /usr/lib/postgresql/*/bin/postgres \
+        /usr/pgsql-*/bin/postgres "$(command -v postgres || true)"; do
+        if [ -n "$program" ] && [ -x "$program" ]; then
+            "$program" --version | sed -n 's/.*(PostgreSQL) \([0-9]*\).*/\1/p'
+        fi
+    done
+}
+
+has_postgres() {
+    local version
+    for version in $(postgres_versions); do
+        if [ "$version" -ge "$WATERSHED_OLDEST_POSTGRES" ]; then return 0; fi
+    done
+    return 1
+}
+
+apt_updated=
+install_packages() {
+    command -v apt-get >/dev/null 2>&1 || die "Please install: $* (this script knows Debian's apt-get only)."
+    if [ -z "$apt_updated" ]; then
+        say "Updating the list of packages"
+        as_root env DEBIAN_FRONTEND=noninteractive apt-get update -qq </dev/null >&2
+        apt_updated=yes
+    fi
+    say "Installing $*"
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" </dev/null >&2
+}
+
+setup() {
+    local missing=()
+    command -v cc >/dev/null 2>&1 || missing+=(gcc libc6-dev)
+    command -v make >/dev/null 2>&1 || missing+=(make)
+    command -v cmake >/dev/null 2>&1 || missing+=(cmake)
+    if [ "${#missing[@]}" -gt 0 ]; then install_packages "${missing[@]}"; fi
+
+    if ! has_postgres; then
+        install_packages postgresql
+        has_postgres || die "PostgreSQL $WATERSHED_OLDEST_POSTGRES or newer is needed; this system's packages give $(postgres_versions | sort -rn | head -n 1)."
+    fi
+
+    if ! command -v cargo >/dev/null 2>&1 && [ -x "$HOME/.cargo/bin/cargo" ]; then
+        PATH="$HOME/.cargo/bin:$PATH"
+    fi
+    if ! command -v cargo >/dev/null 2>&1; then
+        install_packages rustup || die "Please install Rust as https://rust-lang.org/tools/install says, then run this again."
+        rustup default stable >&2
+    fi
+    export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-$HOME/.cache/watershed/target}"
+}

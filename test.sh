@@ -1,0 +1,10 @@
+#!/usr/bin/env bash
+# Installs what is missing and runs all tests. Arguments go to `cargo test`, e.g. ./test.sh -p lake
+# WATERSHED_SAMPLE_DATA may name a folder of real logs to load besides generated ones.
+set -euo pipefail
+here=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
+. "$here/scripts/setup.sh"
+setup
+if [ "$#" -eq 0 ]; then set -- --workspace; fi
+cd -- "$here"
+exec cargo test --locked --no-fail-fast "$@"
