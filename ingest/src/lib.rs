@@ -14,6 +14,7 @@
 //! `load` remembers what has been loaded; `archiver` ships committed rows to the lake; `verify` compares the two
 //! stores. Nothing here knows the wire protocol, the router or the query engine.
 
+pub mod archiver;
 pub mod batch;
 pub mod decode;
 pub mod error;
@@ -23,5 +24,6 @@ pub mod load;
 pub mod map;
 pub mod sink;
 pub mod target;
+pub mod verify;
 
 pub use error::{Error, Result};

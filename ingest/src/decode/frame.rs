@@ -181,38 +181,22 @@ impl<R: Read> Frames<R> {
                 self.advance(len);
                 (Shape::Unterminated, start..start + trim_cr(&self.buf[start..start + len]))
             }
-            End::Broken(why) if self.framing == Framing::JsonArray => return self.drain_array(line, why).map(Some),
             End::Broken(why) => {
-                // One bad quote must not swallow its neighbours: only the first line of it is given up.
-                let all = &self.buf[start..self.filled];
-                let (len, next) = memchr(b'\n', all).map_or((all.len(), all.len()), |i| (i, i + 1));
-                self.advance(next);
-                (Shape::Broken(why), start..start + len.min(OVERSIZED_HEAD))
+                // One bad quote must not swallow its neighbours: only the first line of it is given up. Inside a JSON
+                // array nothing that follows can be told apart any more.
+                let skip = if self.framing == Framing::JsonArray { Skip::Everything } else { Skip::Line };
+                return self.give_up(line, Some(why), skip).map(Some);
             }
-            End::TooLong => return self.skip_oversized(line).map(Some),
+            End::TooLong => {
+                let skip = match self.framing {
+                    Framing::Lines => Skip::Line,
+                    Framing::Csv { delimiter } => Skip::Csv { state: CsvState::default(), delimiter, left: self.max },
+                    Framing::JsonArray => Skip::Element { depth: 0, in_string: false, escaped: false },
+                };
+                return self.give_up(line, None, skip).map(Some);
+            }
         };
         Ok(Some(Frame { shape, line, consumed: self.consumed, range }))
-    }
-
-    /// Nothing after a break inside a JSON array can be told apart any more: one record reports it, the rest is read
-    /// to the end so that the count of consumed bytes is whole.
-    fn drain_array(&mut self, line: u64, why: &'static str) -> io::Result<Frame> {
-        let head = (self.filled - self.pos).min(OVERSIZED_HEAD);
-        let kept = self.buf[self.pos..self.pos + head].to_vec();
-        loop {
-            let n = self.filled - self.pos;
-            self.advance(n);
-            if !self.fill()? {
-                break;
-            }
-        }
-        self.array_done = true;
-        if self.buf.len() < kept.len() {
-            self.buf.resize(kept.len(), 0);
-        }
-        self.buf[..kept.len()].copy_from_slice(&kept);
-        self.pos = self.filled;
-        Ok(Frame { shape: Shape::Broken(why), line, consumed: self.consumed, range: 0..kept.len() })
     }
 
     /// Skips what separates records; false at the end of the stream.
@@ -266,42 +250,24 @@ impl<R: Read> Frames<R> {
         }
     }
 
-    /// A quote opens a quoted cell only where a cell begins; inside one, `""` stands for a quote.
     fn find_csv_end(&mut self, delimiter: u8) -> io::Result<End> {
         let mut i = 0;
-        let mut cell_start = true;
-        let mut quoted = false;
-        let mut just_closed = false;
+        let mut state = CsvState::default();
         loop {
             let have = &self.buf[self.pos..self.filled];
-            while i < have.len() {
-                if quoted {
-                    match memchr(b'"', &have[i..]) {
-                        None => i = have.len(),
-                        Some(n) => {
-                            i += n + 1;
-                            // A doubled quote closes here and opens again at its second half.
-                            quoted = false;
-                            just_closed = true;
-                        }
-                    }
-                    continue;
-                }
-                let b = have[i];
-                match b {
-                    b'\n' => return Ok(End::At { end: i, next: i + 1 }),
-                    b'"' if cell_start || just_closed => quoted = true,
-                    _ => {}
-                }
-                cell_start = b == delimiter;
-                just_closed = false;
-                i += 1;
+            let end = state.scan(have, &mut i, delimiter, self.max);
+            if i > self.max {
+                return Ok(if state.quoted {
+                    End::Broken("a quoted cell is not closed within the record bound")
+                } else {
+                    End::TooLong
+                });
             }
-            if have.len() > self.max {
-                return Ok(if quoted { End::Broken("a quoted cell is not closed within the record bound") } else { End::TooLong });
+            if end {
+                return Ok(End::At { end: i, next: i + 1 });
             }
             if !self.fill()? {
-                return Ok(if quoted { End::Broken("a quoted cell is not closed") } else { End::Eof });
+                return Ok(if state.quoted { End::Broken("a quoted cell is not closed") } else { End::Eof });
             }
         }
     }
@@ -318,7 +284,7 @@ impl<R: Read> Frames<R> {
         let mut in_string = false;
         loop {
             let have = &self.buf[self.pos..self.filled];
-            while i < have.len() {
+            while i < have.len() && i <= self.max {
                 if in_string {
                     match memchr2(b'"', b'\\', &have[i..]) {
                         None => i = have.len(),
@@ -342,13 +308,15 @@ impl<R: Read> Frames<R> {
                     b'{' | b'[' => depth += 1,
                     b'}' | b']' if depth > 0 => depth -= 1,
                     // The separator stays for skip_blank, which knows the end of the array.
-                    b',' | b']' if depth == 0 => return Ok(End::At { end: trim_end(&have[..i]), next: i }),
+                    b',' | b']' if depth == 0 => {
+                        return Ok(End::At { end: trim_end(&have[..i]), next: i });
+                    }
                     b'}' => return Ok(End::Broken("unbalanced braces in a JSON array")),
                     _ => {}
                 }
                 i += 1;
             }
-            if have.len() > self.max {
+            if i > self.max {
                 return Ok(End::TooLong);
             }
             if !self.fill()? {
@@ -357,21 +325,27 @@ impl<R: Read> Frames<R> {
         }
     }
 
-    /// Keeps the head of a record beyond the bound and reads on to its end without keeping more.
-    fn skip_oversized(&mut self, line: u64) -> io::Result<Frame> {
-        let head_len = (self.filled - self.pos).min(OVERSIZED_HEAD);
-        let head = self.buf[self.pos..self.pos + head_len].to_vec();
+    /// Passes a record that is too long or broken, keeping no more of it than its head.
+    fn give_up(&mut self, line: u64, broken: Option<&'static str>, mut skip: Skip) -> io::Result<Frame> {
+        let mut head = Vec::new();
         let before = self.consumed;
-        let mut state = Skip::default();
         loop {
             let have = &self.buf[self.pos..self.filled];
-            let (n, ended) = state.scan(self.framing, have);
+            let (n, ended) = skip.scan(have);
+            let room = OVERSIZED_HEAD - head.len();
+            head.extend_from_slice(&have[..n.min(room)]);
             self.advance(n);
             if ended || !self.fill()? {
                 break;
             }
         }
+        if matches!(skip, Skip::Everything) {
+            self.array_done = true;
+        }
         let length = self.consumed - before;
+        while head.last().is_some_and(|b| matches!(b, b'\n' | b'\r')) {
+            head.pop();
+        }
         // Park the head in front of the unread bytes.
         if self.pos < head.len() {
             let unread = self.filled - self.pos;
@@ -385,42 +359,106 @@ impl<R: Read> Frames<R> {
         }
         let at = self.pos - head.len();
         self.buf[at..self.pos].copy_from_slice(&head);
-        Ok(Frame { shape: Shape::Oversized(length), line, consumed: self.consumed, range: at..at + head.len() })
+        let shape = broken.map_or(Shape::Oversized(length), Shape::Broken);
+        Ok(Frame { shape, line, consumed: self.consumed, range: at..at + head.len() })
     }
 }
 
-/// Finds the end of an oversized record block by block, holding no bytes of it.
-#[derive(Default)]
-struct Skip {
-    depth: u32,
-    in_string: bool,
-    escaped: bool,
+/// Where in a CSV record we are. A quote opens a quoted cell only where a cell begins; inside one, `""` is a quote.
+struct CsvState {
+    cell_start: bool,
+    quoted: bool,
+    just_closed: bool,
+}
+
+impl Default for CsvState {
+    fn default() -> Self {
+        CsvState { cell_start: true, quoted: false, just_closed: false }
+    }
+}
+
+impl CsvState {
+    /// Moves `i` on to the newline that ends the record (true), to just beyond `max`, or to the end of `have`.
+    fn scan(&mut self, have: &[u8], i: &mut usize, delimiter: u8, max: usize) -> bool {
+        while *i < have.len() && *i <= max {
+            if self.quoted {
+                match memchr(b'"', &have[*i..]) {
+                    None => *i = have.len(),
+                    Some(n) if *i + n > max => *i = max + 1,
+                    Some(n) => {
+                        *i += n + 1;
+                        // A doubled quote closes here and opens again at its second half.
+                        self.quoted = false;
+                        self.just_closed = true;
+                    }
+                }
+                continue;
+            }
+            let b = have[*i];
+            match b {
+                b'\n' => return true,
+                b'"' if self.cell_start || self.just_closed => self.quoted = true,
+                _ => {}
+            }
+            self.cell_start = b == delimiter;
+            self.just_closed = false;
+            *i += 1;
+        }
+        false
+    }
+}
+
+/// Finds the end of a record that is given up, block by block, holding no bytes of it.
+enum Skip {
+    /// To the end of the line.
+    Line,
+    /// To the end of the CSV record; quotes count for the first `left` bytes only, so that one that is never closed
+    /// does not swallow the rest of the file.
+    Csv { state: CsvState, delimiter: u8, left: usize },
+    /// To the end of the array element.
+    Element { depth: u32, in_string: bool, escaped: bool },
+    /// To the end of the stream.
+    Everything,
 }
 
 impl Skip {
     /// Bytes of `have` that belong to the record, and whether it ends there.
-    fn scan(&mut self, framing: Framing, have: &[u8]) -> (usize, bool) {
-        match framing {
-            // An oversized CSV record is not inside quotes here (see find_csv_end), so a newline ends it.
-            Framing::Lines | Framing::Csv { .. } => match memchr(b'\n', have) {
-                Some(i) => (i + 1, true),
-                None => (have.len(), false),
-            },
-            Framing::JsonArray => {
+    fn scan(&mut self, have: &[u8]) -> (usize, bool) {
+        match self {
+            Skip::Everything => (have.len(), false),
+            Skip::Line => to_newline(have, 0),
+            Skip::Csv { state, delimiter, left } => {
+                let mut i = 0;
+                if *left > 0 {
+                    let max = *left - 1;
+                    if state.scan(&have[..have.len().min(*left)], &mut i, *delimiter, max) {
+                        return (i + 1, true);
+                    }
+                    let passed = i.min(*left).min(have.len());
+                    *left -= passed;
+                    if *left > 0 {
+                        return (have.len(), false);
+                    }
+                    i = passed;
+                }
+                to_newline(have, i)
+            }
+            Skip::Element { depth, in_string, escaped } => {
                 for (i, &b) in have.iter().enumerate() {
-                    if self.escaped {
-                        self.escaped = false;
-                    } else if self.in_string {
+                    if *escaped {
+                        *escaped = false;
+                    } else if *in_string {
                         match b {
-                            b'\\' => self.escaped = true,
-                            b'"' => self.in_string = false,
+                            b'\\' => *escaped = true,
+                            b'"' => *in_string = false,
                             _ => {}
                         }
                     } else {
                         match b {
-                            b'"' => self.in_string = true,
-                            b'{' | b'[' => self.depth += 1,
-                            b'}' | b']' if self.depth > 0 => self.depth -= 1,
+                            b'"' => *in_string = true,
+                            b'{' | b'[' => *depth += 1,
+                            b'}' | b']' if *depth > 0 => *depth -= 1,
+                            // The separator stays for skip_blank, which knows the end of the array.
                             b',' | b']' => return (i, true),
                             _ => {}
                         }
@@ -429,6 +467,13 @@ impl Skip {
                 (have.len(), false)
             }
         }
+    }
+}
+
+fn to_newline(have: &[u8], from: usize) -> (usize, bool) {
+    match memchr(b'\n', &have[from..]) {
+        Some(i) => (from + i + 1, true),
+        None => (have.len(), false),
     }
 }
 

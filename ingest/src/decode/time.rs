@@ -275,7 +275,15 @@ fn parse_epoch_float(text: &str) -> Result<i64, TimeError> {
     if !text.bytes().all(|b| b.is_ascii_digit() || matches!(b, b'.' | b'e' | b'E' | b'+' | b'-')) {
         return Err(TimeError::NotATime);
     }
+    // Digits on both sides of the point, as JSON has it.
+    let b = text.as_bytes();
+    let point_ok = b.iter().position(|c| *c == b'.').is_none_or(|i| {
+        i > 0 && b[i - 1].is_ascii_digit() && b.get(i + 1).is_some_and(u8::is_ascii_digit)
+    });
     let v: f64 = text.parse().map_err(|_| TimeError::NotATime)?;
+    if !point_ok {
+        return Err(TimeError::NotATime);
+    }
     let scale = match v.abs() {
         a if a < 1e11 => 1e6,
         a if a < 1e14 => 1e3,

@@ -1,0 +1,115 @@
+//! Connections with pinned settings, and the beginning that every reader of a whole table shares: lock, then snapshot.
+
+use std::str::FromStr;
+
+use lake::boundary::Boundary;
+use lake::spec::{TableSpec, load_specs, quote};
+use lake::types;
+use sqlx::postgres::PgConnectOptions;
+use sqlx::{ConnectOptions, PgConnection, Row};
+
+use super::{Error, Result};
+
+/// A connection whose settings no role, database or file can bend: every row is seen, and values read the same everywhere.
+pub(crate) async fn connect(url: &str) -> Result<PgConnection> {
+    let options = PgConnectOptions::from_str(url)?
+        .application_name("watershed archiver")
+        .options([
+            ("row_security", "off"),
+            ("search_path", "pg_catalog"),
+            ("timezone", "UTC"),
+            ("datestyle", "ISO, YMD"),
+            ("intervalstyle", "postgres"),
+            ("bytea_output", "hex"),
+            ("extra_float_digits", "1"),
+            ("statement_timeout", "0"),
+            ("idle_in_transaction_session_timeout", "0"),
+            ("synchronous_commit", "on"),
+            ("jit", "off"),
+        ])
+        .disable_statement_logging();
+    Ok(options.connect().await?)
+}
+
+/// The table named `schema.table`, or `table` where only one schema has it.
+pub(crate) fn find<'a>(specs: &'a [TableSpec], name: &str) -> Result<&'a TableSpec> {
+    if let Some(spec) = specs.iter().find(|s| s.qualified() == name) {
+        return Ok(spec);
+    }
+    let mut named = specs.iter().filter(|s| s.name == name);
+    match (named.next(), named.next()) {
+        (Some(one), None) => Ok(one),
+        (Some(_), Some(_)) => Err(Error::AmbiguousTable(name.into())),
+        (None, _) => Err(Error::UnknownTable(name.into())),
+    }
+}
+
+/// `_xid` of the table under its alias `t`, quoted.
+pub(crate) fn xid_column(spec: &TableSpec) -> Result<String> {
+    column(spec, types::XID)
+}
+
+/// The column with a lake name under the table's alias `t`, quoted.
+pub(crate) fn column(spec: &TableSpec, lake_name: &str) -> Result<String> {
+    let index = spec.index_of(lake_name).ok_or_else(|| lake::Error::Schema {
+        table: spec.qualified(),
+        what: format!("it lacks the column {lake_name}"),
+    })?;
+    Ok(format!("t.{}", quote(&spec.columns[index].name)))
+}
+
+/// The boundary of archive `number`; 0 is the one that sees nothing.
+///
+/// Errors: [`Error::UnknownArchive`], [`Error::LineageChanged`] if it was taken in another lineage than the table's.
+pub(crate) async fn boundary_of(conn: &mut PgConnection, spec: &TableSpec, number: i64) -> Result<Boundary> {
+    if number == 0 {
+        return Ok(Boundary::NOTHING);
+    }
+    let row = sqlx::query("SELECT boundary, lineage FROM watershed_control.archives WHERE relid = $1 AND number = $2")
+        .bind(sqlx::postgres::types::Oid(spec.relid))
+        .bind(number)
+        .fetch_optional(conn)
+        .await?
+        .ok_or_else(|| Error::UnknownArchive {
+            table: spec.qualified(),
+            archive: number,
+        })?;
+    let lineage: String = row.try_get("lineage")?;
+    if lineage != spec.lineage {
+        return Err(Error::LineageChanged {
+            table: spec.qualified(),
+            archived: lineage,
+            current: spec.lineage.clone(),
+        });
+    }
+    Ok(row.try_get::<String, _>("boundary")?.parse::<Boundary>()?)
+}
+
+/// In the transaction that this begins on `conn`: locks the table against DDL, then takes a snapshot, in that order, since a snapshot
+/// does not cover what DDL does. Returns the snapshot and the table as that snapshot sees it.
+///
+/// Errors: [`Error::LineageChanged`] if the server is of another lineage than the table, [`Error::UnknownTable`] if it is gone.
+pub(crate) async fn lock_and_snapshot(conn: &mut PgConnection, spec: &TableSpec) -> Result<(Boundary, TableSpec)> {
+    sqlx::query("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").execute(&mut *conn).await?;
+    let lock = format!("LOCK TABLE {} IN ACCESS SHARE MODE", spec.sql_name());
+    sqlx::query(sqlx::AssertSqlSafe(lock)).execute(&mut *conn).await?;
+    let row = sqlx::query("SELECT pg_current_snapshot()::text AS snapshot, watershed_control.current_lineage() AS lineage")
+        .fetch_one(&mut *conn)
+        .await?;
+    let snapshot = row.try_get::<String, _>("snapshot")?.parse::<Boundary>()?;
+    let lineage: String = row.try_get("lineage")?;
+    let now = load_specs(&mut *conn)
+        .await?
+        .into_iter()
+        // A table that was renamed meanwhile is not the one that was locked.
+        .find(|s| s.relid == spec.relid && s.qualified() == spec.qualified())
+        .ok_or_else(|| Error::UnknownTable(spec.qualified()))?;
+    if now.lineage != lineage {
+        return Err(Error::LineageChanged {
+            table: now.qualified(),
+            archived: now.lineage,
+            current: lineage,
+        });
+    }
+    Ok((snapshot, now))
+}
