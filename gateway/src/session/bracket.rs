@@ -3,7 +3,6 @@
 //! ✗ analysis, routing.
 
 use super::probe::{self, Settings, Trees, Window};
-use super::state::TxStatus;
 use super::{Session, SessionEnd};
 use crate::analyze::Analysis;
 use crate::catalog::Snapshot;
@@ -101,9 +100,9 @@ impl Session {
         message::put_flush(out);
         let read = self.read_bracket(describe.is_some()).await?;
         if let Outcome::Failed(_) = read {
-            // The settings go back when the transaction is rolled back, not before.
-            self.swallow_trees = self.state.status() != TxStatus::Idle;
-            return Ok(read);
+            // The settings go back when the transaction is rolled back, not before. (A BEGIN may have come in this
+            // very pipeline, so the last known status says nothing; the next ReadyForQuery does.)
+            self.swallow_trees = true;
         }
         Ok(read)
     }
@@ -152,6 +151,8 @@ impl Session {
             Outcome::Failed(e) => return Ok(Outcome::Failed(e)),
         };
         let prepared_at = off.into_iter().nth(4).flatten().and_then(|v| String::from_utf8(v).ok());
+        // A default of the role or the database names a route: from now on keyed statements are probed too.
+        self.route_named |= !matches!(settings.route.as_str(), "" | "auto");
         // Superusers may change their level between brackets: theirs is asked each time.
         if settings.is_superuser {
             self.log_level = None;

@@ -66,6 +66,8 @@ pub(super) enum Answer {
 
 /// A portal that the lake answers. Its twin is bound in PostgreSQL.
 pub struct LakePortal {
+    /// Its name in PostgreSQL.
+    name: Bytes,
     probed: Arc<Probed>,
     analysis: Arc<Analysis>,
     path: Path,
@@ -219,7 +221,7 @@ impl Session {
         let bracket = self
             .bracket(bind_frame, None, name, |out| {
                 if let Some(t) = table {
-                    probe::put_facts(out, t.relid, &t.attnums);
+                    probe::put_facts(out, t.relid, &t.attnums, xid_attnum(probed, t.relid));
                 }
                 if let Some(sql) = &constants {
                     probe::put_helper_formats(out, sql, &probed.param_types, &msg.param_formats, &msg.params, true);
@@ -272,6 +274,7 @@ impl Session {
         record.entry.path = probed.path;
         record.entry.reasons = probed.reasons.clone();
         Ok(Bound::Lake(Box::new(LakePortal {
+            name: Bytes::copy_from_slice(msg.portal),
             probed: probed.clone(),
             path: probed.path,
             formats: formats(&msg.result_formats, probed.fields.len()),
@@ -406,6 +409,10 @@ impl Session {
             return Ok(false);
         }
         let deadline = portal.settings.timeout_ms().map(|ms| portal.arrived + Duration::from_millis(ms));
+        // The portal may have ended with its transaction or by SQL: its twin knows, and its error is the client's.
+        if portal.name != probe::SIMPLE {
+            self.check_twin(&portal.name).await?;
+        }
         if matches!(portal.stage, Stage::Start) {
             let mut cursor = self.open(portal).await?;
             if let Some(p) = prefix {
@@ -472,6 +479,21 @@ impl Session {
         message::put_command_complete(&mut self.link.client.output, &tag);
         portal.stage = Stage::Done;
         Ok(false)
+    }
+
+    /// Asks PostgreSQL whether the portal still exists.
+    async fn check_twin(&mut self, name: &[u8]) -> Result<(), GiveUp> {
+        message::put_describe(&mut self.link.upstream.output, b'P', name);
+        message::put_flush(&mut self.link.upstream.output);
+        loop {
+            let f = self.next_frame().await?;
+            match f[0] {
+                b'T' | b'n' => return Ok(()),
+                b'N' => {}
+                b'E' => return Err(GiveUp::Upstream(f)),
+                other => return Err(unexpected(other).into()),
+            }
+        }
     }
 
     fn hand_over(&mut self, cursor: &mut Cursor) {
@@ -588,7 +610,8 @@ impl Session {
         let mut fields: Vec<Field> =
             (0..5).map(|i| Field::new(format!("fence_{i}"), types[i].arrow(), true)).collect();
         fields.extend(columns.iter().map(|c| Field::new(&c.lake_name, c.ty.arrow(), true)));
-        let mut decoder = CopyDecoder::new(&types, Arc::new(Schema::new(fields)), 8192);
+        let mut decoder = CopyDecoder::new(&types, Arc::new(Schema::new(fields)), 8192)
+            .map_err(|e| GiveUp::FallBack(e.to_string()))?;
 
         let predicate = pin.boundary.as_ref().map(|b| b.tail_predicate("t._xid"));
         let sql = probe::tail_sql(pin.spec.relid, facts, predicate.as_deref());
@@ -733,6 +756,12 @@ fn may_need_cold(verdict: &Verdict, catalog: &analyze::Catalog) -> bool {
         // What cannot be read may need anything, and PostgreSQL's tripwire decides.
         Verdict::Postgres(_) => false,
     }
+}
+
+/// The number of the table's `_xid`; 0, which nobody may read, if it has none.
+fn xid_attnum(probed: &Probed, relid: u32) -> i16 {
+    let spec = probed.catalog.tiered(relid);
+    spec.and_then(|s| s.columns.iter().find(|c| c.lake_name == lake::types::XID)).map_or(0, |c| c.attnum)
 }
 
 async fn sleep_until(deadline: Option<Instant>) {

@@ -122,20 +122,20 @@ pub struct Link {
 impl Link {
     /// Waits until some bytes moved. Cancel safe.
     pub async fn turn(&mut self) -> io::Result<Turn> {
-        let Link { client, upstream } = self;
-        let read_client = !client.closed && upstream.output.len() < BUFFER_LIMIT && client.input.len() < BUFFER_LIMIT;
-        self_turn(client, upstream, read_client).await
+        self.turn_for(false).await
     }
 
-    /// As [`Link::turn`] even when `client.input` is over its limit: one long frame must be completed.
-    pub async fn turn_for_frame(&mut self) -> io::Result<Turn> {
+    /// As [`Link::turn`]; with `whole_frame` the client is read even when its input is over the limit: one long
+    /// frame must be completed.
+    pub async fn turn_for(&mut self, whole_frame: bool) -> io::Result<Turn> {
         let Link { client, upstream } = self;
-        let read_client = !client.closed;
-        self_turn(client, upstream, read_client).await
+        let room = upstream.output.len() < BUFFER_LIMIT && client.input.len() < BUFFER_LIMIT;
+        let read_client = !client.closed && (room || whole_frame);
+        turn(client, upstream, read_client).await
     }
 }
 
-async fn self_turn(client: &mut Side, upstream: &mut Side, read_client: bool) -> io::Result<Turn> {
+async fn turn(client: &mut Side, upstream: &mut Side, read_client: bool) -> io::Result<Turn> {
     let Side { rd: crd, wr: cwr, input: cin, output: cout, closed: cclosed } = client;
     let Side { rd: urd, wr: uwr, input: uin, output: uout, closed: uclosed } = upstream;
     let read_upstream = !*uclosed && cout.len() < BUFFER_LIMIT;

@@ -178,9 +178,9 @@ impl Session {
             }
             self.relay_upstream()?;
             let idle = self.state.settled() && self.state.status() == TxStatus::Idle && self.link.client.input.is_empty();
+            let whole = self.wants_whole_frame();
             let turn = tokio::select! {
-                t = self.link.turn_for_frame(), if self.wants_whole_frame() => t?,
-                t = self.link.turn(), if !self.wants_whole_frame() => t?,
+                t = self.link.turn_for(whole) => t?,
                 () = shutdown.cancelled(), if idle => return Err(SessionEnd::Shutdown),
             };
             match turn {

@@ -55,15 +55,15 @@ const OFF: &str = "SELECT \
 pub const SESSION: &str = "SELECT pg_catalog.current_setting('log_min_messages')";
 
 /// Of relation `$1`: its present name, the present names of its columns `$2` in the order asked, whether the
-/// current user may read all of them, and whether row security is active for it.
+/// current user may read all of them and column `$3` (`_xid`, which finds the tail), and whether row security is active for it.
 const FACTS: &str = "SELECT \
  (SELECT pg_catalog.quote_ident(n.nspname) OPERATOR(pg_catalog.||) '.' OPERATOR(pg_catalog.||) pg_catalog.quote_ident(c.relname) \
     FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace \
    WHERE c.oid OPERATOR(pg_catalog.=) $1),\
- (SELECT pg_catalog.string_agg(pg_catalog.quote_ident(a.attname), ', ' ORDER BY w.i) \
+ (SELECT coalesce(pg_catalog.string_agg(pg_catalog.quote_ident(a.attname), ', ' ORDER BY w.i), '') \
     FROM pg_catalog.unnest($2) WITH ORDINALITY w(n, i) JOIN pg_catalog.pg_attribute a \
       ON a.attrelid OPERATOR(pg_catalog.=) $1 AND a.attnum OPERATOR(pg_catalog.=) w.n),\
- (SELECT pg_catalog.bool_and(pg_catalog.has_column_privilege($1, w.n, 'SELECT')) FROM pg_catalog.unnest($2) w(n)),\
+ (SELECT pg_catalog.bool_and(pg_catalog.has_column_privilege($1, w.n, 'SELECT')) FROM pg_catalog.unnest(pg_catalog.array_append($2, $3)) w(n)),\
  pg_catalog.row_security_active($1)";
 
 /// The settings that [`ON`] reads, as PostgreSQL prints them.
@@ -191,6 +191,7 @@ pub fn put_helper_formats(
 
 const TEXT: u32 = 25;
 const OID: u32 = 26;
+const INT2: u32 = 21;
 const INT2_ARRAY: u32 = 1005;
 
 /// Opens the bracket.
@@ -205,11 +206,12 @@ pub fn put_off(out: &mut BytesMut, secret: &str, log_min_messages: &str, stateme
 }
 
 /// Asks for the facts of a relation.
-pub fn put_facts(out: &mut BytesMut, relid: u32, attnums: &[i16]) {
-    let relid = relid.to_string();
+pub fn put_facts(out: &mut BytesMut, relid: u32, attnums: &[i16], xid: i16) {
+    let (relid, xid) = (relid.to_string(), xid.to_string());
     let list = attnums.iter().map(i16::to_string).collect::<Vec<_>>().join(",");
     let list = format!("{{{list}}}");
-    put_helper(out, FACTS, &[OID, INT2_ARRAY], &[Some(relid.as_bytes()), Some(list.as_bytes())], false);
+    let params = [Some(relid.as_bytes()), Some(list.as_bytes()), Some(xid.as_bytes())];
+    put_helper(out, FACTS, &[OID, INT2_ARRAY, INT2], &params, false);
 }
 
 /// Makes PostgreSQL raise the error that ends the transaction.
