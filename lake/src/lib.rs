@@ -15,6 +15,7 @@ pub mod crash;
 pub mod error;
 pub mod log;
 pub mod pgcopy;
+pub mod reader;
 pub mod spec;
 pub mod stats;
 pub mod store;
@@ -22,3 +23,4 @@ pub mod types;
 pub mod writer;
 
 pub use error::{Error, Result};
+pub use url::Url;

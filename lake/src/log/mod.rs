@@ -546,4 +546,4 @@ async fn pause(tries: u32) {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
