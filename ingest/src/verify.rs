@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
-use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, new_null_array};
+use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::compute::filter_record_batch;
 use arrow::datatypes::{Date32Type, Int64Type, TimestampMicrosecondType};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
@@ -17,12 +17,11 @@ use futures::TryStreamExt;
 use lake::Url;
 use lake::boundary::Boundary;
 use lake::checksum::{Checksum, row_hashes};
-use lake::log::{LakeFile, LakeTable, LakeVersion};
+use lake::log::{LakeTable, LakeVersion};
 use lake::pgcopy::CopyDecoder;
+use lake::reader::FileReader;
 use lake::spec::{TableSpec, load_specs, quote};
 use lake::types;
-use parquet::arrow::ParquetRecordBatchStreamBuilder;
-use parquet::arrow::async_reader::ParquetObjectReader;
 use sqlx::{Connection, PgConnection};
 
 use crate::archiver::{Error, Result, boundary_of, connect, find, lock_and_snapshot, xid_column};
@@ -108,6 +107,9 @@ pub async fn verify_with(cfg: Config, table: Option<&str>, progress: OnProgress<
     }
     Ok(reports)
 }
+
+/// Rows of one batch.
+const BATCH_ROWS: usize = 8192;
 
 /// Rows and identities of one day.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -196,7 +198,7 @@ async fn compare(cfg: &Config, spec: &TableSpec, progress: OnProgress<'_>) -> Re
     let (mut in_both, mut misplaced, mut below_floor, mut lake_rows) = (0, 0, 0, 0);
     if let (Some(lake), Some(version)) = (&lake, &version) {
         for file in version.files.iter() {
-            let mut reader = FileReader::open(lake, &spec, file).await?;
+            let mut reader = FileReader::open(lake, file, spec.arrow_schema(), BATCH_ROWS).await?;
             while let Some(batch) = reader.next().await? {
                 lake_rows += batch.num_rows() as u64;
                 in_both += unseen(&shape, &batch, &boundary);
@@ -341,7 +343,7 @@ async fn scan(
         columns.join(", "),
         spec.sql_name()
     );
-    let mut decoder = CopyDecoder::new(&spec.types(), spec.arrow_schema(), 8192)?;
+    let mut decoder = CopyDecoder::new(&spec.types(), spec.arrow_schema(), BATCH_ROWS)?;
     let mut stream = conn.copy_out_raw(&sql).await?;
     while let Some(chunk) = stream.try_next().await? {
         decoder.push(&chunk)?;
@@ -353,44 +355,6 @@ async fn scan(
         each(&batch)?;
     }
     Ok(())
-}
-
-/// Streams one file of the lake in the table's present schema.
-struct FileReader {
-    stream: parquet::arrow::async_reader::ParquetRecordBatchStream<ParquetObjectReader>,
-    schema: arrow::datatypes::SchemaRef,
-}
-
-impl FileReader {
-    async fn open(lake: &LakeTable, spec: &TableSpec, file: &LakeFile) -> Result<Self> {
-        let reader = ParquetObjectReader::new(lake.store(), file.location.clone()).with_file_size(file.size);
-        let stream = ParquetRecordBatchStreamBuilder::new(reader)
-            .await
-            .and_then(|b| b.with_batch_size(8192).build())
-            .map_err(lake::Error::from)?;
-        Ok(Self {
-            stream,
-            schema: spec.arrow_schema(),
-        })
-    }
-
-    async fn next(&mut self) -> Result<Option<RecordBatch>> {
-        let Some(batch) = self.stream.try_next().await.map_err(lake::Error::from)? else {
-            return Ok(None);
-        };
-        let columns: Vec<ArrayRef> = self
-            .schema
-            .fields()
-            .iter()
-            .map(|field| match batch.column_by_name(field.name()) {
-                Some(c) if c.data_type() == field.data_type() => Ok(c.clone()),
-                Some(c) => arrow::compute::cast(c, field.data_type()).map_err(lake::Error::from),
-                // Added to the table after the file was written.
-                None => Ok(new_null_array(field.data_type(), batch.num_rows())),
-            })
-            .collect::<std::result::Result<_, _>>()?;
-        Ok(Some(RecordBatch::try_new(self.schema.clone(), columns).map_err(lake::Error::from)?))
-    }
 }
 
 /// Rows of a day are told apart by the upper bits of their hashes, in this many heaps, so that only one heap is held at a time.
@@ -473,7 +437,7 @@ async fn both_sides(
     if let (Some(lake), Some(version)) = (lake, version) {
         // A row may stand in a file of another day, which is itself a difference: every file is read.
         for file in version.files.iter() {
-            let mut reader = FileReader::open(lake, shape.spec, file).await?;
+            let mut reader = FileReader::open(lake, file, shape.spec.arrow_schema(), BATCH_ROWS).await?;
             while let Some(batch) = reader.next().await? {
                 let batch = of_day(&from_floor(shape, &batch, shape.spec.floor_us)?)?;
                 each(&batch, &row_hashes(&batch)?, true)?;
