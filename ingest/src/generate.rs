@@ -67,7 +67,7 @@ fn mix(mut z: u64) -> u64 {
 
 impl Random {
     fn of(seed: u64, row: u64) -> Random {
-        Random(mix(seed.wrapping_add(GOLDEN)) ^ mix(row.wrapping_mul(GOLDEN).wrapping_add(seed)))
+        Random(mix(mix(seed.wrapping_add(GOLDEN)).wrapping_add(row)))
     }
 
     fn next(&mut self) -> u64 {

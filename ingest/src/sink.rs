@@ -306,8 +306,8 @@ pub async fn dead_letters(
         let raws: Vec<&[u8]> = now.iter().map(|r| r.raw.as_slice()).collect();
         sqlx::query(
             "INSERT INTO watershed.dead_letters (table_name, source, position, stage, reason, raw) \
-             SELECT $1, $2, p, s, r, b FROM \
-             pg_catalog.unnest($3::text[], $4::text[], $5::text[], $6::bytea[]) AS u(p, s, r, b)",
+             SELECT $1, $2, p, s, r, b FROM ROWS FROM (pg_catalog.unnest($3::text[]), pg_catalog.unnest($4::text[]), \
+             pg_catalog.unnest($5::text[]), pg_catalog.unnest($6::bytea[])) AS u(p, s, r, b)",
         )
         .bind(table)
         .bind(source)

@@ -152,6 +152,9 @@ pub async fn run_generated(
     }
 }
 
+/// How often one step is tried again while PostgreSQL comes and goes.
+const RETRIES: u32 = 20;
+
 /// Runs blocking work on its own thread.
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
     tokio::task::spawn_blocking(work).await.map_err(|e| Error::Internal(format!("a reading thread ended: {e}")))
@@ -400,7 +403,7 @@ impl Work<'_> {
                     care = Care::Bisect;
                     continue;
                 }
-                e if e.is_transient() && attempts <= 20 => {
+                e if e.is_transient() && attempts <= RETRIES => {
                     tracing::warn!(error = %e, source = %self.source, "a batch did not commit, trying again");
                 }
                 _ => {
@@ -408,9 +411,15 @@ impl Work<'_> {
                     return Err(error);
                 }
             }
-            tokio::time::sleep(Duration::from_millis(100 * u64::from(attempts.min(20)))).await;
-            self.session.reconnect(self.options.patience).await?;
-            let now = ledger::read(self.session.conn(), id).await?;
+            let now = loop {
+                tokio::time::sleep(Duration::from_millis(100 * u64::from(attempts.min(20)))).await;
+                self.session.reconnect(self.options.patience).await?;
+                match ledger::read(self.session.conn(), id).await {
+                    Ok(now) => break now,
+                    Err(e) if e.is_transient() && attempts <= RETRIES => attempts += 1,
+                    Err(e) => return Err(e),
+                }
+            };
             let fenced = || Error::Fenced(self.source.clone());
             let now = now.ok_or_else(fenced)?;
             if now.done == step.advance.to && now.finished == step.advance.finished {

@@ -56,13 +56,13 @@ impl<'a> Steps<'a> {
         &mut self.batch
     }
 
-    /// Moves on past something that is no record of its own, such as a CSV header.
+    /// Moves on past something that is no record of its own, such as a CSV header; `lines` have been passed in all.
     pub fn pass(&mut self, lines: u64, bytes: u64) {
-        self.at.lines += lines;
+        self.at.lines = lines;
         self.at.bytes += bytes;
     }
 
-    /// Ends a record of this size; true if the batch is full.
+    /// Ends a record of `bytes`, of which `raw` are kept; true if the batch is full.
     pub fn record(&mut self, lines: u64, bytes: u64, raw: usize) -> bool {
         self.at.rows += 1;
         self.pass(lines, bytes);
@@ -175,7 +175,6 @@ pub fn file(job: &FileJob, mut mapper: Mapper, sender: &Sender<Step>) -> Result<
     let mut reject_first = entry.reject_first;
     let mut tail = None;
     loop {
-        let before = frames.line();
         let Some(frame) = frames.next_frame().map_err(read)? else { break };
         let raw = frames.bytes(&frame);
         let result = if std::mem::take(&mut reject_first) {
@@ -202,11 +201,12 @@ pub fn file(job: &FileJob, mut mapper: Mapper, sender: &Sender<Step>) -> Result<
         if frame.shape == Shape::Unterminated {
             tail = Some((Tail { bytes: frame.consumed, loaded }, frame.line));
         }
-        let full = steps.record(frames.line() - before, frame.consumed, raw.len());
+        let full = steps.record(frames.line() - 1, frame.consumed, raw.len());
         if full && tail.is_none() && !steps.send(None, state(&decoder), false) {
             return Ok(mapper);
         }
     }
+    steps.pass(frames.line() - 1, 0);
     steps.send(tail, state(&decoder), true);
     Ok(mapper)
 }
@@ -227,7 +227,7 @@ pub fn generated(
         if let Err(reason) = mapper.map(&record, steps.batch(), line, &[]) {
             steps.batch().rejected.push(Rejected { line, stage: "map", reason, raw: Vec::new() });
         }
-        if steps.record(1, 1, 160) && !steps.send(None, None, false) {
+        if steps.record(line, 1, 160) && !steps.send(None, None, false) {
             return Ok(mapper);
         }
     }
