@@ -35,7 +35,10 @@ impl AsyncFileReader for ObjectReader {
         Box::pin(async move { self.store.get_range(&self.path, range).await.map_err(external) })
     }
 
-    fn get_byte_ranges(&mut self, ranges: Vec<Range<u64>>) -> BoxFuture<'_, parquet::errors::Result<Vec<Bytes>>> {
+    fn get_byte_ranges(
+        &mut self,
+        ranges: Vec<Range<u64>>,
+    ) -> BoxFuture<'_, parquet::errors::Result<Vec<Bytes>>> {
         Box::pin(async move { self.store.get_ranges(&self.path, &ranges).await.map_err(external) })
     }
 
@@ -86,7 +89,9 @@ impl Source {
         let mut positions = Vec::with_capacity(self.schema.fields().len());
         for field in self.schema.fields() {
             let position = have.index_of(field.name()).ok();
-            if let Some(found) = position.map(|p| have.field(p).data_type()).filter(|t| *t != field.data_type()) {
+            if let Some(found) =
+                position.map(|p| have.field(p).data_type()).filter(|t| *t != field.data_type())
+            {
                 return Err(refuse(format!(
                     "column {} is {found}, where the table has {}",
                     field.name(),

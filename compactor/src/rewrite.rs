@@ -83,9 +83,7 @@ impl Resources {
         let mut config = SessionConfig::new().with_target_partitions(1).with_batch_size(batch_rows);
         // Of the pool, for merging what was spilled; the default would not fit a small pool.
         config = config.with_sort_spill_reservation_bytes((self.merge_bytes as usize / 8).min(10 << 20));
-        Arc::new(
-            TaskContext::default().with_session_config(config).with_runtime(self.runtime.clone()),
-        )
+        Arc::new(TaskContext::default().with_session_config(config).with_runtime(self.runtime.clone()))
     }
 }
 
@@ -235,7 +233,8 @@ async fn write(
     let (mut rows, sum) = ordered_rows(table, job, resources)?;
     let rows_per_file = job.rows().div_ceil(job.outputs.max(1) as u64).max(1);
     let mut open: Option<FileWriter> = None;
-    let filled = fill(table, job.day, &mut rows, rows_per_file, options, stop, seen, &mut open, written).await;
+    let filled =
+        fill(table, job.day, &mut rows, rows_per_file, options, stop, seen, &mut open, written).await;
     // Whatever happened, a file is either closed or given up.
     match (filled, open) {
         (Ok(()), Some(writer)) => written.push(writer.close().await?),
@@ -277,7 +276,8 @@ async fn fill(
                 Some(writer) => writer,
                 None => FileWriter::create(table, day, options).await?,
             };
-            let room = usize::try_from(rows_per_file - writer.rows()).unwrap_or(usize::MAX).min(batch.num_rows());
+            let room =
+                usize::try_from(rows_per_file - writer.rows()).unwrap_or(usize::MAX).min(batch.num_rows());
             let outcome = writer.write(&batch.slice(0, room)).await;
             batch = batch.slice(room, batch.num_rows() - room);
             let full = writer.rows() >= rows_per_file;

@@ -64,7 +64,9 @@ pub struct Reason {
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut comma = "";
-        for (n, what) in [(self.small, "small"), (self.overlapping, "overlapping"), (self.unsorted, "unsorted")] {
+        for (n, what) in
+            [(self.small, "small"), (self.overlapping, "overlapping"), (self.unsorted, "unsorted")]
+        {
             if n > 0 {
                 write!(f, "{comma}{n} {what}")?;
                 comma = ", ";

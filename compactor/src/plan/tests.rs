@@ -9,7 +9,8 @@ use super::*;
 const MB: u64 = 1 << 20;
 
 fn file(name: &str, day: i32, size: u64, first: i64, last: i64) -> Arc<LakeFile> {
-    let bounds = ColumnStats { nulls: 0, min: Some(Bound::Int(first)), max: Some(Bound::Int(last)), exact: true };
+    let bounds =
+        ColumnStats { nulls: 0, min: Some(Bound::Int(first)), max: Some(Bound::Int(last)), exact: true };
     Arc::new(LakeFile {
         path: name.into(),
         location: Path::from(name),
@@ -49,7 +50,11 @@ fn nothing_to_do() {
     let one_a_day = version((0..50).map(|d| file(&format!("f{d}"), d, MB, 0, 9)).collect());
     assert_eq!(plan(&one_a_day, "ts", &eager, 0), []);
     // Large files that touch at most.
-    let good = version(vec![file("a", 0, 90 * MB, 0, 5), file("b", 0, 200 * MB, 5, 9), file("c", 0, 60 * MB, 10, 11)]);
+    let good = version(vec![
+        file("a", 0, 90 * MB, 0, 5),
+        file("b", 0, 200 * MB, 5, 9),
+        file("c", 0, 60 * MB, 10, 11),
+    ]);
     assert_eq!(plan(&good, "ts", &eager, i64::MAX), []);
 }
 
@@ -132,8 +137,10 @@ fn apply(v: &LakeVersion, jobs: &[Job], round: usize, shrink: u64) -> LakeVersio
         let last = job.files.iter().map(|f| range(f, "ts").1).max().unwrap();
         let (outputs, bytes) = (job.outputs as i64, job.bytes() * shrink / 100);
         for i in 0..outputs {
-            let (from, to) = (first + (last - first) * i / outputs, first + (last - first) * (i + 1) / outputs);
-            let mut f = (*file(&format!("r{round}j{n}o{i}"), job.day, bytes / outputs as u64, from, to)).clone();
+            let (from, to) =
+                (first + (last - first) * i / outputs, first + (last - first) * (i + 1) / outputs);
+            let mut f =
+                (*file(&format!("r{round}j{n}o{i}"), job.day, bytes / outputs as u64, from, to)).clone();
             f.rows = 1;
             files.push(Arc::new(f));
         }
@@ -142,17 +149,18 @@ fn apply(v: &LakeVersion, jobs: &[Job], round: usize, shrink: u64) -> LakeVersio
 }
 
 fn files() -> impl Strategy<Value = Vec<Arc<LakeFile>>> {
-    prop::collection::vec((0..4i32, 1..400u64, 0..1000i64, 0..300i64, prop::bool::weighted(0.95)), 0..60).prop_map(|specs| {
-        specs
-            .into_iter()
-            .enumerate()
-            .map(|(n, (day, mb, first, length, sorted))| {
-                let mut f = (*file(&format!("f{n}"), day, mb * MB, first, first + length)).clone();
-                f.sorted = sorted;
-                Arc::new(f)
-            })
-            .collect()
-    })
+    prop::collection::vec((0..4i32, 1..400u64, 0..1000i64, 0..300i64, prop::bool::weighted(0.95)), 0..60)
+        .prop_map(|specs| {
+            specs
+                .into_iter()
+                .enumerate()
+                .map(|(n, (day, mb, first, length, sorted))| {
+                    let mut f = (*file(&format!("f{n}"), day, mb * MB, first, first + length)).clone();
+                    f.sorted = sorted;
+                    Arc::new(f)
+                })
+                .collect()
+        })
 }
 
 proptest! {

@@ -90,7 +90,9 @@ fn rows(spec: &TableSpec, random: &mut Lcg, base: i64, n: usize) -> RecordBatch 
             100..150 => Some(-0.0),
             i => Some(i as f64 / 3.0),
         }))),
-        Arc::new(BinaryViewArray::from_iter((0..n).map(|_| (pick() > 10).then(|| vec![7u8; pick() as usize % 40])))),
+        Arc::new(BinaryViewArray::from_iter(
+            (0..n).map(|_| (pick() > 10).then(|| vec![7u8; pick() as usize % 40])),
+        )),
         Arc::new(BooleanArray::from_iter((0..n).map(|_| match pick() {
             0..300 => None,
             i => Some(i > 600),
@@ -135,11 +137,8 @@ impl Lake {
     }
 
     async fn checksum(&self, version: &LakeVersion) -> Checksum {
-        let source = Source {
-            store: self.table.store(),
-            schema: self.table.spec().arrow_schema(),
-            batch_rows: 1000,
-        };
+        let source =
+            Source { store: self.table.store(), schema: self.table.spec().arrow_schema(), batch_rows: 1000 };
         let mut sum = Checksum::default();
         for batch in source.files(version.files.to_vec()).try_collect::<Vec<_>>().await.unwrap() {
             sum.add_batch(&batch).unwrap();
@@ -169,11 +168,12 @@ async fn rewritten(lake: &mut Lake, resources: &Resources, outputs: usize) {
     let mut job = lake.job();
     job.outputs = outputs;
     let seen = AtomicU64::new(0);
-    let files = rewrite(&lake.table, &job, resources, &WriterOptions::default(), &CancellationToken::new(), &|n| {
-        seen.fetch_add(n, Ordering::Relaxed);
-    })
-    .await
-    .unwrap();
+    let files =
+        rewrite(&lake.table, &job, resources, &WriterOptions::default(), &CancellationToken::new(), &|n| {
+            seen.fetch_add(n, Ordering::Relaxed);
+        })
+        .await
+        .unwrap();
     assert_eq!(files.len(), outputs);
     assert_eq!(seen.load(Ordering::Relaxed), before.rows);
     let CommitOutcome::Done(after) = lake.table.commit_rewrite(&job.files, files, 1).await.unwrap() else {
@@ -232,8 +232,15 @@ async fn a_file_written_before_a_column_was_added() {
     // Who still has the old columns must not rewrite: the new one would be lost.
     let old = LakeTable::open(&lake.root, &spec(ColType::TimestampTz)).await.unwrap().unwrap();
     let job = lake.job();
-    let outcome =
-        rewrite(&old, &job, &memory(256 << 20), &WriterOptions::default(), &CancellationToken::new(), &|_| {}).await;
+    let outcome = rewrite(
+        &old,
+        &job,
+        &memory(256 << 20),
+        &WriterOptions::default(),
+        &CancellationToken::new(),
+        &|_| {},
+    )
+    .await;
     assert!(matches!(outcome, Err(Error::File { .. })), "{outcome:?}");
     assert_eq!(lake.data_files().await, 2);
     rewritten(&mut lake, &memory(256 << 20), 1).await;
@@ -247,7 +254,9 @@ async fn what_is_given_up_leaves_nothing() {
     let mut job = lake.job();
     job.outputs = 4;
     let stop = CancellationToken::new();
-    let outcome = rewrite(&lake.table, &job, &memory(256 << 20), &WriterOptions::default(), &stop, &|_| stop.cancel()).await;
+    let outcome =
+        rewrite(&lake.table, &job, &memory(256 << 20), &WriterOptions::default(), &stop, &|_| stop.cancel())
+            .await;
     assert!(matches!(outcome, Err(Error::Cancelled)), "{outcome:?}");
     assert_eq!(lake.data_files().await, 2);
 
@@ -255,8 +264,15 @@ async fn what_is_given_up_leaves_nothing() {
     let mut lying = (*job.files[0]).clone();
     lying.rows += 1;
     job.files[0] = Arc::new(lying);
-    let outcome =
-        rewrite(&lake.table, &job, &memory(256 << 20), &WriterOptions::default(), &CancellationToken::new(), &|_| {}).await;
+    let outcome = rewrite(
+        &lake.table,
+        &job,
+        &memory(256 << 20),
+        &WriterOptions::default(),
+        &CancellationToken::new(),
+        &|_| {},
+    )
+    .await;
     assert!(matches!(outcome, Err(Error::File { .. })), "{outcome:?}");
     assert_eq!(lake.data_files().await, 2);
 }
@@ -271,7 +287,9 @@ async fn changed_rows_are_noticed() {
     let stop = CancellationToken::new();
     let mut written = Vec::new();
     let read =
-        write(&lake.table, &job, &memory(256 << 20), &WriterOptions::default(), &stop, &|_| {}, &mut written).await.unwrap();
+        write(&lake.table, &job, &memory(256 << 20), &WriterOptions::default(), &stop, &|_| {}, &mut written)
+            .await
+            .unwrap();
     verify(&lake.table, &job, &written, &read, &stop).await.unwrap();
     for wrong in [
         Checksum { rows: read.rows + 1, ..read },
@@ -293,7 +311,8 @@ async fn changed_rows_are_noticed() {
 fn chains_are_few_and_ascend() {
     let file = |first, last| {
         use lake::stats::{Bound, ColumnStats, FileStats};
-        let bounds = ColumnStats { nulls: 0, min: Some(Bound::Int(first)), max: Some(Bound::Int(last)), exact: true };
+        let bounds =
+            ColumnStats { nulls: 0, min: Some(Bound::Int(first)), max: Some(Bound::Int(last)), exact: true };
         Arc::new(LakeFile {
             path: format!("{first}-{last}"),
             location: Default::default(),

@@ -3,7 +3,8 @@ use super::*;
 #[tokio::test]
 async fn the_thread_hands_back_its_result() {
     let stop = CancellationToken::new();
-    let name = on_own_thread(stop.clone(), |_| async { Ok(std::thread::current().name().map(str::to_owned)) });
+    let name =
+        on_own_thread(stop.clone(), |_| async { Ok(std::thread::current().name().map(str::to_owned)) });
     assert_eq!(name.await.unwrap().as_deref(), Some("compactor"));
     let failed: Result<()> = on_own_thread(stop, |_| async { Err(Error::Cancelled) }).await;
     assert!(matches!(failed, Err(Error::Cancelled)));

@@ -32,7 +32,8 @@ fn what_may_go() {
         ("removed before grace".to_owned(), now - HOUR_MS - 1),
         ("removed, yet live".to_owned(), 0),
     ]);
-    let gone: Vec<_> = deletable(&files, &live, &removed, &periods(), now).iter().map(|f| f.path.as_str()).collect();
+    let gone: Vec<_> =
+        deletable(&files, &live, &removed, &periods(), now).iter().map(|f| f.path.as_str()).collect();
     assert_eq!(gone, ["removed long ago", "removed before grace", "orphan"]);
 }
 
@@ -75,7 +76,8 @@ async fn unfinished_uploads_are_swept() {
     tokio::time::sleep(Duration::from_millis(20)).await;
     let two = sweep_unfinished(dir.path().into(), Duration::ZERO).await.unwrap();
     assert_eq!(two, Swept { files: 2, bytes: 10 });
-    let mut left: Vec<_> = std::fs::read_dir(&day).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+    let mut left: Vec<_> =
+        std::fs::read_dir(&day).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
     left.sort();
     assert_eq!(left, ["a.zstd.parquet", "c.parquet#x", "d.txt#1"]);
 }
