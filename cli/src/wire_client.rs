@@ -45,13 +45,6 @@ pub struct Answer {
     pub took: Duration,
 }
 
-/// Result columns: PostgreSQL's format codes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Format {
-    Text = 0,
-    Binary = 1,
-}
-
 /// An ErrorResponse.
 #[derive(Debug)]
 pub struct ServerError {
@@ -147,16 +140,16 @@ impl Client {
         self.answer(start).await
     }
 
-    /// Runs one statement without parameters by the extended protocol.
-    pub async fn extended(&mut self, sql: &str, format: Format) -> Result<Answer> {
+    /// Runs one statement without parameters by the extended protocol, asking for binary values.
+    pub async fn binary(&mut self, sql: &str) -> Result<Answer> {
         let start = Instant::now();
         let mut out = Vec::with_capacity(sql.len() + 64);
         let mut parse = vec![0];
         parse.extend_from_slice(&c_string(sql));
         parse.extend_from_slice(&[0, 0]);
         frame(&mut out, b'P', &parse);
-        let format = (format as u16).to_be_bytes();
-        frame(&mut out, b'B', &[0, 0, 0, 0, 0, 0, 0, 1, format[0], format[1]]);
+        // Unnamed portal and statement, no parameters, one format code for all columns: binary.
+        frame(&mut out, b'B', &[0, 0, 0, 0, 0, 0, 0, 1, 0, 1]);
         frame(&mut out, b'D', &[b'P', 0]);
         frame(&mut out, b'E', &[0, 0, 0, 0, 0]);
         frame(&mut out, b'S', &[]);

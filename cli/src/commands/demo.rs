@@ -16,7 +16,7 @@ use crate::console::say;
 use crate::exit::Code;
 use crate::text_table::{Align, grouped, layout};
 use crate::up::{Stops, Up};
-use crate::wire_client::{Answer, Client, Format, ServerError, Target};
+use crate::wire_client::{Answer, Client, ServerError, Target};
 
 pub async fn run(args: &DemoArgs) -> Result<Code> {
     let config = Config::resolve(&args.up)?;
@@ -194,11 +194,11 @@ async fn compare(target: &Target, runs: u32) -> Result<Vec<Line>> {
         set_route(&mut client, "postgres").await?;
         let (postgres, by_postgres) =
             measure(&mut client, &sql, runs).await.with_context(|| format!("{name} on PostgreSQL"))?;
-        let postgres_binary = client.extended(&sql, Format::Binary).await?;
+        let postgres_binary = client.binary(&sql).await?;
         set_route(&mut client, "lake").await?;
         let (lake, equal) = match measure(&mut client, &sql, runs).await {
             Ok((lake, by_lake)) => {
-                let lake_binary = client.extended(&sql, Format::Binary).await?;
+                let lake_binary = client.binary(&sql).await?;
                 let equal = by_lake.equals(&by_postgres) && lake_binary.equals(&postgres_binary);
                 (Ok(lake), Some(equal))
             }
