@@ -1027,7 +1027,7 @@ fn explain_and_prepare_in_sql_work() {
             "COMMIT",
             "SELECT count(*) FROM explained \\;",
             "CREATE TEMP TABLE copied AS SELECT count(*) AS n FROM explained",
-            "SELECT n FROM copied",
+            "SELECT n + 0 FROM copied",
             "SELECT count(*) INTO TEMP copied_too FROM explained",
             "WITH moved AS (INSERT INTO copied VALUES (1) RETURNING n) SELECT count(*) FROM explained, moved",
         ],
@@ -1507,9 +1507,6 @@ fn writes_through_the_gateway_obey_the_table() {
             "TRUNCATE written",
             "INSERT INTO written (ts, a, _xid) VALUES (now(), 1, '1')",
             "INSERT INTO written (ts, a, _stream, _offset) VALUES (now(), 1, 1, 1)",
-            "INSERT INTO written (ts, a) VALUES (NULL, 1)",
-            "INSERT INTO written (ts, a) VALUES ('infinity', 1)",
-            "INSERT INTO written (ts, a) VALUES ('-infinity', 1)",
             "INSERT INTO written VALUES (now(), 1, 'x', '1', 0, 0)",
             "ALTER TABLE written DROP COLUMN a",
             "ALTER TABLE written ALTER COLUMN a TYPE int8",
@@ -1522,6 +1519,11 @@ fn writes_through_the_gateway_obey_the_table() {
             "SELECT count(*) FROM written",
         ],
     );
+    // (The details of these errors hold a transaction's number.)
+    for (value, sqlstate) in [("NULL", "23502"), ("'infinity'", "23514"), ("'-infinity'", "23514")] {
+        let sql = format!("INSERT INTO written (ts, a) VALUES ({value}, 1)");
+        assert_eq!((direct.query(&sql).sqlstate().as_str(), gateway.query(&sql).sqlstate().as_str()), (sqlstate, sqlstate), "{sql}");
+    }
     // A COPY without a list of columns means the columns of the user.
     gateway.send(&frontend::query("COPY written FROM STDIN"));
     let reply = gateway.until(b"GZ");
