@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
-use arrow::array::{Array, AsArray, RecordBatch};
+use arrow::array::{AsArray, RecordBatch};
 use arrow::compute::filter_record_batch;
 use arrow::datatypes::{Date32Type, Int64Type, TimestampMicrosecondType};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
@@ -93,7 +93,11 @@ pub async fn verify(cfg: Config, table: Option<&str>) -> Result<Vec<VerifyReport
 }
 
 /// [`verify`] with progress.
-pub async fn verify_with(cfg: Config, table: Option<&str>, progress: OnProgress<'_>) -> Result<Vec<VerifyReport>> {
+pub async fn verify_with(
+    cfg: Config,
+    table: Option<&str>,
+    progress: OnProgress<'_>,
+) -> Result<Vec<VerifyReport>> {
     let mut conn = connect(&cfg.database_url).await?;
     let specs = load_specs(&mut conn).await?;
     conn.close().await?;
@@ -202,16 +206,15 @@ async fn compare(cfg: &Config, spec: &TableSpec, progress: OnProgress<'_>) -> Re
             while let Some(batch) = reader.next().await? {
                 lake_rows += batch.num_rows() as u64;
                 in_both += unseen(&shape, &batch, &boundary);
-                misplaced += shape.event_micros(&batch).iter().filter(|t| types::partition_day(**t) != file.day).count() as u64;
+                misplaced += shape
+                    .event_micros(&batch)
+                    .iter()
+                    .filter(|t| types::partition_day(**t) != file.day)
+                    .count() as u64;
                 let kept = from_floor(&shape, &batch, spec.floor_us)?;
                 below_floor += (batch.num_rows() - kept.num_rows()) as u64;
                 shape.add(&kept, &mut lake_days)?;
-                progress(Progress {
-                    table: &table,
-                    lake_rows,
-                    lake_total,
-                    postgres_rows: 0,
-                });
+                progress(Progress { table: &table, lake_rows, lake_total, postgres_rows: 0 });
             }
         }
     }
@@ -221,24 +224,22 @@ async fn compare(cfg: &Config, spec: &TableSpec, progress: OnProgress<'_>) -> Re
     scan(&mut conn, &spec, &inside, |batch| {
         postgres_rows += batch.num_rows() as u64;
         shape.add(batch, &mut postgres_days)?;
-        progress(Progress {
-            table: &table,
-            lake_rows,
-            lake_total,
-            postgres_rows,
-        });
+        progress(Progress { table: &table, lake_rows, lake_total, postgres_rows });
         Ok(())
     })
     .await?;
 
-    let differs = days_of(&lake_days, &postgres_days)
-        .find(|d| lake_days.get(d).copied().unwrap_or_default() != postgres_days.get(d).copied().unwrap_or_default());
+    let differs = days_of(&lake_days, &postgres_days).find(|d| {
+        lake_days.get(d).copied().unwrap_or_default() != postgres_days.get(d).copied().unwrap_or_default()
+    });
     let mut difference = None;
     if let Some(day) = differs {
-        let found = first_difference(&mut conn, lake.as_ref(), version.as_deref(), &shape, &inside, day).await?;
+        let found =
+            first_difference(&mut conn, lake.as_ref(), version.as_deref(), &shape, &inside, day).await?;
         difference = Some(found);
     } else if in_both > 0 {
-        difference = Some(format!("{in_both} rows of the lake are of transactions outside its boundary {boundary}"));
+        difference =
+            Some(format!("{in_both} rows of the lake are of transactions outside its boundary {boundary}"));
     } else if misplaced > 0 {
         difference = Some(format!("{misplaced} rows of the lake are in the partition of another day"));
     }
@@ -431,7 +432,8 @@ async fn both_sides(
     mut each: impl FnMut(&RecordBatch, &[u128], bool) -> Result<()>,
 ) -> Result<()> {
     let of_day = |batch: &RecordBatch| -> Result<RecordBatch> {
-        let kept = shape.event_micros(batch).into_iter().map(|t| Some(types::partition_day(t) == day)).collect();
+        let kept =
+            shape.event_micros(batch).into_iter().map(|t| Some(types::partition_day(t) == day)).collect();
         Ok(filter_record_batch(batch, &kept).map_err(lake::Error::from)?)
     };
     if let (Some(lake), Some(version)) = (lake, version) {

@@ -13,7 +13,9 @@ pub enum Error {
     #[error("PostgreSQL: {0}")]
     Postgres(#[from] sqlx::Error),
     /// No tiered table has this name.
-    #[error("no tiered table {0}: SELECT watershed.attach_table('{0}', event_time => '...') makes a table one")]
+    #[error(
+        "no tiered table {0}: SELECT watershed.attach_table('{0}', event_time => '...') makes a table one"
+    )]
     UnknownTable(String),
     /// The name fits tables in several schemas.
     #[error("several tiered tables are named {0}; name the schema too")]
@@ -23,11 +25,7 @@ pub enum Error {
         "table {table}: its rows were archived in lineage {archived}, and the server is now of lineage {current} (a restore, a point-in-time \
          recovery or a failover lies between); archiving has stopped, run `watershed rebase {table}`"
     )]
-    LineageChanged {
-        table: String,
-        archived: String,
-        current: String,
-    },
+    LineageChanged { table: String, archived: String, current: String },
     /// The lake holds an archive that PostgreSQL knows nothing of.
     #[error(
         "table {table}: the lake holds archive {archive}, of which PostgreSQL has no boundary (an older backup was restored, or the lake \
@@ -39,11 +37,7 @@ pub enum Error {
         "table {table}: the lake's boundary {boundary} lies beyond the server's snapshot {snapshot}; archiving has stopped, run `watershed \
          rebase {table}`"
     )]
-    BoundaryAhead {
-        table: String,
-        boundary: String,
-        snapshot: String,
-    },
+    BoundaryAhead { table: String, boundary: String, snapshot: String },
     /// Another process leads the table.
     #[error("table {0}: another process is archiving it")]
     Busy(String),
@@ -74,11 +68,14 @@ impl Error {
 
 fn postgres_is_transient(e: &sqlx::Error) -> bool {
     match e {
-        sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut | sqlx::Error::WorkerCrashed | sqlx::Error::Protocol(_) => true,
+        sqlx::Error::Io(_)
+        | sqlx::Error::PoolTimedOut
+        | sqlx::Error::WorkerCrashed
+        | sqlx::Error::Protocol(_) => true,
         // Connections, resources, serialization, shutdown and start, locks.
-        sqlx::Error::Database(d) => d
-            .code()
-            .is_some_and(|c| ["08", "53", "40", "57P"].iter().any(|class| c.starts_with(class)) || c == "55P03"),
+        sqlx::Error::Database(d) => d.code().is_some_and(|c| {
+            ["08", "53", "40", "57P"].iter().any(|class| c.starts_with(class)) || c == "55P03"
+        }),
         _ => false,
     }
 }

@@ -56,11 +56,7 @@ impl Leader {
         .bind(lake_fence)
         .fetch_one(&mut conn)
         .await?;
-        Ok(Self {
-            conn,
-            spec: spec.clone(),
-            fence,
-        })
+        Ok(Self { conn, spec: spec.clone(), fence })
     }
 
     /// Commits `boundary` under a new number, above every number before and above `lake_archive`. The commit is synchronous: when it
@@ -96,16 +92,13 @@ impl Leader {
 
     /// Sees to it that the lead is still ours. What the answer leaves open, the lake's compare of fences closes.
     pub(super) async fn still_leads(&mut self) -> Result<()> {
-        let fence: i64 =
-            sqlx::query_scalar("SELECT fence FROM watershed_control.leaders WHERE relid = $1 AND kind = 'archiver'")
-                .bind(Oid(self.spec.relid))
-                .fetch_one(&mut self.conn)
-                .await?;
-        if fence == self.fence {
-            Ok(())
-        } else {
-            Err(Error::LostLead(self.spec.qualified()))
-        }
+        let fence: i64 = sqlx::query_scalar(
+            "SELECT fence FROM watershed_control.leaders WHERE relid = $1 AND kind = 'archiver'",
+        )
+        .bind(Oid(self.spec.relid))
+        .fetch_one(&mut self.conn)
+        .await?;
+        if fence == self.fence { Ok(()) } else { Err(Error::LostLead(self.spec.qualified())) }
     }
 
     /// Gives the lead back.

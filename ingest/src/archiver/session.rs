@@ -65,15 +65,14 @@ pub(crate) async fn boundary_of(conn: &mut PgConnection, spec: &TableSpec, numbe
     if number == 0 {
         return Ok(Boundary::NOTHING);
     }
-    let row = sqlx::query("SELECT boundary, lineage FROM watershed_control.archives WHERE relid = $1 AND number = $2")
-        .bind(sqlx::postgres::types::Oid(spec.relid))
-        .bind(number)
-        .fetch_optional(conn)
-        .await?
-        .ok_or_else(|| Error::UnknownArchive {
-            table: spec.qualified(),
-            archive: number,
-        })?;
+    let row = sqlx::query(
+        "SELECT boundary, lineage FROM watershed_control.archives WHERE relid = $1 AND number = $2",
+    )
+    .bind(sqlx::postgres::types::Oid(spec.relid))
+    .bind(number)
+    .fetch_optional(conn)
+    .await?
+    .ok_or_else(|| Error::UnknownArchive { table: spec.qualified(), archive: number })?;
     let lineage: String = row.try_get("lineage")?;
     if lineage != spec.lineage {
         return Err(Error::LineageChanged {
@@ -89,13 +88,18 @@ pub(crate) async fn boundary_of(conn: &mut PgConnection, spec: &TableSpec, numbe
 /// does not cover what DDL does. Returns the snapshot and the table as that snapshot sees it.
 ///
 /// Errors: [`Error::LineageChanged`] if the server is of another lineage than the table, [`Error::UnknownTable`] if it is gone.
-pub(crate) async fn lock_and_snapshot(conn: &mut PgConnection, spec: &TableSpec) -> Result<(Boundary, TableSpec)> {
+pub(crate) async fn lock_and_snapshot(
+    conn: &mut PgConnection,
+    spec: &TableSpec,
+) -> Result<(Boundary, TableSpec)> {
     sqlx::query("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").execute(&mut *conn).await?;
     let lock = format!("LOCK TABLE {} IN ACCESS SHARE MODE", spec.sql_name());
     sqlx::query(sqlx::AssertSqlSafe(lock)).execute(&mut *conn).await?;
-    let row = sqlx::query("SELECT pg_current_snapshot()::text AS snapshot, watershed_control.current_lineage() AS lineage")
-        .fetch_one(&mut *conn)
-        .await?;
+    let row = sqlx::query(
+        "SELECT pg_current_snapshot()::text AS snapshot, watershed_control.current_lineage() AS lineage",
+    )
+    .fetch_one(&mut *conn)
+    .await?;
     let snapshot = row.try_get::<String, _>("snapshot")?.parse::<Boundary>()?;
     let lineage: String = row.try_get("lineage")?;
     let now = load_specs(&mut *conn)

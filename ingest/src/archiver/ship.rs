@@ -49,7 +49,8 @@ pub(super) async fn archive(
 ) -> Result<ArchiveReport> {
     let started = Instant::now();
     let mut table = LakeTable::open_or_create(&cfg.lake_root, spec).await?;
-    let mut leader = Leader::take(&cfg.database_url, spec, table.fence(APP_ARCHIVER_FENCE), wait, shutdown).await?;
+    let mut leader =
+        Leader::take(&cfg.database_url, spec, table.fence(APP_ARCHIVER_FENCE), wait, shutdown).await?;
     crash::point("archive.leading");
     let mut reader = connect(&cfg.database_url).await?;
     let outcome = lead(cfg, spec, &mut table, &mut leader, &mut reader, shutdown).await;
@@ -216,7 +217,9 @@ impl Sink<'_> {
     async fn write(&mut self, batch: &RecordBatch) -> Result<()> {
         for (day, rows) in by_day(batch, self.event) {
             let full = self.open.as_ref().is_some_and(|(open, w)| {
-                *open != day || w.bytes() >= self.cfg.target_file_bytes || w.rows() >= self.cfg.max_rows_per_file
+                *open != day
+                    || w.bytes() >= self.cfg.target_file_bytes
+                    || w.rows() >= self.cfg.max_rows_per_file
             });
             if full {
                 self.roll().await?;

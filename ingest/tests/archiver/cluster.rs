@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::{Arc, Mutex, Weak};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, Weak};
 
 use sqlx::{Connection, Executor, PgConnection};
 
@@ -28,7 +28,8 @@ static NEXT: AtomicU32 = AtomicU32::new(0);
 
 fn programs() -> PathBuf {
     let versions = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
-    let mut found: Vec<PathBuf> = versions.map(|v| v.path().join("bin")).filter(|b| b.join("initdb").exists()).collect();
+    let mut found: Vec<PathBuf> =
+        versions.map(|v| v.path().join("bin")).filter(|b| b.join("initdb").exists()).collect();
     found.sort();
     if let Some(bin) = found.pop() {
         return bin;
@@ -55,11 +56,7 @@ impl Cluster {
     pub fn start_new() -> Self {
         let dir = tempfile::Builder::new().prefix("watershed-pg-").tempdir_in("/tmp").unwrap();
         let root = Command::new("id").arg("-u").output().is_ok_and(|o| o.stdout == b"0\n");
-        let cluster = Self {
-            dir,
-            bin: programs(),
-            user: root.then(|| "postgres".into()),
-        };
+        let cluster = Self { dir, bin: programs(), user: root.then(|| "postgres".into()) };
         if let Some(user) = &cluster.user {
             run(Command::new("chown").arg(format!("{user}:")).arg(cluster.dir.path()));
         }
@@ -88,7 +85,8 @@ impl Cluster {
         let mut command = match &self.user {
             Some(user) => {
                 let mut c = Command::new("setpriv");
-                c.args([&format!("--reuid={user}"), &format!("--regid={user}"), "--clear-groups"]).arg(program);
+                c.args([&format!("--reuid={user}"), &format!("--regid={user}"), "--clear-groups"])
+                    .arg(program);
                 c
             }
             None => Command::new(program),
@@ -127,16 +125,18 @@ impl Cluster {
         let migrations = Path::new(env!("CARGO_MANIFEST_DIR")).join("../sql/migrations");
         sqlx::migrate::Migrator::new(migrations).await.unwrap().run(&mut conn).await.unwrap();
         admin.close().await.unwrap();
-        Database {
-            cluster: self.clone(),
-            name,
-        }
+        Database { cluster: self.clone(), name }
     }
 }
 
 impl Drop for Cluster {
     fn drop(&mut self) {
-        let _ = self.command("pg_ctl").args(["-w", "-m", "immediate", "-D"]).arg(self.data()).arg("stop").status();
+        let _ = self
+            .command("pg_ctl")
+            .args(["-w", "-m", "immediate", "-D"])
+            .arg(self.data())
+            .arg("stop")
+            .status();
     }
 }
 

@@ -7,8 +7,9 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use arrow::array::AsArray;
+use arrow::array::{Array, AsArray};
 use arrow::datatypes::Int64Type;
+use futures::TryStreamExt;
 use ingest::archiver::{self, ArchiveReport, Error, archive_now};
 use ingest::verify;
 use lake::Url;
@@ -61,10 +62,8 @@ impl Stores {
     }
 
     async fn verify(&self) -> verify::VerifyReport {
-        let cfg = verify::Config {
-            database_url: self.db.url("watershed_archiver"),
-            lake_root: self.root.clone(),
-        };
+        let cfg =
+            verify::Config { database_url: self.db.url("watershed_archiver"), lake_root: self.root.clone() };
         verify::verify(cfg, Some(TABLE)).await.unwrap().remove(0)
     }
 
@@ -98,13 +97,14 @@ impl Stores {
         let (mut ids, boundary) = match &table {
             Some(t) => {
                 let archive = t.current().archive;
-                let text: Option<String> =
-                    sqlx::query_scalar("SELECT boundary FROM watershed_control.archives WHERE relid = $1 AND number = $2")
-                        .bind(sqlx::postgres::types::Oid(spec.relid))
-                        .bind(archive)
-                        .fetch_optional(&mut conn)
-                        .await
-                        .unwrap();
+                let text: Option<String> = sqlx::query_scalar(
+                    "SELECT boundary FROM watershed_control.archives WHERE relid = $1 AND number = $2",
+                )
+                .bind(sqlx::postgres::types::Oid(spec.relid))
+                .bind(archive)
+                .fetch_optional(&mut conn)
+                .await
+                .unwrap();
                 let boundary = match (archive, text) {
                     (0, None) => Boundary::NOTHING,
                     (_, text) => text.unwrap().parse().unwrap(),
@@ -185,7 +185,10 @@ async fn any_order_of_commits() {
     let other = s.db.cluster.database().await;
     let mut elsewhere = other.admin().await;
     elsewhere.execute("BEGIN; SELECT pg_current_xact_id()").await.unwrap();
-    let seed = std::env::var("WATERSHED_TEST_SEED").ok().and_then(|v| v.parse().ok()).unwrap_or_else(|| rand::rng().random());
+    let seed = std::env::var("WATERSHED_TEST_SEED")
+        .ok()
+        .and_then(|v| v.parse().ok())
+        .unwrap_or_else(|| rand::rng().random());
     println!("WATERSHED_TEST_SEED={seed}");
     let mut r = StdRng::seed_from_u64(seed);
     let mut sessions = Vec::new();
@@ -261,7 +264,9 @@ async fn any_order_of_commits() {
 /// Not a test of its own: what the crash tests run in a process of its own.
 #[tokio::test(flavor = "multi_thread")]
 async fn child_archives() {
-    let (Ok(url), Ok(root)) = (std::env::var("WATERSHED_TEST_CHILD_URL"), std::env::var("WATERSHED_TEST_CHILD_LAKE")) else {
+    let (Ok(url), Ok(root)) =
+        (std::env::var("WATERSHED_TEST_CHILD_URL"), std::env::var("WATERSHED_TEST_CHILD_LAKE"))
+    else {
         return;
     };
     archive_now(archiver::Config::new(url, root.parse().unwrap()), Some(TABLE)).await.unwrap();
@@ -345,7 +350,9 @@ async fn a_changed_lineage_stops_archiving() {
     insert(&mut conn, 10, 10).await;
     conn.execute("UPDATE watershed_control.tables SET lineage = '1/1'").await.unwrap();
     assert!(matches!(s.archive().await, Err(Error::LineageChanged { .. })));
-    conn.execute("UPDATE watershed_control.tables SET lineage = watershed_control.current_lineage()").await.unwrap();
+    conn.execute("UPDATE watershed_control.tables SET lineage = watershed_control.current_lineage()")
+        .await
+        .unwrap();
     // A boundary that PostgreSQL does not have.
     conn.execute("DELETE FROM watershed_control.archives").await.unwrap();
     assert!(matches!(s.archive().await, Err(Error::UnknownArchive { archive: 1, .. })));
@@ -376,7 +383,10 @@ async fn verify_finds_what_differs() {
     insert(&mut conn, 300, 5).await;
     // Behind the product's back: what append-only tables never do.
     conn.execute("SET session_replication_role = replica; SET watershed.maintenance = 'on'").await.unwrap();
-    for t in ["UPDATE public.readings SET note = 'changed' WHERE id = 77", "DELETE FROM public.readings WHERE id = 78"] {
+    for t in [
+        "UPDATE public.readings SET note = 'changed' WHERE id = 77",
+        "DELETE FROM public.readings WHERE id = 78",
+    ] {
         conn.execute(sqlx::AssertSqlSafe(format!(
             "DO $$ BEGIN
                 EXECUTE (SELECT string_agg(format('ALTER TABLE %s DISABLE TRIGGER ALL', part_relid::regclass), ';') FROM watershed_control.partitions);
@@ -385,10 +395,11 @@ async fn verify_finds_what_differs() {
         .await
         .ok();
     }
-    let changed: i64 = sqlx::query_scalar("SELECT count(*) FROM public.readings WHERE id IN (77, 78) AND note <> 'changed'")
-        .fetch_one(&mut conn)
-        .await
-        .unwrap();
+    let changed: i64 =
+        sqlx::query_scalar("SELECT count(*) FROM public.readings WHERE id IN (77, 78) AND note <> 'changed'")
+            .fetch_one(&mut conn)
+            .await
+            .unwrap();
     if changed == 2 {
         // The guards hold against this road too; write the difference into the lake instead.
         let spec = s.spec(&mut conn).await;
@@ -486,4 +497,180 @@ async fn the_loop_archives_by_itself() {
     s.assert_exact().await;
     shutdown.cancel();
     tokio::time::timeout(Duration::from_secs(10), task).await.unwrap().unwrap().unwrap();
+}
+
+/// What the decoder makes of PostgreSQL's binary form is what PostgreSQL itself prints, for every type and its extremes.
+#[tokio::test(flavor = "multi_thread")]
+async fn values_are_postgresqls_own() {
+    use lake::types::ColType;
+    let db = Cluster::shared().database().await;
+    let mut conn = db.admin().await;
+    let cases: Vec<(ColType, &str, &str, &[&str])> = vec![
+        (ColType::Bool, "bool", "v::text", &["t", "f"]),
+        (ColType::Int2, "int2", "v::text", &["-32768", "0", "32767"]),
+        (ColType::Int4, "int4", "v::text", &["-2147483648", "7", "2147483647"]),
+        (ColType::Int8, "int8", "v::text", &["-9223372036854775808", "9223372036854775807"]),
+        (ColType::Xid8, "xid8", "v::text", &["3", "9223372036854775807"]),
+        (ColType::Float4, "float4", "v::text", &["1.5", "-0.25", "0", "16777216"]),
+        (ColType::Float8, "float8", "v::text", &["0.1", "-123456.789", "0.3333333333333333"]),
+        (
+            ColType::NumericText,
+            "numeric",
+            "v::text",
+            &[
+                "0",
+                "0.000",
+                "-0.1",
+                "1e-30",
+                "1e40",
+                "12345678901234567890123456789012345678901234567890.000100",
+                "NaN",
+                "Infinity",
+                "-Infinity",
+                "1000000000000",
+                "0.00000000000000012300",
+                "-9999.9999",
+                "10000",
+                "9999.0",
+            ],
+        ),
+        (
+            ColType::Numeric { precision: 38, scale: 10 },
+            "numeric(38,10)",
+            "v::text",
+            &[
+                "0",
+                "9999999999999999999999999999.9999999999",
+                "-9999999999999999999999999999.9999999999",
+                "0.0000000001",
+                "-1",
+                "10000.0001",
+            ],
+        ),
+        (
+            ColType::Numeric { precision: 5, scale: 0 },
+            "numeric(5,0)",
+            "v::text",
+            &["99999", "-99999", "10000", "0"],
+        ),
+        (ColType::Numeric { precision: 4, scale: 4 }, "numeric(4,4)", "v::text", &["0.9999", "-0.0001", "0"]),
+        (
+            ColType::Text,
+            "text",
+            "v::text",
+            &["", "a", "z\u{10ffff}é", "twelve bytes", "more than twelve bytes"],
+        ),
+        (ColType::Varchar, "varchar(9)", "v::text", &["", "ü"]),
+        (
+            ColType::Uuid,
+            "uuid",
+            "v::text",
+            &["00000000-0000-0000-0000-000000000000", "FEDCBA98-7654-3210-ffff-0123456789ab"],
+        ),
+        (
+            ColType::Jsonb,
+            "jsonb",
+            "v::text",
+            &["null", "{\"b\": [1.50, {}], \"a\": \"\\u00e9\"}", "1e3", "[]"],
+        ),
+        (ColType::Bytea, "bytea", "encode(v, 'hex')", &["\\x", "\\x00ff10"]),
+        (
+            ColType::Date,
+            "date",
+            "CASE WHEN isfinite(v) THEN (v - date '1970-01-01')::text ELSE v::text END",
+            &[
+                "4713-01-01 BC",
+                "1969-12-31",
+                "1970-01-01",
+                "2000-01-01",
+                "5874897-12-31",
+                "infinity",
+                "-infinity",
+            ],
+        ),
+        (
+            ColType::Timestamp,
+            "timestamp",
+            "CASE WHEN isfinite(v) THEN trim_scale(extract(epoch from v) * 1000000)::text ELSE v::text END",
+            &[
+                "4713-01-01 00:00:00 BC",
+                "1969-12-31 23:59:59.999999",
+                "2000-01-01",
+                "294246-12-31 23:59:59.999999",
+                "infinity",
+                "-infinity",
+            ],
+        ),
+        (
+            ColType::TimestampTz,
+            "timestamptz",
+            "CASE WHEN isfinite(v) THEN trim_scale(extract(epoch from v) * 1000000)::text ELSE v::text END",
+            &[
+                "4713-01-01 00:00:00+00 BC",
+                "2024-03-31 02:30:00.5+02",
+                "294246-12-31 23:59:59.999999+00",
+                "infinity",
+                "-infinity",
+            ],
+        ),
+    ];
+    for (ty, name, text, values) in cases {
+        let listed: Vec<String> = values.iter().map(|v| format!("('{v}'::{name})")).collect();
+        let sql = format!(
+            "COPY (SELECT v, {text} FROM (VALUES {}, (NULL::{name})) t(v)) TO STDOUT (FORMAT binary)",
+            listed.join(", ")
+        );
+        let fields = [("v", ty), ("t", ColType::Text)];
+        let schema = Arc::new(arrow::datatypes::Schema::new(
+            fields.map(|(n, t)| arrow::datatypes::Field::new(n, t.arrow(), true)).to_vec(),
+        ));
+        let mut decoder = lake::pgcopy::CopyDecoder::new(&[ty, ColType::Text], schema, 100).unwrap();
+        let mut stream = conn.copy_out_raw(&sql).await.unwrap();
+        while let Some(chunk) = stream.try_next().await.unwrap() {
+            decoder.push(&chunk).unwrap();
+        }
+        drop(stream);
+        let batch = decoder.finish().unwrap().unwrap();
+        assert_eq!(batch.num_rows(), values.len() + 1, "{name}");
+        let wanted = batch.column(1).as_string_view();
+        for row in 0..batch.num_rows() {
+            let ours = shown(batch.column(0).as_ref(), row);
+            let theirs = (!batch.column(1).is_null(row)).then(|| wanted.value(row).to_owned());
+            assert_eq!(ours, theirs, "{name}");
+        }
+    }
+}
+
+/// The value in the form that the queries above make PostgreSQL print.
+fn shown(array: &dyn arrow::array::Array, row: usize) -> Option<String> {
+    use arrow::datatypes::{
+        DataType, Date32Type, Decimal128Type, Float32Type, Float64Type, Int16Type, Int32Type,
+        TimestampMicrosecondType,
+    };
+    if array.is_null(row) {
+        return None;
+    }
+    let infinite = |low: bool| if low { "-infinity" } else { "infinity" }.to_owned();
+    Some(match array.data_type() {
+        DataType::Boolean => array.as_boolean().value(row).to_string(),
+        DataType::Int16 => array.as_primitive::<Int16Type>().value(row).to_string(),
+        DataType::Int32 => array.as_primitive::<Int32Type>().value(row).to_string(),
+        DataType::Int64 => array.as_primitive::<Int64Type>().value(row).to_string(),
+        DataType::Float32 => array.as_primitive::<Float32Type>().value(row).to_string(),
+        DataType::Float64 => array.as_primitive::<Float64Type>().value(row).to_string(),
+        DataType::Decimal128(..) => array.as_primitive::<Decimal128Type>().value_as_string(row),
+        DataType::Utf8View => array.as_string_view().value(row).to_owned(),
+        DataType::BinaryView => {
+            array.as_binary_view().value(row).iter().map(|b| format!("{b:02x}")).collect()
+        }
+        DataType::Date32 => match array.as_primitive::<Date32Type>().value(row) {
+            v @ (i32::MIN | i32::MAX) => infinite(v < 0),
+            v => v.to_string(),
+        },
+        DataType::Timestamp(..) => match array.as_primitive::<TimestampMicrosecondType>().value(row) {
+            v @ (i64::MIN | i64::MAX) => infinite(v < 0),
+            v => v.to_string(),
+        },
+        other => panic!("{other}"),
+    })
 }
