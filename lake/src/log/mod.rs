@@ -8,6 +8,8 @@
 //! A commit holds, beside files, `txn` actions: the number of the archive ([`APP_ARCHIVE`]) and the fences of the leaders.
 
 mod action;
+#[cfg(test)]
+mod fault;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -138,11 +140,12 @@ impl LakeTable {
     /// Opens the table of `spec` below `root`, creating an empty one if there is none. Columns that `spec` has and the lake lacks are
     /// added by [`Self::ensure_schema`], not here.
     pub async fn open_or_create(root: &Url, spec: &TableSpec) -> Result<Self> {
-        if let Some(table) = Self::open(root, spec).await? {
+        let store = store::open(root)?;
+        if let Some(table) = Self::open_in(store.clone(), root, spec).await? {
             return Ok(table);
         }
-        create(root, spec).await?;
-        Self::open(root, spec).await?.ok_or_else(|| Error::Schema {
+        create(store.clone(), root, spec).await?;
+        Self::open_in(store, root, spec).await?.ok_or_else(|| Error::Schema {
             table: spec.qualified(),
             what: "its lake table vanished while it was being created".into(),
         })
@@ -150,8 +153,12 @@ impl LakeTable {
 
     /// Opens the table of `spec` below `root`; `None` if there is none.
     pub async fn open(root: &Url, spec: &TableSpec) -> Result<Option<Self>> {
+        Self::open_in(store::open(root)?, root, spec).await
+    }
+
+    /// [`Self::open`] in a store that is there already: the one that [`store::open`] gives for `root`, or a wrapper of it.
+    pub async fn open_in(store: Arc<dyn ObjectStore>, root: &Url, spec: &TableSpec) -> Result<Option<Self>> {
         let url = store::table_url(root, &spec.lake_path)?;
-        let store = store::open(root)?;
         let prefix = store::path(&url)?;
         let log = logstore_with(store.clone(), &url, StorageConfig::default())?;
         if !log.is_delta_table_location().await? {
@@ -511,9 +518,8 @@ async fn load(log: &LogStoreRef, spec: &TableSpec, prefix: &Path) -> Result<Stat
 }
 
 /// Writes version 0. Someone else's version 0 is as good.
-async fn create(root: &Url, spec: &TableSpec) -> Result<()> {
+async fn create(store: Arc<dyn ObjectStore>, root: &Url, spec: &TableSpec) -> Result<()> {
     let url = store::table_url(root, &spec.lake_path)?;
-    let store = store::open(root)?;
     let log = logstore_with(store, &url, StorageConfig::default())?;
     let (protocol, metadata) = action::creation(spec)?;
     let operation = DeltaOperation::Create {

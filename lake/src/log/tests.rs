@@ -1,6 +1,7 @@
 use arrow::array::*;
 use arrow::record_batch::RecordBatch;
 
+use super::fault::{Fault, Faulty};
 use super::*;
 use crate::spec::Column;
 use crate::stats::Bound;
@@ -251,4 +252,50 @@ async fn concurrent_appenders_never_both_win() {
     assert_eq!(won, 1);
     let v = LakeTable::open(&root, &spec()).await.unwrap().unwrap().current();
     assert_eq!((v.version, v.rows), (1, 2));
+}
+
+#[tokio::test]
+async fn a_failed_put_is_looked_at_again() {
+    let (_dir, root) = root();
+    LakeTable::open_or_create(&root, &spec()).await.unwrap();
+    let faulty = Arc::new(Faulty::new(store::open(&root).unwrap()));
+    let mut table = LakeTable::open_in(faulty.clone(), &root, &spec()).await.unwrap().unwrap();
+
+    // It did not land: the error says so by the file not being there, and the same commit works afterwards.
+    let f = file(&table, 0, 3).await;
+    faulty.arm(Fault::Before);
+    let e = table.commit_append(vec![f.clone()], 1, 0, 1).await.unwrap_err();
+    assert!(matches!(e, Error::Ambiguous { .. }) && e.is_transient(), "{e}");
+    assert_eq!(table.commit_append(vec![f], 1, 0, 1).await.unwrap().rows, 3);
+
+    // It did land, whatever the answer was.
+    for (i, fault) in [Fault::After, Fault::AfterAsExisting].into_iter().enumerate() {
+        let archive = 2 + i as i64;
+        let f = file(&table, 0, 3).await;
+        faulty.arm(fault);
+        let v = table.commit_append(vec![f], archive, archive - 1, 1).await.unwrap();
+        assert_eq!((v.version, v.archive, v.rows), (archive, archive, 3 * archive as u64));
+    }
+
+    // Nobody knows: the same call finds out, and does not commit twice.
+    let f = file(&table, 0, 3).await;
+    faulty.arm(Fault::AfterAndBlind);
+    let e = table.commit_append(vec![f.clone()], 4, 3, 1).await.unwrap_err();
+    assert!(matches!(e, Error::Ambiguous { .. }), "{e}");
+    let v = table.commit_append(vec![f], 4, 3, 1).await.unwrap();
+    assert_eq!((v.version, v.archive, v.rows), (4, 4, 12));
+
+    // The same for a rewrite.
+    let old = table.current();
+    let merged = {
+        let mut w = FileWriter::create(&table, 0, &WriterOptions::default()).await.unwrap();
+        w.write(&rows(&spec(), 0, 12)).await.unwrap();
+        w.close().await.unwrap()
+    };
+    faulty.arm(Fault::After);
+    let CommitOutcome::Done(v) = table.commit_rewrite(&old.files, vec![merged], 1).await.unwrap() else {
+        panic!("lost");
+    };
+    assert_eq!((v.files.len(), v.rows, v.archive), (1, 12, 4));
+    assert_eq!(LakeTable::open(&root, &spec()).await.unwrap().unwrap().current().files, v.files);
 }
