@@ -51,8 +51,14 @@ impl Segment {
     /// The i-th row.
     pub fn row(&self, i: usize) -> RowView<'_> {
         let r = self.rows[i];
-        let (start, raw_start) = if i == 0 { (0, 0) } else { (self.rows[i - 1].end, self.rows[i - 1].raw_end) };
-        RowView { text: &self.text[start..r.end], raw: &self.raw[raw_start..r.raw_end], line: r.line, number: r.number }
+        let (start, raw_start) =
+            if i == 0 { (0, 0) } else { (self.rows[i - 1].end, self.rows[i - 1].raw_end) };
+        RowView {
+            text: &self.text[start..r.end],
+            raw: &self.raw[raw_start..r.raw_end],
+            line: r.line,
+            number: r.number,
+        }
     }
 
     /// Where the next row's text goes. What is appended must be ended by [`Batch::accept`] or cut off again.
@@ -102,7 +108,10 @@ impl Batch {
 
     /// Bytes held.
     pub fn bytes(&self) -> usize {
-        self.segments.iter().map(|s| s.text.len() + s.raw.len() + s.rows.len() * size_of::<RowRef>()).sum::<usize>()
+        self.segments
+            .iter()
+            .map(|s| s.text.len() + s.raw.len() + s.rows.len() * size_of::<RowRef>())
+            .sum::<usize>()
             + self.rejected.iter().map(|r| r.raw.len() + r.reason.len() + 64).sum::<usize>()
     }
 

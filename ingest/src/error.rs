@@ -12,7 +12,9 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// No such table, or it is not tiered: `watershed.attach_table` makes it so.
-    #[error("table {0} is not a tiered table: SELECT watershed.attach_table('{0}', event_time => '...') makes it one")]
+    #[error(
+        "table {0} is not a tiered table: SELECT watershed.attach_table('{0}', event_time => '...') makes it one"
+    )]
     UnknownTable(String),
     /// The table is attached, but something that attach_table makes is missing.
     #[error("table {table}: {what}")]
@@ -76,7 +78,11 @@ fn postgres_is_transient(error: &sqlx::Error) -> bool {
         // 08 connection, 40 deadlock and serialization, 53 no resources (disk, memory, connections), 57P0x shutdown
         // and start-up, 55P03 a lock held by maintenance.
         sqlx::Error::Database(_) => sqlstate(error).is_some_and(|s| {
-            s.starts_with("08") || s.starts_with("40") || s.starts_with("53") || s.starts_with("57P0") || s == "55P03"
+            s.starts_with("08")
+                || s.starts_with("40")
+                || s.starts_with("53")
+                || s.starts_with("57P0")
+                || s == "55P03"
         }),
         _ => false,
     }
@@ -86,7 +92,8 @@ fn postgres_is_transient(error: &sqlx::Error) -> bool {
 /// (22), constraints and missing partitions (23), size limits of rows, index entries and nesting (54), and what a
 /// CHECK or a domain raises by itself (P0001).
 pub fn is_rows_fault(error: &sqlx::Error) -> bool {
-    sqlstate(error).is_some_and(|s| s.starts_with("22") || s.starts_with("23") || s.starts_with("54") || s == "P0001")
+    sqlstate(error)
+        .is_some_and(|s| s.starts_with("22") || s.starts_with("23") || s.starts_with("54") || s == "P0001")
 }
 
 #[cfg(test)]

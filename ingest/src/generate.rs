@@ -49,7 +49,9 @@ impl Spec {
     /// Names these rows apart from their place in time.
     pub fn identity(&self) -> String {
         let Spec { kind, seed, rows, days, late, end: _ } = self;
-        hex::encode(Sha256::digest(format!("watershed generated rows 1: {kind:?} {seed} {rows} {days} {late}")))
+        hex::encode(Sha256::digest(format!(
+            "watershed generated rows 1: {kind:?} {seed} {rows} {days} {late}"
+        )))
     }
 }
 
@@ -104,13 +106,49 @@ struct Service {
 }
 
 const SERVICES: [Service; 15] = [
-    Service { name: "api-gateway", hosts: 12, weight: 220, trouble: 1, paths: &["/v1/orders", "/v1/cart", "/v1/search", "/v1/users/me"] },
-    Service { name: "web-frontend", hosts: 10, weight: 170, trouble: 1, paths: &["/", "/product", "/category", "/checkout"] },
-    Service { name: "auth", hosts: 6, weight: 110, trouble: 2, paths: &["/login", "/token", "/logout", "/introspect"] },
+    Service {
+        name: "api-gateway",
+        hosts: 12,
+        weight: 220,
+        trouble: 1,
+        paths: &["/v1/orders", "/v1/cart", "/v1/search", "/v1/users/me"],
+    },
+    Service {
+        name: "web-frontend",
+        hosts: 10,
+        weight: 170,
+        trouble: 1,
+        paths: &["/", "/product", "/category", "/checkout"],
+    },
+    Service {
+        name: "auth",
+        hosts: 6,
+        weight: 110,
+        trouble: 2,
+        paths: &["/login", "/token", "/logout", "/introspect"],
+    },
     Service { name: "search", hosts: 8, weight: 90, trouble: 1, paths: &["/query", "/suggest", "/facets"] },
-    Service { name: "orders", hosts: 6, weight: 80, trouble: 2, paths: &["/orders", "/orders/status", "/orders/cancel"] },
-    Service { name: "payments", hosts: 4, weight: 55, trouble: 3, paths: &["/charge", "/refund", "/webhook"] },
-    Service { name: "inventory", hosts: 5, weight: 55, trouble: 1, paths: &["/stock", "/reserve", "/release"] },
+    Service {
+        name: "orders",
+        hosts: 6,
+        weight: 80,
+        trouble: 2,
+        paths: &["/orders", "/orders/status", "/orders/cancel"],
+    },
+    Service {
+        name: "payments",
+        hosts: 4,
+        weight: 55,
+        trouble: 3,
+        paths: &["/charge", "/refund", "/webhook"],
+    },
+    Service {
+        name: "inventory",
+        hosts: 5,
+        weight: 55,
+        trouble: 1,
+        paths: &["/stock", "/reserve", "/release"],
+    },
     Service { name: "catalog", hosts: 5, weight: 50, trouble: 1, paths: &["/items", "/prices", "/images"] },
     Service { name: "recommendations", hosts: 4, weight: 45, trouble: 1, paths: &["/similar", "/trending"] },
     Service { name: "notifications", hosts: 3, weight: 35, trouble: 2, paths: &["/mail", "/push", "/sms"] },
@@ -276,12 +314,22 @@ impl Rows {
                 m.push_str(" ms");
             }
             "DEBUG" => {
-                m.push_str(r.pick(&["cache hit for key ", "cache miss for key ", "released connection ", "scheduled retry of "]));
+                m.push_str(r.pick(&[
+                    "cache hit for key ",
+                    "cache miss for key ",
+                    "released connection ",
+                    "scheduled retry of ",
+                ]));
                 push_hex(m, request, 8);
             }
             "WARN" => {
                 status = [400, 401, 403, 404, 409, 429][r.below(6) as usize];
-                m.push_str(r.pick(&["slow response from ", "retrying call to ", "rate limit near for ", "deprecated call of "]));
+                m.push_str(r.pick(&[
+                    "slow response from ",
+                    "retrying call to ",
+                    "rate limit near for ",
+                    "deprecated call of ",
+                ]));
                 m.push_str(path);
                 m.push_str(", attempt ");
                 push_number(m, r.below(4) + 1);

@@ -294,7 +294,8 @@ impl Service {
         }
         let display = target.display();
         let max_record = self.config.max_record_bytes;
-        let decoded = tokio::task::spawn_blocking(move || decode(&body, content_type.as_deref(), target, max_record));
+        let decoded =
+            tokio::task::spawn_blocking(move || decode(&body, content_type.as_deref(), target, max_record));
         let decoded = decoded.await.map_err(|e| Error::Internal(e.to_string()))??;
         let source = key.as_ref().map_or_else(|| "http".to_owned(), |(k, _)| format!("http, key {k}"));
         let mut care = Care::None;
@@ -447,9 +448,13 @@ fn format_of(content_type: Option<&str>, body: &[u8], mapper: &Mapper) -> Result
     let first = body.iter().find(|b| !b.is_ascii_whitespace());
     match kind.as_deref() {
         Some("text/csv") => return Ok(Format::Csv),
-        Some("application/json" | "application/x-ndjson" | "application/ndjson" | "application/jsonl"
-            | "application/x-jsonlines") =>
-        {
+        Some(
+            "application/json"
+            | "application/x-ndjson"
+            | "application/ndjson"
+            | "application/jsonl"
+            | "application/x-jsonlines",
+        ) => {
             return Ok(if first == Some(&b'[') { Format::JsonArray } else { Format::Ndjson });
         }
         _ => {}

@@ -79,7 +79,9 @@ impl Session {
         loop {
             match self.try_reconnect().await {
                 Ok(()) => return Ok(()),
-                Err(e) if !e.is_transient() || tokio::time::Instant::now() + pause > deadline => return Err(e),
+                Err(e) if !e.is_transient() || tokio::time::Instant::now() + pause > deadline => {
+                    return Err(e);
+                }
                 Err(e) => tracing::warn!(error = %e, "waiting for postgresql"),
             }
             tokio::time::sleep(pause).await;
@@ -263,7 +265,8 @@ fn failing_row(error: &sqlx::Error) -> Option<usize> {
 
 fn line_of_context(context: &str) -> Option<usize> {
     let after = context.lines().find(|l| l.starts_with("COPY "))?.split_once(", ")?.1;
-    let digits: String = after.chars().skip_while(|c| !c.is_ascii_digit()).take_while(char::is_ascii_digit).collect();
+    let digits: String =
+        after.chars().skip_while(|c| !c.is_ascii_digit()).take_while(char::is_ascii_digit).collect();
     digits.parse::<usize>().ok()?.checked_sub(1)
 }
 

@@ -111,7 +111,10 @@ impl Target {
         let row = match found {
             Ok(row) => row.ok_or_else(unknown)?,
             // A name that is no name: syntax error, too many dots, another database, an unreadable schema.
-            Err(e) if crate::error::sqlstate(&e).is_some_and(|s| s.starts_with("42") || s == "0A000" || s == "22023") => {
+            Err(e)
+                if crate::error::sqlstate(&e)
+                    .is_some_and(|s| s.starts_with("42") || s == "0A000" || s == "22023") =>
+            {
                 return Err(unknown());
             }
             Err(e) => return Err(e.into()),
@@ -159,7 +162,12 @@ impl Target {
 /// `logs` as the standard migrations make it, for tests and benches without a server.
 #[cfg(test)]
 pub(crate) fn standard_logs() -> Target {
-    let column = |name: &str, kind, not_null, has_default| TargetColumn { name: name.into(), kind, not_null, has_default };
+    let column = |name: &str, kind, not_null, has_default| TargetColumn {
+        name: name.into(),
+        kind,
+        not_null,
+        has_default,
+    };
     Target {
         relid: 1,
         schema: "public".into(),

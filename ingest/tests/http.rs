@@ -70,16 +70,33 @@ async fn bodies_become_rows() {
     let db = Database::new().await;
     let at = serve(config(&db)).await;
     let ndjson = "{\"ts\":1,\"message\":\"a\"}\n\n{\"ts\":2,\"message\":\"b\",\"x\":1.50}\n";
-    assert_eq!(post(at, "logs", &[("Content-Type", "application/x-ndjson")], ndjson).await.counts(), (200, 2, 0));
-    assert_eq!(post(at, "public.logs", &[], "[{\"ts\":3,\"message\":\"c\"},\n{\"ts\":4,\"message\":\"d\"}]").await.counts(), (200, 2, 0));
+    assert_eq!(
+        post(at, "logs", &[("Content-Type", "application/x-ndjson")], ndjson).await.counts(),
+        (200, 2, 0)
+    );
+    assert_eq!(
+        post(at, "public.logs", &[], "[{\"ts\":3,\"message\":\"c\"},\n{\"ts\":4,\"message\":\"d\"}]")
+            .await
+            .counts(),
+        (200, 2, 0)
+    );
     let pretty = "{\n  \"ts\": 5,\n  \"message\": \"e\"\n}\n";
-    assert_eq!(post(at, "logs", &[("Content-Type", "application/json; charset=utf-8")], pretty).await.counts(), (200, 1, 0));
+    assert_eq!(
+        post(at, "logs", &[("Content-Type", "application/json; charset=utf-8")], pretty).await.counts(),
+        (200, 1, 0)
+    );
     let mut gz = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
     gz.write_all(ndjson.as_bytes()).unwrap();
     let gz = gz.finish().unwrap();
-    assert_eq!(ask(at, "POST /v1/ingest/logs", &[("Content-Encoding", "gzip")], &gz).await.counts(), (200, 2, 0));
+    assert_eq!(
+        ask(at, "POST /v1/ingest/logs", &[("Content-Encoding", "gzip")], &gz).await.counts(),
+        (200, 2, 0)
+    );
     let zst = zstd::encode_all(ndjson.as_bytes(), 1).unwrap();
-    assert_eq!(ask(at, "POST /v1/ingest/logs", &[("Content-Encoding", "zstd")], &zst).await.counts(), (200, 2, 0));
+    assert_eq!(
+        ask(at, "POST /v1/ingest/logs", &[("Content-Encoding", "zstd")], &zst).await.counts(),
+        (200, 2, 0)
+    );
     let csv = "ts,message\n2024-01-01,f\n2024-01-01,g\n";
     assert_eq!(post(at, "logs", &[("Content-Type", "text/csv")], csv).await.counts(), (200, 2, 0));
     let web = "1.2.3.4 - - [17/May/2015:10:05:03 +0000] \"GET /h HTTP/1.1\" 200 1 \"-\" \"-\"\n";
@@ -88,7 +105,10 @@ async fn bodies_become_rows() {
     // Without a key every request counts, and rows have no source identity.
     assert_eq!(db.count("SELECT count(*) FROM logs WHERE _stream = 0 AND _offset = 0").await, 12);
     assert_eq!(db.count("SELECT count(*) FROM logs WHERE message = 'a'").await, 3);
-    assert_eq!(db.texts("SELECT metadata::text FROM logs WHERE message = 'b' LIMIT 1").await, ["{\"x\": 1.50}"]);
+    assert_eq!(
+        db.texts("SELECT metadata::text FROM logs WHERE message = 'b' LIMIT 1").await,
+        ["{\"x\": 1.50}"]
+    );
     assert_eq!(ask(at, "GET /healthz", &[], b"").await.status, 200);
     assert_eq!(ask(at, "GET /readyz", &[], b"").await.status, 200);
 }
@@ -101,14 +121,29 @@ async fn bad_records_are_listed_and_the_others_are_in() {
     let answer = post(at, "logs", &[], body).await;
     assert_eq!(answer.counts(), (200, 2, 3));
     let errors = answer.json()["errors"].clone();
-    assert_eq!(errors.as_array().unwrap().iter().map(|e| e["line"].as_u64().unwrap()).collect::<Vec<_>>(), [2, 3, 4]);
-    assert_eq!([&errors[0]["stage"], &errors[1]["stage"], &errors[2]["stage"]], ["decode", "postgres", "map"]);
+    assert_eq!(
+        errors.as_array().unwrap().iter().map(|e| e["line"].as_u64().unwrap()).collect::<Vec<_>>(),
+        [2, 3, 4]
+    );
+    assert_eq!(
+        [&errors[0]["stage"], &errors[1]["stage"], &errors[2]["stage"]],
+        ["decode", "postgres", "map"]
+    );
     assert_eq!(db.count("SELECT count(*) FROM logs").await, 2);
-    assert_eq!(db.count("SELECT count(*) FROM watershed.dead_letters WHERE table_name = 'public.logs' AND source = 'http'").await, 3);
+    assert_eq!(
+        db.count(
+            "SELECT count(*) FROM watershed.dead_letters WHERE table_name = 'public.logs' AND source = 'http'"
+        )
+        .await,
+        3
+    );
     // An array that breaks off: what was whole is in.
     assert_eq!(post(at, "logs", &[], "[{\"ts\":1},{\"ts\":2},{\"ts\"").await.counts(), (200, 2, 1));
     assert_eq!(post(at, "logs", &[], "[1,[],null]").await.status, 415);
-    assert_eq!(post(at, "logs", &[("Content-Type", "application/json")], "[1,[],null]").await.counts(), (200, 0, 3));
+    assert_eq!(
+        post(at, "logs", &[("Content-Type", "application/json")], "[1,[],null]").await.counts(),
+        (200, 0, 3)
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -168,7 +203,10 @@ async fn limits_and_refusals() {
     // Small when packed, large when not.
     let bomb = zstd::encode_all(&vec![b' '; 1_000_000][..], 1).unwrap();
     assert_eq!(ask(at, "POST /v1/ingest/logs", &[("Content-Encoding", "zstd")], &bomb).await.status, 413);
-    assert_eq!(ask(at, "POST /v1/ingest/logs", &[("Content-Encoding", "gzip")], b"nonsense").await.status, 400);
+    assert_eq!(
+        ask(at, "POST /v1/ingest/logs", &[("Content-Encoding", "gzip")], b"nonsense").await.status,
+        400
+    );
     assert_eq!(ask(at, "POST /v1/ingest/logs", &[("Content-Encoding", "br")], b"x").await.status, 415);
     assert_eq!(post(at, "logs", &[], "what is this\n").await.status, 415);
     assert_eq!(ask(at, "GET /v1/ingest/logs", &[], b"").await.status, 405);
@@ -178,7 +216,9 @@ async fn limits_and_refusals() {
     let mut slow = Vec::new();
     for _ in 0..2 {
         let mut s = TcpStream::connect(at).await.unwrap();
-        s.write_all(b"POST /v1/ingest/logs HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{\"ts\"").await.unwrap();
+        s.write_all(b"POST /v1/ingest/logs HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{\"ts\"")
+            .await
+            .unwrap();
         slow.push(s);
     }
     tokio::time::sleep(Duration::from_millis(100)).await;
@@ -214,7 +254,8 @@ async fn without_postgresql_clients_are_told_to_come_again() {
     for i in 0..20 {
         let body = body.clone();
         let key = format!("k{i}");
-        let task = tokio::spawn(async move { post(at, "logs", &[("Idempotency-Key", &key)], &body).await.status });
+        let task =
+            tokio::spawn(async move { post(at, "logs", &[("Idempotency-Key", &key)], &body).await.status });
         tokio::time::sleep(Duration::from_millis(i * 3)).await;
         common::run(&mut admin, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'watershed_ingest' AND datname = current_database()").await;
         match task.await.unwrap() {

@@ -97,7 +97,8 @@ impl<'a> Iterator for Cells<'a> {
                             return Some(Err("text follows a quoted cell".to_owned()));
                         }
                     };
-                    let cell = if doubled { Cow::Owned(cell.replace("\"\"", "\"")) } else { Cow::Borrowed(cell) };
+                    let cell =
+                        if doubled { Cow::Owned(cell.replace("\"\"", "\"")) } else { Cow::Borrowed(cell) };
                     return Some(Ok((cell, true)));
                 }
             }

@@ -17,8 +17,12 @@ pub fn detect(head: &[u8], complete: bool, knows: &dyn Fn(&str) -> bool) -> Opti
         b'[' if trimmed[1..].trim_start().starts_with(['{', ']']) => return Some(Format::JsonArray),
         _ => {}
     }
-    let mut lines: Vec<&str> =
-        text.split('\n').map(|l| l.trim_end_matches('\r')).filter(|l| !l.trim().is_empty()).take(SNIFF_LINES + 1).collect();
+    let mut lines: Vec<&str> = text
+        .split('\n')
+        .map(|l| l.trim_end_matches('\r'))
+        .filter(|l| !l.trim().is_empty())
+        .take(SNIFF_LINES + 1)
+        .collect();
     // The last line of a cut head is not whole.
     if !complete && lines.len() > 1 && lines.len() <= SNIFF_LINES {
         lines.pop();

@@ -67,7 +67,10 @@ const BLOCK: usize = 256 * 1024;
 
 enum End {
     /// Record is `start..end`, then skip to `next`.
-    At { end: usize, next: usize },
+    At {
+        end: usize,
+        next: usize,
+    },
     /// The stream ended first.
     Eof,
     /// More than the bound.
@@ -190,7 +193,9 @@ impl<R: Read> Frames<R> {
             End::TooLong => {
                 let skip = match self.framing {
                     Framing::Lines => Skip::Line,
-                    Framing::Csv { delimiter } => Skip::Csv { state: CsvState::default(), delimiter, left: self.max },
+                    Framing::Csv { delimiter } => {
+                        Skip::Csv { state: CsvState::default(), delimiter, left: self.max }
+                    }
                     Framing::JsonArray => Skip::Element { depth: 0, in_string: false, escaped: false },
                 };
                 return self.give_up(line, None, skip).map(Some);

@@ -59,7 +59,8 @@ impl Content {
     /// # Errors
     /// Missing, unreadable, a folder, or no room for the copy.
     pub fn open(path: &Path) -> io::Result<Content> {
-        let name = if path.as_os_str() == STDIN { "standard input".to_owned() } else { path.display().to_string() };
+        let name =
+            if path.as_os_str() == STDIN { "standard input".to_owned() } else { path.display().to_string() };
         let (mut file, modified) = if path.as_os_str() == STDIN {
             (spool(io::stdin().lock())?, now_micros())
         } else {
@@ -122,7 +123,9 @@ impl Content {
             };
             let mut rest = &block[..n];
             while let Some(&mark) = marks.peek() {
-                let Some(before) = mark.checked_sub(scan.bytes).map(|b| b as usize).filter(|b| *b <= rest.len()) else {
+                let Some(before) =
+                    mark.checked_sub(scan.bytes).map(|b| b as usize).filter(|b| *b <= rest.len())
+                else {
                     break;
                 };
                 hasher.update(&rest[..before]);

@@ -21,7 +21,8 @@ fn packed_or_not_it_is_the_same_content() {
     // Two gzip members and two zstd frames one after another are one content too.
     let half = text.len() / 2;
     let gz = [gzip(&text[..half]), gzip(&text[half..])].concat();
-    let zst = [zstd::encode_all(&text[..half], 1).unwrap(), zstd::encode_all(&text[half..], 1).unwrap()].concat();
+    let zst =
+        [zstd::encode_all(&text[..half], 1).unwrap(), zstd::encode_all(&text[half..], 1).unwrap()].concat();
     let marks = [0, 1, half as u64, text.len() as u64, text.len() as u64 + 1];
     let scans: Vec<Scan> = [&text, &gz, &zst]
         .map(|b| {
@@ -44,7 +45,8 @@ fn packed_or_not_it_is_the_same_content() {
 
 #[test]
 fn every_line_is_shown_once() {
-    let text: Vec<u8> = (0..50_000).flat_map(|i| format!("{i} {}\n", "x".repeat(i % 40)).into_bytes()).collect();
+    let text: Vec<u8> =
+        (0..50_000).flat_map(|i| format!("{i} {}\n", "x".repeat(i % 40)).into_bytes()).collect();
     let (_f, c) = file(&text);
     let mut n = 0;
     let mut look = |l: &[u8]| {

@@ -104,7 +104,8 @@ impl YearFinder {
 fn priority(s: &str) -> (Option<u32>, &str) {
     let read = || {
         let (number, rest) = s.strip_prefix('<')?.split_once('>')?;
-        let p = (number.len() <= 3 && number.bytes().all(|b| b.is_ascii_digit())).then(|| number.parse::<u32>().ok())??;
+        let p = (number.len() <= 3 && number.bytes().all(|b| b.is_ascii_digit()))
+            .then(|| number.parse::<u32>().ok())??;
         (p <= 191).then_some((p, rest))
     };
     read().map_or((None, s), |(p, rest)| (Some(p), rest))
@@ -158,10 +159,22 @@ pub fn severity_level(severity: u32) -> &'static str {
     }
 }
 
-const ERROR_WORDS: [&str; 8] = ["error", "fatal", "panic", "emerg", "alert", "segfault", "critical", "out of memory"];
+const ERROR_WORDS: [&str; 8] =
+    ["error", "fatal", "panic", "emerg", "alert", "segfault", "critical", "out of memory"];
 const WARN_WORDS: [&str; 13] = [
-    "fail", "invalid", "denied", "refused", "illegal", "warn", "not allowed", "not permitted", "break-in", "bad protocol",
-    "did not receive identification", "too many authentication", "incorrect",
+    "fail",
+    "invalid",
+    "denied",
+    "refused",
+    "illegal",
+    "warn",
+    "not allowed",
+    "not permitted",
+    "break-in",
+    "bad protocol",
+    "did not receive identification",
+    "too many authentication",
+    "incorrect",
 ];
 
 /// Where a line has no priority, its words tell how grave it is.
@@ -183,8 +196,9 @@ pub fn level_of_text(message: &str) -> &'static str {
 }
 
 const FACILITIES: [&str; 24] = [
-    "kern", "user", "mail", "daemon", "auth", "syslog", "lpr", "news", "uucp", "cron", "authpriv", "ftp", "ntp", "audit",
-    "alert", "clock", "local0", "local1", "local2", "local3", "local4", "local5", "local6", "local7",
+    "kern", "user", "mail", "daemon", "auth", "syslog", "lpr", "news", "uucp", "cron", "authpriv", "ftp",
+    "ntp", "audit", "alert", "clock", "local0", "local1", "local2", "local3", "local4", "local5", "local6",
+    "local7",
 ];
 const SEVERITIES: [&str; 8] = ["emerg", "alert", "crit", "err", "warning", "notice", "info", "debug"];
 
@@ -222,7 +236,9 @@ fn split_tag(s: &str) -> (Option<&str>, Option<&str>, &str) {
 pub fn decode<'a>(s: &'a str, years: &mut Years) -> Result<Record<'a>, Reason> {
     let s = s.strip_prefix('\u{feff}').unwrap_or(s);
     let (priority, rest) = priority(s);
-    if priority.is_some() && let Some(body) = rest.strip_prefix("1 ") {
+    if priority.is_some()
+        && let Some(body) = rest.strip_prefix("1 ")
+    {
         return decode_5424(body, priority);
     }
     let (micros, rest) = match bsd_time(rest) {
@@ -270,7 +286,8 @@ fn decode_5424(body: &str, priority: Option<u32>) -> Result<Record<'_>, Reason> 
     let mut parts = body.splitn(6, ' ');
     let mut part = |name: &str| parts.next().ok_or_else(|| format!("RFC 5424 line without {name}"));
     let stamp = part("a time")?;
-    let (host, app, procid, msgid) = (part("a host")?, part("an app name")?, part("a process id")?, part("a message id")?);
+    let (host, app, procid, msgid) =
+        (part("a host")?, part("an app name")?, part("a process id")?, part("a message id")?);
     let rest = part("structured data")?;
     let (data, message) = structured_data(rest)?;
     let message = message.strip_prefix('\u{feff}').unwrap_or(message);

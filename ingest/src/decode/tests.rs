@@ -52,7 +52,10 @@ fn combined() {
 fn web_variants() {
     let common = web::decode(r#"::1 - - [01/Jan/2024:00:00:00 +0000] "HEAD / HTTP/1.0" 200 -"#).unwrap();
     assert_eq!((shown(&common, "service"), shown(&common, "bytes")), (r#""web""#.into(), "-".into()));
-    let vhost = web::decode(r#"shop.example:443 10.0.0.1 - - [01/Jan/2024:00:00:00 +0000] "GET /cart HTTP/2.0" 500 12 "-" "-""#).unwrap();
+    let vhost = web::decode(
+        r#"shop.example:443 10.0.0.1 - - [01/Jan/2024:00:00:00 +0000] "GET /cart HTTP/2.0" 500 12 "-" "-""#,
+    )
+    .unwrap();
     assert_eq!(
         (shown(&vhost, "service"), shown(&vhost, "host"), shown(&vhost, "vhost"), shown(&vhost, "level")),
         (r#""cart""#.into(), r#""10.0.0.1""#.into(), r#""shop.example:443""#.into(), r#""ERROR""#.into())
@@ -106,7 +109,11 @@ fn what_is_no_access_log() {
 #[test]
 fn bsd_syslog() {
     let mut years = Years::starting(2015);
-    let r = syslog::decode("Mar 27 13:06:56 ip-10-77 sshd[1291]: Failed password for root from 1.2.3.4", &mut years).unwrap();
+    let r = syslog::decode(
+        "Mar 27 13:06:56 ip-10-77 sshd[1291]: Failed password for root from 1.2.3.4",
+        &mut years,
+    )
+    .unwrap();
     for (name, want) in [
         (EVENT_TIME, "2015-03-27 13:06:56"),
         ("level", r#""WARN""#),
@@ -118,14 +125,30 @@ fn bsd_syslog() {
         assert_eq!(shown(&r, name), want, "{name}");
     }
     let r = syslog::decode("Apr  1 00:00:00 h last message repeated 2 times", &mut years).unwrap();
-    assert_eq!((shown(&r, "service"), shown(&r, "message")), ("-".into(), r#""last message repeated 2 times""#.into()));
+    assert_eq!(
+        (shown(&r, "service"), shown(&r, "message")),
+        ("-".into(), r#""last message repeated 2 times""#.into())
+    );
     let r = syslog::decode("<38>Apr  1 00:00:01 h sudo:   bob : TTY=pts/0", &mut years).unwrap();
-    assert_eq!((shown(&r, "facility"), shown(&r, "severity"), shown(&r, "level")),
-        (r#""auth""#.into(), r#""info""#.into(), r#""INFO""#.into()));
+    assert_eq!(
+        (shown(&r, "facility"), shown(&r, "severity"), shown(&r, "level")),
+        (r#""auth""#.into(), r#""info""#.into(), r#""INFO""#.into())
+    );
     assert_eq!(shown(&r, "message"), r#""  bob : TTY=pts/0""#);
-    let r = syslog::decode("2024-01-01T00:00:00.123456+01:00 h kernel: [ 1.0] segfault at 0", &mut years).unwrap();
-    assert_eq!((shown(&r, EVENT_TIME), shown(&r, "level")), ("2023-12-31 23:00:00.123456".into(), r#""ERROR""#.into()));
-    for bad in ["", "Mar 27", "Mar 32 13:06:56 h x: y", "Foo 27 13:06:56 h x: y", "Mar 27 13:06:56 h", "no syslog at all"] {
+    let r = syslog::decode("2024-01-01T00:00:00.123456+01:00 h kernel: [ 1.0] segfault at 0", &mut years)
+        .unwrap();
+    assert_eq!(
+        (shown(&r, EVENT_TIME), shown(&r, "level")),
+        ("2023-12-31 23:00:00.123456".into(), r#""ERROR""#.into())
+    );
+    for bad in [
+        "",
+        "Mar 27",
+        "Mar 32 13:06:56 h x: y",
+        "Foo 27 13:06:56 h x: y",
+        "Mar 27 13:06:56 h",
+        "no syslog at all",
+    ] {
         assert!(syslog::decode(bad, &mut years).is_err(), "{bad:?}");
     }
 }
@@ -162,14 +185,22 @@ fn years_roll_over() {
         y
     };
     // Forward, a straggler, over the year's end, a straggler back over it, a leap day, a long gap.
-    assert_eq!([at(10, 1), at(9, 29), at(12, 31), at(1, 1), at(12, 31), at(1, 2), at(2, 29), at(11, 1), at(3, 1)],
-        [2023, 2023, 2023, 2024, 2023, 2024, 2024, 2024, 2025]);
+    assert_eq!(
+        [at(10, 1), at(9, 29), at(12, 31), at(1, 1), at(12, 31), at(1, 2), at(2, 29), at(11, 1), at(3, 1)],
+        [2023, 2023, 2023, 2024, 2023, 2024, 2024, 2024, 2025]
+    );
 }
 
 #[test]
 fn the_first_year_follows_from_the_file_time() {
     let mut finder = syslog::YearFinder::default();
-    for line in ["Nov 30 10:00:00 h a: b", "Dec 31 23:59:59 h a: b", "Jan  1 00:00:01 h a: b", "garbage", "Feb  2 00:00:00 h a: b"] {
+    for line in [
+        "Nov 30 10:00:00 h a: b",
+        "Dec 31 23:59:59 h a: b",
+        "Jan  1 00:00:01 h a: b",
+        "garbage",
+        "Feb  2 00:00:00 h a: b",
+    ] {
         finder.line(line.as_bytes());
     }
     let at = |y, m, d| time::days_from_civil(y, m, d) * time::DAY;
@@ -182,8 +213,10 @@ fn the_first_year_follows_from_the_file_time() {
 #[test]
 fn json_objects() {
     let r = json::decode(r#"{"a":1.10,"b":"x\u00e9","c":null,"d":{"e":[1, 2]},"a":2e400}"#).unwrap();
-    assert_eq!((shown(&r, "a"), shown(&r, "b"), shown(&r, "c"), shown(&r, "d")),
-        ("2e400".into(), r#""x\u00e9""#.into(), "null".into(), r#"{"e":[1, 2]}"#.into()));
+    assert_eq!(
+        (shown(&r, "a"), shown(&r, "b"), shown(&r, "c"), shown(&r, "d")),
+        ("2e400".into(), r#""x\u00e9""#.into(), "null".into(), r#"{"e":[1, 2]}"#.into())
+    );
     for (bad, why) in [
         ("[1]", "not a JSON object"),
         ("3", "not a JSON object"),

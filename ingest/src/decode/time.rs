@@ -84,7 +84,10 @@ pub fn micros(
     (hour, minute, second, fraction): (u32, u32, u32, i64),
     offset_seconds: i32,
 ) -> Result<i64, TimeError> {
-    let date_ok = (1..=9999).contains(&year) && (1..=12).contains(&month) && day >= 1 && day <= days_in_month(year, month);
+    let date_ok = (1..=9999).contains(&year)
+        && (1..=12).contains(&month)
+        && day >= 1
+        && day <= days_in_month(year, month);
     let time_ok = minute <= 59
         && second <= 60
         && (hour <= 23 || (hour == 24 && minute == 0 && second == 0 && fraction == 0));
@@ -277,9 +280,10 @@ fn parse_epoch_float(text: &str) -> Result<i64, TimeError> {
     }
     // Digits on both sides of the point, as JSON has it.
     let b = text.as_bytes();
-    let point_ok = b.iter().position(|c| *c == b'.').is_none_or(|i| {
-        i > 0 && b[i - 1].is_ascii_digit() && b.get(i + 1).is_some_and(u8::is_ascii_digit)
-    });
+    let point_ok = b
+        .iter()
+        .position(|c| *c == b'.')
+        .is_none_or(|i| i > 0 && b[i - 1].is_ascii_digit() && b.get(i + 1).is_some_and(u8::is_ascii_digit));
     let v: f64 = text.parse().map_err(|_| TimeError::NotATime)?;
     if !point_ok {
         return Err(TimeError::NotATime);

@@ -45,7 +45,14 @@ fn quoted(s: &str) -> Option<(&str, &str, bool)> {
 fn clf_time(s: &str) -> Result<i64, Reason> {
     let bad = || format!("{s:?} is not a time like 17/May/2015:10:05:03 +0000");
     let b = s.as_bytes();
-    if b.len() < 20 || !s.is_ascii() || b[2] != b'/' || b[6] != b'/' || b[11] != b':' || b[14] != b':' || b[17] != b':' {
+    if b.len() < 20
+        || !s.is_ascii()
+        || b[2] != b'/'
+        || b[6] != b'/'
+        || b[11] != b':'
+        || b[14] != b':'
+        || b[17] != b':'
+    {
         return Err(bad());
     }
     let number = |r: std::ops::Range<usize>| -> Option<u32> {
@@ -75,9 +82,14 @@ fn parse(s: &str) -> Result<Line<'_>, Reason> {
     // A fourth field means a virtual host in front, unless it is a user name with a blank.
     let (vhost, client, ident, user) = match tokens.next() {
         None => (None, first, second, third),
-        Some(rest) if second.parse::<std::net::IpAddr>().is_ok() || first.rsplit_once(':').is_some_and(|(h, p)| {
-            !h.contains(':') && p.parse::<u16>().is_ok()
-        }) => (Some(first), second, third, rest),
+        Some(rest)
+            if second.parse::<std::net::IpAddr>().is_ok()
+                || first
+                    .rsplit_once(':')
+                    .is_some_and(|(h, p)| !h.contains(':') && p.parse::<u16>().is_ok()) =>
+        {
+            (Some(first), second, third, rest)
+        }
         Some(_) => (None, first, second, &head[first.len() + second.len() + 2..]),
     };
     if client.is_empty() {
@@ -95,7 +107,12 @@ fn parse(s: &str) -> Result<Line<'_>, Reason> {
     let (bytes_text, rest) = rest.split_once(' ').unwrap_or((rest, ""));
     let bytes = match bytes_text {
         "-" => None,
-        t => Some(t.parse::<i64>().ok().filter(|b| *b >= 0).ok_or_else(|| format!("{t:?} is not a size in bytes"))?),
+        t => Some(
+            t.parse::<i64>()
+                .ok()
+                .filter(|b| *b >= 0)
+                .ok_or_else(|| format!("{t:?} is not a size in bytes"))?,
+        ),
     };
     let (referrer, rest) = match quoted(rest) {
         Some((r, rest, _)) => (Some(r), rest.strip_prefix(' ').unwrap_or(rest)),
@@ -106,7 +123,19 @@ fn parse(s: &str) -> Result<Line<'_>, Reason> {
         Some((a, rest, _)) => (Some(a), rest.strip_prefix(' ').unwrap_or(rest)),
         None => (None, rest),
     };
-    Ok(Line { vhost, client, ident, user, micros, request, status, bytes, referrer, agent, extra: rest.trim_end() })
+    Ok(Line {
+        vhost,
+        client,
+        ident,
+        user,
+        micros,
+        request,
+        status,
+        bytes,
+        referrer,
+        agent,
+        extra: rest.trim_end(),
+    })
 }
 
 /// True if the line is one of an access log.
@@ -129,7 +158,8 @@ const MAX_SERVICE: usize = 64;
 /// The service a request belongs to: the first path segment if it names a folder or has no file extension, else the
 /// site itself (the virtual host, or `web` where the log names none).
 pub fn service<'a>(target: &'a str, vhost: Option<&'a str>) -> &'a str {
-    let host = |h: &'a str| h.rsplit_once(':').filter(|(_, p)| p.parse::<u16>().is_ok()).map_or(h, |(h, _)| h);
+    let host =
+        |h: &'a str| h.rsplit_once(':').filter(|(_, p)| p.parse::<u16>().is_ok()).map_or(h, |(h, _)| h);
     let (site, path) = match target.split_once("://") {
         // A proxy request names its host.
         Some((_, rest)) if !target.starts_with('/') => {

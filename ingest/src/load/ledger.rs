@@ -107,7 +107,11 @@ pub fn extension(parent: &Entry, following: &[u8]) -> Start {
                 lines: start.done.lines,
                 bytes: start.done.bytes.saturating_sub(tail.bytes),
             },
-            rows_rejected: if tail.loaded { start.rows_rejected } else { start.rows_rejected.saturating_sub(1) },
+            rows_rejected: if tail.loaded {
+                start.rows_rejected
+            } else {
+                start.rows_rejected.saturating_sub(1)
+            },
             reject_first: tail.loaded,
             ..start
         },
@@ -150,7 +154,12 @@ pub async fn lengths(conn: &mut PgConnection, relid: u32, format: &str, max: u64
 }
 
 /// The entries whose contents have one of these hashes.
-pub async fn entries(conn: &mut PgConnection, relid: u32, format: &str, hashes: Vec<String>) -> Result<Vec<Entry>> {
+pub async fn entries(
+    conn: &mut PgConnection,
+    relid: u32,
+    format: &str,
+    hashes: Vec<String>,
+) -> Result<Vec<Entry>> {
     let rows = sqlx::query(crate::sink::built(format!(
         "SELECT {COLUMNS} FROM watershed_control.loads \
          WHERE relid = $1::int8::oid AND format = $2 AND content_hash = ANY ($3)"
@@ -165,10 +174,12 @@ pub async fn entries(conn: &mut PgConnection, relid: u32, format: &str, hashes: 
 
 /// One entry as it is now.
 pub async fn read(conn: &mut PgConnection, id: i64) -> Result<Option<Entry>> {
-    let row = sqlx::query(crate::sink::built(format!("SELECT {COLUMNS} FROM watershed_control.loads WHERE id = $1")))
-        .bind(id)
-        .fetch_optional(conn)
-        .await?;
+    let row = sqlx::query(crate::sink::built(format!(
+        "SELECT {COLUMNS} FROM watershed_control.loads WHERE id = $1"
+    )))
+    .bind(id)
+    .fetch_optional(conn)
+    .await?;
     Ok(row.as_ref().map(entry).transpose()?)
 }
 
@@ -220,7 +231,12 @@ pub struct Advance {
 }
 
 /// Moves an entry on, guarded by the progress that was read. False if somebody else moved it: roll back.
-pub async fn advance(conn: &mut PgConnection, id: i64, from: Progress, step: &Advance) -> Result<bool, sqlx::Error> {
+pub async fn advance(
+    conn: &mut PgConnection,
+    id: i64,
+    from: Progress,
+    step: &Advance,
+) -> Result<bool, sqlx::Error> {
     let moved = sqlx::query(
         "UPDATE watershed_control.loads SET rows_done = $3, lines_done = $4, bytes_done = $5, \
          rows_loaded = rows_loaded + $6, rows_rejected = rows_rejected + $7, tail_bytes = $8, tail_loaded = $9, \
@@ -245,7 +261,12 @@ pub async fn advance(conn: &mut PgConnection, id: i64, from: Progress, step: &Ad
 }
 
 /// Corrects the counts of the step just taken, after PostgreSQL refused some of its rows.
-pub async fn refuse(conn: &mut PgConnection, id: i64, refused: u64, tail_refused: bool) -> Result<(), sqlx::Error> {
+pub async fn refuse(
+    conn: &mut PgConnection,
+    id: i64,
+    refused: u64,
+    tail_refused: bool,
+) -> Result<(), sqlx::Error> {
     sqlx::query(
         "UPDATE watershed_control.loads SET rows_loaded = rows_loaded - $2, rows_rejected = rows_rejected + $2, \
          tail_loaded = tail_loaded AND NOT $3 WHERE id = $1",

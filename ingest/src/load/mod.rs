@@ -157,7 +157,9 @@ const RETRIES: u32 = 20;
 
 /// Runs blocking work on its own thread.
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
-    tokio::task::spawn_blocking(work).await.map_err(|e| Error::Internal(format!("a reading thread ended: {e}")))
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|e| Error::Internal(format!("a reading thread ended: {e}")))
 }
 
 struct Work<'a> {
@@ -324,8 +326,7 @@ impl Work<'_> {
         sink::run(conn, "BEGIN").await?;
         sqlx::query("SELECT pg_catalog.pg_advisory_xact_lock($1)").bind(lock).execute(&mut *conn).await?;
         let lengths = ledger::lengths(conn, key.relid, key.format, scan.bytes).await?;
-        let more: Vec<u64> =
-            lengths.into_iter().filter(|n| *n < scan.bytes && !known.contains(n)).collect();
+        let more: Vec<u64> = lengths.into_iter().filter(|n| *n < scan.bytes && !known.contains(n)).collect();
         if !more.is_empty() {
             sink::run(conn, "ROLLBACK").await?;
             return Ok(Registered::Rescan(more));
@@ -367,12 +368,18 @@ impl Work<'_> {
         let result = self.consume(&mut steps, &writer, &entry).await;
         // Ends the producer at its next step, if the consumer gave up.
         drop(steps);
-        let produced = producer.await.map_err(|e| Error::Internal(format!("the decoding thread ended: {e}")))?;
+        let produced =
+            producer.await.map_err(|e| Error::Internal(format!("the decoding thread ended: {e}")))?;
         result?;
         produced
     }
 
-    async fn consume(&mut self, steps: &mut mpsc::Receiver<Step>, writer: &Mapper, entry: &Entry) -> Result<()> {
+    async fn consume(
+        &mut self,
+        steps: &mut mpsc::Receiver<Step>,
+        writer: &Mapper,
+        entry: &Entry,
+    ) -> Result<()> {
         let mut entry_loaded = entry.rows_loaded;
         while let Some(step) = steps.recv().await {
             let refused = self.commit(&step, writer, entry.id, entry_loaded).await?;
@@ -528,7 +535,8 @@ impl Bar {
             return Bar(None);
         }
         let bar = ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::stderr_with_hz(5));
-        let style = ProgressStyle::with_template("{prefix}  {wide_bar} {percent:>3} %  {msg}  {elapsed_precise}");
+        let style =
+            ProgressStyle::with_template("{prefix}  {wide_bar} {percent:>3} %  {msg}  {elapsed_precise}");
         // The template is a literal that parses; the default style is fine if it ever does not.
         bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
         bar.set_prefix(name.to_owned());
@@ -569,4 +577,3 @@ impl Drop for Bar {
 pub fn now_micros() -> i64 {
     std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_micros() as i64)
 }
-

@@ -67,7 +67,8 @@ impl<'a> Steps<'a> {
         self.at.rows += 1;
         self.pass(lines, bytes);
         self.weight += 2 * raw + 64;
-        self.at.rows - self.from.rows >= self.limits.batch_rows as u64 || self.weight >= self.limits.batch_bytes
+        self.at.rows - self.from.rows >= self.limits.batch_rows as u64
+            || self.weight >= self.limits.batch_bytes
     }
 
     /// Hands the batch over. False if nobody listens any more.
@@ -112,7 +113,8 @@ fn read_header(content: &Content, max: usize) -> Result<(Header, u64, u64)> {
     if !matches!(frame.shape, Shape::Whole | Shape::Unterminated) {
         return Err(bad("the CSV header is broken or too long".to_owned()));
     }
-    let text = std::str::from_utf8(frames.bytes(&frame)).map_err(|_| bad("the CSV header is not UTF-8".to_owned()))?;
+    let text = std::str::from_utf8(frames.bytes(&frame))
+        .map_err(|_| bad("the CSV header is not UTF-8".to_owned()))?;
     let header = Header::parse(text, csv::guess_delimiter(text)).map_err(bad)?;
     Ok((header, frame.consumed, frames.line() - 1))
 }
@@ -189,7 +191,10 @@ pub fn file(job: &FileJob, mut mapper: Mapper, sender: &Sender<Step>) -> Result<
                 },
                 Shape::Oversized(length) => Err((
                     "frame",
-                    format!("{length} bytes, more than the bound of {}; only its head is kept", limits.max_record_bytes),
+                    format!(
+                        "{length} bytes, more than the bound of {}; only its head is kept",
+                        limits.max_record_bytes
+                    ),
                 )),
                 Shape::Broken(why) => Err(("frame", why.to_owned())),
             }

@@ -259,7 +259,9 @@ fn uuid(out: &mut Vec<u8>, v: &Plain<'_>) -> Result<(), Reason> {
 fn bytea(out: &mut Vec<u8>, v: &Plain<'_>) -> Result<(), Reason> {
     let bytes: Cow<'_, [u8]> = match v {
         Plain::Text(s) => match s.strip_prefix("\\x") {
-            Some(digits) => Cow::Owned(hex::decode(digits).map_err(|_| format!("{} is no hexadecimal bytea", shown(s)))?),
+            Some(digits) => {
+                Cow::Owned(hex::decode(digits).map_err(|_| format!("{} is no hexadecimal bytea", shown(s)))?)
+            }
             None => Cow::Borrowed(s.as_bytes()),
         },
         Plain::Number(s) => Cow::Borrowed(s.as_bytes()),

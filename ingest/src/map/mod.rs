@@ -42,7 +42,8 @@ impl Mapper {
     /// More than 64 columns with defaults.
     pub fn new(target: Target) -> Result<Mapper> {
         let by_name = target.columns.iter().enumerate().map(|(i, c)| (c.name.clone(), i)).collect();
-        let defaults: Vec<usize> = (0..target.columns.len()).filter(|&i| target.columns[i].has_default).collect();
+        let defaults: Vec<usize> =
+            (0..target.columns.len()).filter(|&i| target.columns[i].has_default).collect();
         if defaults.len() > MAX_DEFAULTS {
             return Err(Error::Unmappable(format!(
                 "table {} has {} columns with defaults; at most {MAX_DEFAULTS} can be loaded",
@@ -77,14 +78,24 @@ impl Mapper {
             }
         }
         names.extend(["_stream".to_owned(), "_offset".to_owned()]);
-        format!("COPY {} ({}) FROM STDIN (FORMAT text, ENCODING 'UTF8')", self.target.qualified(), names.join(", "))
+        format!(
+            "COPY {} ({}) FROM STDIN (FORMAT text, ENCODING 'UTF8')",
+            self.target.qualified(),
+            names.join(", ")
+        )
     }
 
     /// Appends the row of one record to the batch.
     ///
     /// # Errors
     /// Why the record is no row of this table; the batch is unchanged then.
-    pub fn map(&mut self, record: &Record<'_>, batch: &mut Batch, line: u64, raw: &[u8]) -> Result<(), Reason> {
+    pub fn map(
+        &mut self,
+        record: &Record<'_>,
+        batch: &mut Batch,
+        line: u64,
+        raw: &[u8],
+    ) -> Result<(), Reason> {
         self.assign(record)?;
         let mut absent = 0u64;
         for (bit, &i) in self.defaults.iter().enumerate() {
@@ -120,9 +131,9 @@ impl Mapper {
         }
         let event = self.target.event_time;
         if self.slots[event] == ABSENT {
-            let found = TIME_ALIASES.iter().find_map(|alias| {
-                self.unknown.iter().rposition(|&u| record[u as usize].name == *alias)
-            });
+            let found = TIME_ALIASES
+                .iter()
+                .find_map(|alias| self.unknown.iter().rposition(|&u| record[u as usize].name == *alias));
             match found {
                 Some(at) => {
                     let used = self.unknown.remove(at);
@@ -140,7 +151,9 @@ impl Mapper {
                 }
             }
         }
-        if self.target.overflow.is_none() && let Some(&u) = self.unknown.first() {
+        if self.target.overflow.is_none()
+            && let Some(&u) = self.unknown.first()
+        {
             return Err(format!(
                 "no column for {:?}, and table {} has no overflow column",
                 record[u as usize].name,
@@ -167,7 +180,8 @@ impl Mapper {
             let explain = |r: Reason| format!("column {}: {r}", column.name);
             if Some(i) == self.target.overflow && !self.unknown.is_empty() {
                 self.scratch.clear();
-                write_overflow(&mut self.scratch, &column.name, given, record, &self.unknown).map_err(explain)?;
+                write_overflow(&mut self.scratch, &column.name, given, record, &self.unknown)
+                    .map_err(explain)?;
                 // Made of whole strings, so it is UTF-8.
                 let json = std::str::from_utf8(&self.scratch).map_err(|e| e.to_string())?;
                 coerce::push_text(out, json).map_err(explain)?;
@@ -179,8 +193,10 @@ impl Mapper {
             }
             if i == self.target.event_time {
                 match coerce::event_time(value).map_err(explain)? {
-                    Instant::At(us) if column.kind == Kind::Date || column.kind == Kind::Timestamp
-                        || column.kind == Kind::TimestampTz =>
+                    Instant::At(us)
+                        if column.kind == Kind::Date
+                            || column.kind == Kind::Timestamp
+                            || column.kind == Kind::TimestampTz =>
                     {
                         coerce::push_value(out, column.kind, &Value::Time(us)).map_err(explain)?;
                     }
@@ -236,7 +252,9 @@ fn write_overflow(
         if name.contains('\0') {
             return Err("a key holds a NUL character".to_owned());
         }
-        if let Value::Text(s) = &f.value && s.contains('\0') {
+        if let Value::Text(s) = &f.value
+            && s.contains('\0')
+        {
             return Err(format!("{name:?} holds a NUL character, which PostgreSQL cannot store"));
         }
         key(out, &name);

@@ -46,10 +46,7 @@ fn keys_go_to_columns_and_the_rest_to_overflow() {
             r#"{"ts":0,"k":1,"metadata":[7]}"#,
             "1970-01-01 00:00:00+00\t\\N\t\\N\t\\N\t\\N\t{\"k\":1,\"metadata\":[7]}",
         ),
-        (
-            r#"{"ts":0,"level":"a","level":"b"}"#,
-            "1970-01-01 00:00:00+00\tb\t\\N\t\\N\t\\N\t\\N",
-        ),
+        (r#"{"ts":0,"level":"a","level":"b"}"#, "1970-01-01 00:00:00+00\tb\t\\N\t\\N\t\\N\t\\N"),
     ] {
         assert_eq!(row(&mut m, record).unwrap(), want, "{record}");
     }
@@ -59,11 +56,19 @@ fn keys_go_to_columns_and_the_rest_to_overflow() {
 fn columns_with_defaults_are_left_out_unless_named() {
     let mut m = logs();
     let mut batch = Batch::default();
-    for r in [r#"{"ts":0}"#, r#"{"ts":1,"ingested_at":"2024-01-01T00:00:00Z"}"#, r#"{"ts":2}"#, r#"{"ts":3,"ingested_at":null}"#] {
+    for r in [
+        r#"{"ts":0}"#,
+        r#"{"ts":1,"ingested_at":"2024-01-01T00:00:00Z"}"#,
+        r#"{"ts":2}"#,
+        r#"{"ts":3,"ingested_at":null}"#,
+    ] {
         m.map(&json::decode(r).unwrap(), &mut batch, 1, r.as_bytes()).unwrap();
     }
     assert_eq!(batch.segments.iter().map(|s| (s.absent, s.len())).collect::<Vec<_>>(), [(1, 2), (0, 2)]);
-    assert_eq!(batch.segments.iter().flat_map(|s| (0..s.len()).map(|i| s.row(i).number)).collect::<Vec<_>>(), [0, 2, 1, 3]);
+    assert_eq!(
+        batch.segments.iter().flat_map(|s| (0..s.len()).map(|i| s.row(i).number)).collect::<Vec<_>>(),
+        [0, 2, 1, 3]
+    );
     assert_eq!(batch.segments[1].row(1).raw, br#"{"ts":3,"ingested_at":null}"#);
     assert!(batch.segments[1].row(1).text.ends_with(b"\t\\N"));
     assert_eq!(
@@ -117,9 +122,19 @@ fn without_an_overflow_column_nothing_is_dropped_silently() {
 #[test]
 fn every_type() {
     let kinds = [
-        ("b", Kind::Bool), ("i2", Kind::Int2), ("i4", Kind::Int4), ("i8", Kind::Int8), ("f4", Kind::Float4),
-        ("f8", Kind::Float8), ("n", Kind::Numeric), ("t", Kind::Timestamp), ("d", Kind::Date), ("u", Kind::Uuid),
-        ("y", Kind::Bytea), ("j", Kind::Json), ("o", Kind::Other),
+        ("b", Kind::Bool),
+        ("i2", Kind::Int2),
+        ("i4", Kind::Int4),
+        ("i8", Kind::Int8),
+        ("f4", Kind::Float4),
+        ("f8", Kind::Float8),
+        ("n", Kind::Numeric),
+        ("t", Kind::Timestamp),
+        ("d", Kind::Date),
+        ("u", Kind::Uuid),
+        ("y", Kind::Bytea),
+        ("j", Kind::Json),
+        ("o", Kind::Other),
     ];
     let mut target = standard_logs();
     target.columns.truncate(1);
@@ -134,35 +149,74 @@ fn every_type() {
         Ok(r.split('\t').nth(at).unwrap().to_owned())
     };
     for (name, value, want) in [
-        ("b", "true", "t"), ("b", "\"off\"", "f"), ("b", "1", "t"),
-        ("i2", "-32768", "-32768"), ("i4", "2147483647", "2147483647"), ("i8", "-9223372036854775808", "-9223372036854775808"),
-        ("i4", "3.0", "3"), ("i4", "\" 7 \"", "7"), ("i8", "\"+5\"", "5"),
-        ("f8", "1.5e3", "1.5e3"), ("f8", "\"NaN\"", "NaN"), ("f4", "\"-inf\"", "-Infinity"), ("f8", "0e999", "0e999"),
-        ("n", "123456789012345678901234567890.10", "123456789012345678901234567890.10"), ("n", "\"nan\"", "NaN"),
-        ("t", "\"2024-01-01T00:00:00+01:00\"", "2023-12-31 23:00:00"), ("t", "\"infinity\"", "infinity"),
-        ("d", "\"2024-02-29\"", "2024-02-29"), ("d", "1704067200", "2024-01-01"),
+        ("b", "true", "t"),
+        ("b", "\"off\"", "f"),
+        ("b", "1", "t"),
+        ("i2", "-32768", "-32768"),
+        ("i4", "2147483647", "2147483647"),
+        ("i8", "-9223372036854775808", "-9223372036854775808"),
+        ("i4", "3.0", "3"),
+        ("i4", "\" 7 \"", "7"),
+        ("i8", "\"+5\"", "5"),
+        ("f8", "1.5e3", "1.5e3"),
+        ("f8", "\"NaN\"", "NaN"),
+        ("f4", "\"-inf\"", "-Infinity"),
+        ("f8", "0e999", "0e999"),
+        ("n", "123456789012345678901234567890.10", "123456789012345678901234567890.10"),
+        ("n", "\"nan\"", "NaN"),
+        ("t", "\"2024-01-01T00:00:00+01:00\"", "2023-12-31 23:00:00"),
+        ("t", "\"infinity\"", "infinity"),
+        ("d", "\"2024-02-29\"", "2024-02-29"),
+        ("d", "1704067200", "2024-01-01"),
         ("u", "\"A0EEBC99-9C0B-4EF8-BB6D-6BB9BD380A11\"", "a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11"),
         ("u", "\"{a0eebc999c0b4ef8bb6d6bb9bd380a11}\"", "a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11"),
-        ("y", "\"\\\\xDEad\"", "\\\\xdead"), ("y", "\"hi\"", "\\\\x6869"),
-        ("j", "[1, {\"a\":2.0}]", "[1, {\"a\":2.0}]"), ("j", "\"s\"", "\"s\""), ("j", "null", "\\N"),
-        ("o", "\"anything\"", "anything"), ("i4", "null", "\\N"),
+        ("y", "\"\\\\xDEad\"", "\\\\xdead"),
+        ("y", "\"hi\"", "\\\\x6869"),
+        ("j", "[1, {\"a\":2.0}]", "[1, {\"a\":2.0}]"),
+        ("j", "\"s\"", "\"s\""),
+        ("j", "null", "\\N"),
+        ("o", "\"anything\"", "anything"),
+        ("i4", "null", "\\N"),
     ] {
         assert_eq!(one(name, value).unwrap(), want, "{name} {value}");
     }
     for (name, value) in [
-        ("b", "\"maybe\""), ("b", "[]"), ("i2", "32768"), ("i4", "-2147483649"), ("i8", "9223372036854775808"), ("i4", "1.5"),
-        ("i4", "\"\""), ("i4", "true"), ("i4", "1e3"), ("f4", "1e39"), ("f8", "1e309"), ("f8", "1e-400"), ("f8", "\"one\""),
-        ("n", "\"1_000\""), ("n", "{}"), ("t", "\"2024-13-01\""), ("d", "\"x\""), ("u", "\"abc\""), ("u", "5"), ("y", "\"\\\\xzz\""),
+        ("b", "\"maybe\""),
+        ("b", "[]"),
+        ("i2", "32768"),
+        ("i4", "-2147483649"),
+        ("i8", "9223372036854775808"),
+        ("i4", "1.5"),
+        ("i4", "\"\""),
+        ("i4", "true"),
+        ("i4", "1e3"),
+        ("f4", "1e39"),
+        ("f8", "1e309"),
+        ("f8", "1e-400"),
+        ("f8", "\"one\""),
+        ("n", "\"1_000\""),
+        ("n", "{}"),
+        ("t", "\"2024-13-01\""),
+        ("d", "\"x\""),
+        ("u", "\"abc\""),
+        ("u", "5"),
+        ("y", "\"\\\\xzz\""),
     ] {
         let got = one(name, value);
-        assert!(got.as_ref().is_err_and(|e| e.contains(&format!("column {name}"))), "{name} {value}: {got:?}");
+        assert!(
+            got.as_ref().is_err_and(|e| e.contains(&format!("column {name}"))),
+            "{name} {value}: {got:?}"
+        );
     }
 }
 
 #[test]
 fn csv_cells_in_json_columns_must_be_json() {
     let mut m = logs();
-    let header = crate::decode::csv::Header { names: vec!["ts".into(), "metadata".into(), "more".into()], delimiter: b',' };
+    let header = crate::decode::csv::Header {
+        names: vec!["ts".into(), "metadata".into(), "more".into()],
+        delimiter: b',',
+    };
     let mut d = Decoder::Csv(header);
     let mut batch = Batch::default();
     let r = d.decode(b"2024-01-01,\"{\"\"a\"\":1}\",x").unwrap();

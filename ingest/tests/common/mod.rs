@@ -53,9 +53,16 @@ cd /; rm -rf "$DIR"
 impl Server {
     fn start() -> Server {
         let dir = tempfile::Builder::new().prefix("ws-ingest-").tempdir().unwrap().keep();
-        let root = std::fs::metadata("/proc/self").map(|m| std::os::unix::fs::MetadataExt::uid(&m) == 0).unwrap_or(false);
+        let root = std::fs::metadata("/proc/self")
+            .map(|m| std::os::unix::fs::MetadataExt::uid(&m) == 0)
+            .unwrap_or(false);
         let mut shell = Command::new("sh");
-        shell.args(["-c", SCRIPT]).env("DIR", &dir).env("BIN", binaries()).stdin(Stdio::piped()).stdout(Stdio::piped());
+        shell
+            .args(["-c", SCRIPT])
+            .env("DIR", &dir)
+            .env("BIN", binaries())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped());
         if root {
             let (uid, gid) = (id("-u"), id("-g"));
             std::os::unix::fs::chown(&dir, Some(uid), Some(gid)).unwrap();
@@ -89,10 +96,16 @@ impl Database {
             .get_or_init(|| async {
                 let server = Server::start();
                 let mut admin = connect(&server.url("watershed_admin", "postgres")).await;
-                run(&mut admin, "CREATE DATABASE watershed_template ENCODING 'UTF8' TEMPLATE template0").await;
+                run(&mut admin, "CREATE DATABASE watershed_template ENCODING 'UTF8' TEMPLATE template0")
+                    .await;
                 let mut inside = connect(&server.url("watershed_admin", "watershed_template")).await;
                 let migrations = Path::new(env!("CARGO_MANIFEST_DIR")).join("../sql/migrations");
-                sqlx::migrate::Migrator::new(migrations.as_path()).await.unwrap().run(&mut inside).await.unwrap();
+                sqlx::migrate::Migrator::new(migrations.as_path())
+                    .await
+                    .unwrap()
+                    .run(&mut inside)
+                    .await
+                    .unwrap();
                 inside.close().await.unwrap();
                 server
             })
@@ -124,8 +137,23 @@ impl Database {
         sqlx::query_scalar(AssertSqlSafe(sql.to_owned())).fetch_all(&mut c).await.unwrap()
     }
 
+    /// A path that the server can write to.
+    pub fn scratch(&self, name: &str) -> String {
+        self.server.dir.join(name).display().to_string()
+    }
+
+    /// Seconds of processor time that the server's finished connections have used.
+    pub fn server_cpu(&self) -> f64 {
+        let pid = std::fs::read_to_string(self.server.dir.join("data/postmaster.pid")).unwrap();
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.lines().next().unwrap())).unwrap();
+        let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
+        (fields[13].parse::<f64>().unwrap() + fields[14].parse::<f64>().unwrap()) / 100.0
+    }
+
     pub async fn run(&self, sql: &str) {
-        run(&mut self.admin().await, sql).await;
+        let mut c = self.admin().await;
+        run(&mut c, sql).await;
+        c.close().await.unwrap();
     }
 }
 
