@@ -165,9 +165,11 @@ impl Session {
             return postgres(record, "the row description cannot be read");
         };
         let verdict = analyze::analyze(&tree, &catalog.analyze, &analyze_settings(&bracket.settings), &analyze_fields(&fields));
-        let wanted = match statement.hint {
-            Some(h) => h,
-            None => Override::parse(&bracket.settings.route).unwrap_or(Override::Auto),
+        let setting = Override::parse(&bracket.settings.route);
+        let Some(wanted) = statement.hint.or(setting) else {
+            // PostgreSQL keeps the setting but cannot know its values.
+            let message = format!("invalid value for parameter \"watershed.route\": \"{}\"", bracket.settings.route);
+            return Decision::Refuse(ErrorReport::error("22023", message).hint("Available values: auto, postgres, lake."));
         };
         let known = Known {
             may_need_cold: may_need_cold(&verdict, &catalog.analyze),
@@ -178,7 +180,10 @@ impl Session {
         record.entry.plan_us += clock.elapsed().as_micros() as i64;
         let route = match route::decide(&known) {
             Ok(route) => route,
-            Err(report) => return Decision::Refuse(report),
+            Err(report) => {
+                record.entry.reasons = report.detail.clone().unwrap_or_default();
+                return Decision::Refuse(report);
+            }
         };
         record.entry.reasons = route.reasons.join("; ");
         record.entry.path = route.path;
