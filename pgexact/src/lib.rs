@@ -17,11 +17,13 @@ mod calendar;
 pub mod datetime;
 pub mod encode;
 mod error;
+pub mod fixed;
 mod float;
 pub mod like;
 pub mod numeric;
 #[cfg(test)]
 mod testpg;
+pub mod text;
 pub mod zone;
 
 pub use error::PgError;

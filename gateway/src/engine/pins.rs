@@ -1,0 +1,291 @@
+//! Which version of a table's lake a statement reads, and the boundary that version holds. ✗ plans, the tail.
+//!
+//! Every tiered table's log is followed in the background, so that pinning a version costs nothing. A version
+//! that is not the newest is exact as well, only with a longer tail; what it may lack, the fence that the tail
+//! is read with tells, and the caller then asks for a newer one. Specifications are read again at every look:
+//! the fence has the epoch they must agree with.
+
+use std::collections::HashMap;
+use std::str::FromStr;
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use datafusion::datasource::object_store::ObjectStoreUrl;
+use datafusion::execution::runtime_env::RuntimeEnv;
+use lake::boundary::Boundary;
+use lake::log::{LakeTable, LakeVersion};
+use lake::spec::{TableSpec, load_specs};
+use parking_lot::{Mutex, RwLock};
+use sqlx::postgres::PgConnectOptions;
+use sqlx::{ConnectOptions, Connection, PgConnection};
+use url::Url;
+
+use super::error::EngineError;
+use super::provider::Source;
+
+/// How often logs and specifications are looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// A version not looked at for this long is not handed out without a look of its own.
+const STALE: Duration = Duration::from_secs(10);
+/// The longest wait for the control connection.
+const CONTROL_TIMEOUT: Duration = Duration::from_secs(10);
+/// Boundaries remembered; they never change, only those of the newest versions are asked for.
+const BOUNDARIES: usize = 4096;
+
+/// A version of a table's lake, for one statement.
+#[derive(Debug, Clone)]
+pub struct Pin {
+    pub spec: Arc<TableSpec>,
+    pub version: Arc<LakeVersion>,
+    /// None: nothing was archived, every row is tail.
+    pub boundary: Option<Boundary>,
+    pub(super) source: Option<Source>,
+}
+
+/// One table as last looked at.
+struct Entry {
+    spec: RwLock<Arc<TableSpec>>,
+    /// None until the archiver has made it.
+    lake: tokio::sync::Mutex<Option<LakeTable>>,
+    held: RwLock<Option<Held>>,
+}
+
+#[derive(Clone)]
+struct Held {
+    version: Arc<LakeVersion>,
+    source: Option<Source>,
+    looked: Instant,
+}
+
+/// See the module.
+pub(super) struct LakeCatalog {
+    control: PgConnectOptions,
+    root: Url,
+    runtime: Arc<RuntimeEnv>,
+    tables: RwLock<HashMap<u32, Arc<Entry>>>,
+    boundaries: Mutex<HashMap<(String, i64), Boundary>>,
+    /// At rest between uses; a use that is cut short drops it, and the next one connects anew.
+    connection: Mutex<Option<PgConnection>>,
+}
+
+impl LakeCatalog {
+    pub(super) fn new(control_url: &str, root: Url, runtime: Arc<RuntimeEnv>) -> Result<Arc<Self>, EngineError> {
+        let control = PgConnectOptions::from_str(control_url)
+            .map_err(|e| EngineError::Internal(format!("the control URL: {e}")))?
+            .application_name("watershed engine")
+            .disable_statement_logging();
+        Ok(Arc::new(LakeCatalog {
+            control,
+            root,
+            runtime,
+            tables: RwLock::default(),
+            boundaries: Mutex::default(),
+            connection: Mutex::default(),
+        }))
+    }
+
+    /// Looks at everything every [`LOOK_EVERY`] for as long as somebody holds the catalog.
+    pub(super) async fn follow(catalog: Weak<Self>) {
+        let mut failing = false;
+        loop {
+            {
+                let Some(this) = catalog.upgrade() else { return };
+                match this.look().await {
+                    Ok(()) if failing => {
+                        failing = false;
+                        tracing::info!("the lake can be followed again");
+                    }
+                    Ok(()) => {}
+                    Err(error) if !failing => {
+                        failing = true;
+                        tracing::warn!(%error, "the lake cannot be followed");
+                    }
+                    Err(_) => {}
+                }
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+
+    async fn look(&self) -> Result<(), EngineError> {
+        self.reload().await?;
+        let entries: Vec<Arc<Entry>> = self.tables.read().values().cloned().collect();
+        let mut result = Ok(());
+        for entry in entries {
+            // One table's trouble is not another's.
+            if let Err(e) = self.refresh(&entry).await {
+                result = Err(e);
+            }
+        }
+        result
+    }
+
+    /// A version of the table; with `newer`, after a look at specifications and log.
+    pub(super) async fn pin(&self, relid: u32, newer: bool) -> Result<Pin, EngineError> {
+        if newer || !self.tables.read().contains_key(&relid) {
+            self.reload().await?;
+        }
+        let entry = self
+            .tables
+            .read()
+            .get(&relid)
+            .cloned()
+            .ok_or_else(|| EngineError::Internal(format!("relation {relid} is not a tiered table")))?;
+        let held = entry.held.read().clone().filter(|h| !newer && h.looked.elapsed() < STALE);
+        let held = match held {
+            Some(held) => held,
+            None => self.refresh(&entry).await?,
+        };
+        let spec = entry.spec.read().clone();
+        let boundary = self.boundary(&spec, held.version.archive).await?;
+        Ok(Pin { spec, version: held.version, boundary, source: held.source })
+    }
+
+    /// Reads the specifications, and replaces the entries of tables that are no longer the same.
+    async fn reload(&self) -> Result<(), EngineError> {
+        let specs = self
+            .with_connection(async |conn| {
+                let mut tx = conn.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
+                let specs = load_specs(&mut tx).await?;
+                tx.commit().await?;
+                Ok(specs)
+            })
+            .await?;
+        let mut tables = self.tables.write();
+        tables.retain(|relid, _| specs.iter().any(|s| s.relid == *relid));
+        for spec in specs {
+            match tables.get(&spec.relid) {
+                Some(entry) if **entry.spec.read() == spec => {}
+                // The log is read with the types of the columns; the rest of a specification is not its concern.
+                Some(entry) if same_in_lake(&entry.spec.read(), &spec) => *entry.spec.write() = Arc::new(spec),
+                _ => {
+                    let entry = Entry {
+                        spec: RwLock::new(Arc::new(spec.clone())),
+                        lake: tokio::sync::Mutex::default(),
+                        held: RwLock::default(),
+                    };
+                    tables.insert(spec.relid, Arc::new(entry));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Looks at the log of one table.
+    async fn refresh(&self, entry: &Entry) -> Result<Held, EngineError> {
+        let mut lake = entry.lake.lock().await;
+        let spec = entry.spec.read().clone();
+        let (version, source) = match lake.as_mut() {
+            Some(table) => match table.refresh().await {
+                Ok(version) => (version, self.source(table)?),
+                Err(e) => {
+                    // What it followed may be gone for good: begin anew with the next look.
+                    *lake = None;
+                    return Err(e.into());
+                }
+            },
+            None => match LakeTable::open(&self.root, &spec).await? {
+                Some(table) => {
+                    let source = self.source(&table)?;
+                    let url: &Url = source.url.as_ref();
+                    self.runtime.register_object_store(url, source.store.clone());
+                    let version = table.current();
+                    *lake = Some(table);
+                    (version, source)
+                }
+                None => {
+                    let nothing =
+                        LakeVersion { version: -1, archive: 0, files: Arc::new([]), rows: 0, bytes: 0 };
+                    let held = Held { version: Arc::new(nothing), source: None, looked: Instant::now() };
+                    *entry.held.write() = Some(held.clone());
+                    return Ok(held);
+                }
+            },
+        };
+        let held = Held { version, source: Some(source), looked: Instant::now() };
+        *entry.held.write() = Some(held.clone());
+        Ok(held)
+    }
+
+    fn source(&self, table: &LakeTable) -> Result<Source, EngineError> {
+        let url = table.url();
+        let base = match url.scheme() {
+            "file" => Ok(ObjectStoreUrl::local_filesystem()),
+            scheme => ObjectStoreUrl::parse(format!("{scheme}://{}", url.authority())),
+        };
+        Ok(Source {
+            store: table.store(),
+            url: base?,
+            footers: self.runtime.cache_manager.get_file_metadata_cache(),
+        })
+    }
+
+    /// The boundary of an archive of the table's present lineage; None for archive 0.
+    async fn boundary(&self, spec: &TableSpec, archive: i64) -> Result<Option<Boundary>, EngineError> {
+        if archive == 0 {
+            return Ok(None);
+        }
+        // A folder is never given to two tables, and an archive's row never changes.
+        let key = (spec.lake_path.clone(), archive);
+        if let Some(known) = self.boundaries.lock().get(&key) {
+            return Ok(Some(known.clone()));
+        }
+        let relid = sqlx::postgres::types::Oid(spec.relid);
+        let row: Option<(String, String)> = self
+            .with_connection(async |conn| {
+                Ok(sqlx::query_as("SELECT boundary, lineage FROM watershed_control.archives WHERE relid = $1 AND number = $2")
+                    .bind(relid)
+                    .bind(archive)
+                    .fetch_optional(conn)
+                    .await?)
+            })
+            .await?;
+        let (boundary, lineage) = row.ok_or_else(|| {
+            EngineError::Lake(format!("{}: the lake holds archive {archive}, PostgreSQL does not know it", spec.qualified()))
+        })?;
+        if lineage != spec.lineage {
+            return Err(EngineError::Lake(format!(
+                "{}: archive {archive} is of lineage {lineage}, the table of {}",
+                spec.qualified(),
+                spec.lineage
+            )));
+        }
+        let boundary: Boundary = boundary.parse()?;
+        let mut boundaries = self.boundaries.lock();
+        if boundaries.len() >= BOUNDARIES {
+            boundaries.clear();
+        }
+        boundaries.insert(key, boundary.clone());
+        Ok(Some(boundary))
+    }
+
+    /// Runs `work` on the control connection, connecting if there is none. Two at once use two connections,
+    /// of which one is kept. Dropping the future drops the connection with it.
+    async fn with_connection<T>(
+        &self,
+        work: impl AsyncFnOnce(&mut PgConnection) -> Result<T, lake::Error>,
+    ) -> Result<T, EngineError> {
+        let resting = self.connection.lock().take();
+        let task = async {
+            let mut conn = match resting {
+                Some(conn) => conn,
+                None => self.control.connect().await.map_err(lake::Error::from)?,
+            };
+            let result = work(&mut conn).await?;
+            Ok::<_, lake::Error>((result, conn))
+        };
+        let (result, conn) = tokio::time::timeout(CONTROL_TIMEOUT, task)
+            .await
+            .map_err(|_| EngineError::Lake("the control connection does not answer".into()))??;
+        *self.connection.lock() = Some(conn);
+        Ok(result)
+    }
+}
+
+/// Whether two specifications of a table read its log alike.
+fn same_in_lake(a: &TableSpec, b: &TableSpec) -> bool {
+    a.lake_path == b.lake_path
+        && a.event_time == b.event_time
+        && a.columns.len() == b.columns.len()
+        && a.columns.iter().zip(&b.columns).all(|(x, y)| (x.attnum, &x.lake_name, x.ty) == (y.attnum, &y.lake_name, y.ty))
+}
