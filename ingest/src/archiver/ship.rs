@@ -187,12 +187,14 @@ async fn copy(
 ) -> Result<()> {
     let mut decoder = CopyDecoder::new(&spec.types(), spec.arrow_schema(), BATCH_ROWS)?;
     let mut stream = reader.copy_out_raw(sql).await?;
-    while let Some(chunk) = stream.try_next().await? {
+    // PostgreSQL may sort for long before the first row comes: a stop must not wait for it.
+    while let Some(chunk) = tokio::select! {
+        biased;
+        () = shutdown.cancelled() => return Err(Error::Cancelled),
+        chunk = stream.try_next() => chunk?,
+    } {
         decoder.push(&chunk)?;
         while let Some(batch) = decoder.next_batch() {
-            if shutdown.is_cancelled() {
-                return Err(Error::Cancelled);
-            }
             sink.write(&batch).await?;
         }
     }
