@@ -30,7 +30,7 @@ fn logs_look_like_logs() {
     let mut rows = Rows::starting_at(&spec, 0);
     let mut levels: HashMap<String, u32> = HashMap::new();
     let mut services: HashMap<String, u32> = HashMap::new();
-    let (mut late, mut high) = (0, i64::MIN);
+    let (mut late, mut high) = (0, 0i64);
     while let Some(r) = rows.next_record() {
         let text = |i: usize| match &r[i].value {
             Value::Text(s) => s.to_string(),
