@@ -42,6 +42,7 @@ impl Services {
             spill_dir: data.spill(),
             memory_limit_bytes: usize::try_from(config.gateway.memory_limit).unwrap_or(usize::MAX),
             max_sessions: config.gateway.max_sessions,
+            drain_timeout: config.drain_timeout,
         };
         Ok(Services {
             gateway,

@@ -20,6 +20,9 @@ use crate::services;
 use crate::tasks::Tasks;
 use crate::wire_client::{Client, Target};
 
+/// How long closing sessions may take once the drain time is over.
+const CLOSING: Duration = Duration::from_secs(5);
+
 /// Everything that runs. Dropping it ends the tasks; PostgreSQL is stopped by [`Up::stop`] only.
 pub struct Up {
     pub data: DataDir,
@@ -171,7 +174,8 @@ impl Up {
         let hurry = CancellationToken::new();
         let drained = async {
             say("draining; a second signal stops at once");
-            self.serving.drain(self.drain_timeout, &hurry).await;
+            // The gateway keeps to the drain time itself, then closes its sessions in order.
+            self.serving.drain(self.drain_timeout + CLOSING, &hurry).await;
             self.upkeep.drain(self.drain_timeout, &hurry).await;
         };
         tokio::pin!(drained);

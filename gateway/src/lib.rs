@@ -19,6 +19,7 @@ use session::link::UpstreamAddress;
 use session::login::Policy;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 use thiserror::Error;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -42,6 +43,8 @@ pub struct Config {
     /// For lake queries, all together; a quarter of it bounds the tail of one statement.
     pub memory_limit_bytes: usize,
     pub max_sessions: usize,
+    /// How long sessions inside a transaction or a statement may go on after shutdown was asked.
+    pub drain_timeout: Duration,
 }
 
 impl Config {

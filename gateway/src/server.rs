@@ -19,8 +19,6 @@ use tokio_util::task::TaskTracker;
 
 /// How long a client may take to log in.
 const LOGIN_LIMIT: Duration = Duration::from_secs(60);
-/// How long sessions inside a transaction may go on after shutdown was asked.
-const DRAIN_LIMIT: Duration = Duration::from_secs(10);
 
 /// What every session of a gateway shares.
 pub struct Shared {
@@ -65,7 +63,7 @@ pub async fn serve(shared: Arc<Shared>, listener: TcpListener, shutdown: Cancell
     }
     drop(listener);
     sessions.close();
-    if tokio::time::timeout(DRAIN_LIMIT, sessions.wait()).await.is_err() {
+    if tokio::time::timeout(shared.config.drain_timeout, sessions.wait()).await.is_err() {
         tracing::warn!(sessions = sessions.len(), "closing sessions that are still inside a transaction");
         now.cancel();
         sessions.wait().await;

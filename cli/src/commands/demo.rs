@@ -257,9 +257,7 @@ fn table_of(lines: &[Line]) -> String {
         .iter()
         .map(|line| {
             let (lake, ratio) = match &line.lake {
-                Ok(lake) => {
-                    (ms(*lake), format!("{:.1}x", line.postgres.as_secs_f64() / lake.as_secs_f64().max(1e-9)))
-                }
+                Ok(lake) => (ms(*lake), ratio(line.postgres, *lake)),
                 Err(_) => ("refused".into(), String::new()),
             };
             let equal = match line.equal {
@@ -271,6 +269,12 @@ fn table_of(lines: &[Line]) -> String {
         })
         .collect();
     layout(&heading, &rows)
+}
+
+/// How many times as long PostgreSQL took, to two digits.
+fn ratio(postgres: Duration, lake: Duration) -> String {
+    let ratio = postgres.as_secs_f64() / lake.as_secs_f64().max(1e-9);
+    if ratio < 1.0 { format!("{ratio:.2}x") } else { format!("{ratio:.1}x") }
 }
 
 fn seconds(time: Duration) -> String {
