@@ -44,6 +44,9 @@ pub enum Error {
     /// Another process has taken over the lead; this one must not go on.
     #[error("table {0}: another process has taken over archiving it")]
     LostLead(String),
+    /// A step of our own died.
+    #[error("internal: {0}")]
+    Internal(String),
     /// Asked to stop.
     #[error("interrupted; nothing was changed")]
     Cancelled,
@@ -61,6 +64,7 @@ impl Error {
             | Self::LineageChanged { .. }
             | Self::UnknownArchive { .. }
             | Self::BoundaryAhead { .. }
+            | Self::Internal(_)
             | Self::Cancelled => false,
         }
     }

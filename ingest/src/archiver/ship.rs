@@ -15,6 +15,7 @@ use lake::types;
 use lake::writer::FileWriter;
 use sqlx::{Connection, PgConnection};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::leader::{Leader, Wait};
 use super::{Config, Error, Result, boundary_of, connect, lock_and_snapshot, session};
@@ -39,6 +40,8 @@ pub struct ArchiveReport {
 
 /// Rows of one batch.
 const BATCH_ROWS: usize = 8192;
+/// Batches that may wait for the writer.
+const AHEAD: usize = 4;
 
 /// Archives the tail of `spec`, as the module's documentation says.
 pub(super) async fn archive(
@@ -52,12 +55,7 @@ pub(super) async fn archive(
     let mut leader =
         Leader::take(&cfg.database_url, spec, table.fence(APP_ARCHIVER_FENCE), wait, shutdown).await?;
     crash::point("archive.leading");
-    let mut reader = connect(&cfg.database_url).await?;
-    let outcome = lead(cfg, spec, &mut table, &mut leader, &mut reader, shutdown).await;
-    // A reader in the middle of a COPY is dropped, which ends the COPY; closing it would read it to its end.
-    if outcome.is_ok() {
-        reader.close().await?;
-    }
+    let outcome = lead(cfg, spec, &mut table, &mut leader, shutdown).await;
     leader.resign().await;
     let (boundary, shipped) = outcome?;
     let mut report = ArchiveReport {
@@ -89,14 +87,14 @@ async fn lead(
     spec: &TableSpec,
     table: &mut LakeTable,
     leader: &mut Leader,
-    reader: &mut PgConnection,
     shutdown: &CancellationToken,
 ) -> Result<(Boundary, Option<(i64, Vec<NewFile>)>)> {
     // The lake is read again under the lock: whoever led before may have committed since.
     let held = table.refresh().await?.archive;
-    let (snapshot, spec) = lock_and_snapshot(reader, spec).await?;
+    let mut reader = connect(&cfg.database_url).await?;
+    let (snapshot, spec) = lock_and_snapshot(&mut reader, spec).await?;
     crash::point("archive.snapshot");
-    let previous = boundary_of(reader, &spec, held).await?;
+    let previous = boundary_of(&mut reader, &spec, held).await?;
     if !previous.serves(&snapshot) {
         return Err(Error::BoundaryAhead {
             table: spec.qualified(),
@@ -105,7 +103,8 @@ async fn lead(
         });
     }
     let tail = previous.tail_predicate(&session::xid_column(&spec)?);
-    if !any(reader, &spec, &tail).await? {
+    if !any(&mut reader, &spec, &tail).await? {
+        reader.close().await?;
         return Ok((snapshot, None));
     }
     table.ensure_schema(&spec).await?;
@@ -122,7 +121,7 @@ async fn lead(
         return Err(error);
     }
     crash::point("archive.files");
-    // From here on the files are the log's: after an error nobody but the sweep may delete them.
+    // From here on the files are the log's: after an error that leaves anything open, nobody but the sweep may delete them.
     match table.commit_append(files.clone(), number, held, leader.fence).await {
         Ok(_) => {}
         Err(error) => {
@@ -142,17 +141,18 @@ async fn any(reader: &mut PgConnection, spec: &TableSpec, tail: &str) -> Result<
     Ok(sqlx::query_scalar(sqlx::AssertSqlSafe(sql)).fetch_one(reader).await?)
 }
 
-/// Reads the tail in the reader's snapshot, ordered by event time, and writes it to `files`, a day after the other.
+/// Reads the tail in the reader's snapshot, ordered by event time, and writes it to `files`, a day after the other. Reading and
+/// decoding go on in a task of their own, a few batches ahead of the writing.
 async fn write(
     cfg: &Config,
     spec: &TableSpec,
     table: &LakeTable,
-    reader: &mut PgConnection,
+    mut reader: PgConnection,
     tail: &str,
     files: &mut Vec<NewFile>,
     shutdown: &CancellationToken,
 ) -> Result<()> {
-    sqlx::query("SET LOCAL work_mem = '64MB'").execute(&mut *reader).await?;
+    sqlx::query("SET LOCAL work_mem = '64MB'").execute(&mut reader).await?;
     let columns: Vec<String> = spec.columns.iter().map(|c| format!("t.{}", quote(&c.name))).collect();
     let sql = format!(
         "COPY (SELECT {} FROM {} t WHERE {tail} ORDER BY t.{}) TO STDOUT (FORMAT binary)",
@@ -160,6 +160,10 @@ async fn write(
         spec.sql_name(),
         quote(&spec.event_column()?.name),
     );
+    let decoder = CopyDecoder::new(&spec.types(), spec.arrow_schema(), BATCH_ROWS)?;
+    let (batches, mut arriving) = tokio::sync::mpsc::channel(AHEAD);
+    // Dropped with this call, however it ends: then the connection goes, and with it the COPY.
+    let copying = AbortOnDropHandle::new(tokio::spawn(copy(reader, sql, decoder, batches)));
     let mut sink = Sink {
         cfg,
         table,
@@ -168,39 +172,50 @@ async fn write(
         open: None,
         files,
     };
-    let outcome = copy(reader, &sql, spec, &mut sink, shutdown).await;
-    match outcome {
-        Ok(()) => sink.roll().await,
-        Err(error) => {
-            sink.abort().await;
-            Err(error)
-        }
-    }
-}
-
-async fn copy(
-    reader: &mut PgConnection,
-    sql: &str,
-    spec: &TableSpec,
-    sink: &mut Sink<'_>,
-    shutdown: &CancellationToken,
-) -> Result<()> {
-    let mut decoder = CopyDecoder::new(&spec.types(), spec.arrow_schema(), BATCH_ROWS)?;
-    let mut stream = reader.copy_out_raw(sql).await?;
-    // PostgreSQL may sort for long before the first row comes: a stop must not wait for it.
-    while let Some(chunk) = tokio::select! {
-        biased;
-        () = shutdown.cancelled() => return Err(Error::Cancelled),
-        chunk = stream.try_next() => chunk?,
-    } {
-        decoder.push(&chunk)?;
-        while let Some(batch) = decoder.next_batch() {
+    let outcome = async {
+        // PostgreSQL may sort for long before the first row comes: a stop must not wait for it.
+        while let Some(batch) = tokio::select! {
+            biased;
+            () = shutdown.cancelled() => return Err(Error::Cancelled),
+            batch = arriving.recv() => batch,
+        } {
             sink.write(&batch).await?;
         }
+        // The channel also ends when the reading failed: only the task's own word says that all rows came.
+        copying.await.map_err(|e| Error::Internal(e.to_string()))??;
+        sink.roll().await
     }
-    if let Some(batch) = decoder.finish()? {
-        sink.write(&batch).await?;
+    .await;
+    if outcome.is_err() {
+        sink.abort().await;
     }
+    outcome
+}
+
+/// Runs a COPY to its end, sending batches as they fill; then gives the connection back to the server.
+async fn copy(
+    mut reader: PgConnection,
+    sql: String,
+    mut decoder: CopyDecoder,
+    batches: tokio::sync::mpsc::Sender<RecordBatch>,
+) -> Result<()> {
+    let mut stream = reader.copy_out_raw(&sql).await?;
+    while let Some(chunk) = stream.try_next().await? {
+        decoder.push(&chunk)?;
+        while let Some(batch) = decoder.next_batch() {
+            // Nobody listens any more: the writing has failed, and says why itself.
+            if batches.send(batch).await.is_err() {
+                return Err(Error::Cancelled);
+            }
+        }
+    }
+    drop(stream);
+    if let Some(batch) = decoder.finish()?
+        && batches.send(batch).await.is_err()
+    {
+        return Err(Error::Cancelled);
+    }
+    reader.close().await?;
     Ok(())
 }
 
