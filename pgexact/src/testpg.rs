@@ -53,8 +53,8 @@ set -e
     -c max_connections=40 -c unix_socket_permissions=0777 >"$DIR/server.log" 2>&1 &
 pid=$!
 cat >/dev/null || true
-kill -INT $pid
-wait $pid || true
+# One signal may come before the server listens to signals.
+while kill -INT $pid 2>/dev/null; do sleep 0.1; done
 rm -rf "$DIR"
 "#;
 
@@ -237,7 +237,7 @@ impl Random {
     }
 
     pub(crate) fn within(&mut self, low: i64, high: i64) -> i64 {
-        low + (u128::from(self.next()) % ((i128::from(high) - i128::from(low)) as u128 + 1)) as i64
+        (i128::from(low) + i128::from(self.next()) % (i128::from(high) - i128::from(low) + 1)) as i64
     }
 
     pub(crate) fn pick<'a, T>(&mut self, from: &'a [T]) -> &'a T {

@@ -1,9 +1,25 @@
-//! CONTRACT used by session/lake.rs, route/ and catalog.rs: keep these names and fields, replace the bodies.
+//! What a statement means and what it needs, from PostgreSQL's analyzed tree: pure. Gives a plan in our own terms ([`ir`]) whose every node is
+//! proven to compute what PostgreSQL computes, or the reasons why not. ✗ I/O, Arrow, DataFusion, privileges, routing.
+//!
+//! The set of proven nodes is an allow-list by OID (`pgtree::oid`): what is not on it goes to PostgreSQL with its name in the reason.
+
+mod bounds;
+mod fold;
+pub mod ir;
+mod names;
+mod prune;
+mod relation;
+mod scalar;
+#[cfg(test)]
+mod tests;
 
 use lake::spec::TableSpec;
-use std::collections::HashMap;
+use lake::types::ColType;
+use pgtree::tree::{Command, Query};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
+/// The relations that concern the gateway, as of one look at the database.
 #[derive(Debug, Default)]
 pub struct Catalog {
     pub tiered: HashMap<u32, Arc<TableSpec>>,
@@ -13,10 +29,11 @@ pub struct Catalog {
     pub default_collation_is_c: bool,
 }
 
+/// A relation that exists in the gateway alone.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VirtualTable {
     pub name: String,
-    /// name, type OID; in the order of the provider's schema
+    /// Name and type OID, in the order of the provider's schema.
     pub columns: Vec<(String, u32)>,
 }
 
@@ -26,11 +43,14 @@ impl From<&crate::virtual_tables::Definition> for VirtualTable {
     }
 }
 
+/// What of the session a statement's meaning depends on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
+    /// The `TimeZone` setting as PostgreSQL reports it.
     pub timezone: String,
 }
 
+/// A column of RowDescription.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Field {
     pub name: String,
@@ -38,21 +58,27 @@ pub struct Field {
     pub typmod: i32,
 }
 
+/// What kind of work a statement is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Shape {
+    /// Aggregates, groups or de-duplicates.
     Aggregate,
+    /// Some column equals a constant.
     PointLookup,
+    /// ORDER BY with LIMIT.
     OrderLimit,
     Scan,
 }
 
+/// A tiered table and the columns that are read of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TableUse {
     pub relid: u32,
-    /// ascending, without duplicates, may be empty (count(*))
+    /// Ascending, without duplicates, may be empty (count(*)).
     pub attnums: Vec<i16>,
 }
 
+/// A bound parameter whose value is needed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ParamUse {
     /// n of $n
@@ -60,30 +86,199 @@ pub struct ParamUse {
     pub type_oid: u32,
 }
 
+/// A sub-expression that does not depend on rows and that PostgreSQL computes, in the statement's own transaction.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fold {
-    /// search_path-safe SQL of one expression
+    /// Text of one expression that no search_path can change; parameters stand in it as $n.
     pub sql: String,
     pub type_oid: u32,
 }
 
+/// What a proven statement needs, and how to compute it.
 #[derive(Debug)]
 pub struct Analysis {
+    /// At most one: one tiered table, read once.
     pub tables: Vec<TableUse>,
     pub params: Vec<ParamUse>,
     pub folds: Vec<Fold>,
     pub shape: Shape,
-    /// lower bound (inclusive, us since 1970) of the event time that every needed row has
+    /// Lower bound (inclusive, µs since 1970) of the event time that every needed row has, where constants imply one.
     pub time_from_us: Option<i64>,
+    /// The computation; its outputs are the columns of RowDescription, in order.
+    pub plan: ir::Rel,
+    /// Their types.
+    pub outputs: Vec<ColType>,
 }
 
+/// Who may answer, as far as meaning goes.
 #[derive(Debug)]
 pub enum Verdict {
+    /// All of it is proven equal over tiered tables.
     Lake(Analysis),
+    /// Reads virtual tables only.
     Virtual(Analysis),
+    /// Not proven; each reason names one thing.
     Postgres(Vec<String>),
 }
 
-pub fn analyze(_tree: &str, _catalog: &Catalog, _settings: &Settings, _row: &[Field]) -> Verdict {
-    Verdict::Postgres(vec!["not there yet".into()])
+/// Reads the tree of one statement and decides.
+///
+/// `tree` is the text that `debug_print_rewritten` gave; `row` is the statement's RowDescription, whose types the plan's outputs must have.
+pub fn analyze(tree: &str, catalog: &Catalog, settings: &Settings, row: &[Field]) -> Verdict {
+    let query = match pgtree::tree::parse(tree, pgtree::Limits::default()) {
+        Ok(query) => query,
+        Err(e) => return Verdict::Postgres(vec![format!("the statement's tree cannot be read: {e}")]),
+    };
+    if query.command != Command::Select {
+        return Verdict::Postgres(vec!["not a SELECT".into()]);
+    }
+    let mut analyzer = Analyzer::new(catalog, settings);
+    let plan = match analyzer.statement(&query, row) {
+        Ok(plan) if analyzer.reasons.is_empty() => plan,
+        Ok(_) => return Verdict::Postgres(analyzer.reasons()),
+        Err(Refused(reason)) => {
+            analyzer.note(reason);
+            return Verdict::Postgres(analyzer.reasons());
+        }
+    };
+    analyzer.verdict(plan)
+}
+
+/// One thing that is not proven.
+#[derive(Debug)]
+pub(crate) struct Refused(pub String);
+
+type Outcome<T> = Result<T, Refused>;
+
+fn refuse<T>(reason: impl Into<String>) -> Outcome<T> {
+    Err(Refused(reason.into()))
+}
+
+/// Reasons kept for one statement.
+const MAX_REASONS: usize = 8;
+/// Levels of sub-selects and expressions together.
+const MAX_LEVELS: usize = 100;
+
+struct Analyzer<'a> {
+    catalog: &'a Catalog,
+    settings: &'a Settings,
+    reasons: Vec<String>,
+    params: Vec<ParamUse>,
+    folds: Vec<Fold>,
+    tiered: BTreeMap<u32, usize>,
+    virtuals: BTreeSet<u32>,
+    /// Enclosing CASE and COALESCE: what stands in them may never be computed by PostgreSQL.
+    guarded: usize,
+    levels: usize,
+    /// The operands of the enclosing `CASE operand WHEN`.
+    case_args: Vec<ir::Expr>,
+    aggregated: bool,
+}
+
+impl<'a> Analyzer<'a> {
+    fn new(catalog: &'a Catalog, settings: &'a Settings) -> Self {
+        Analyzer {
+            catalog,
+            settings,
+            reasons: Vec::new(),
+            params: Vec::new(),
+            folds: Vec::new(),
+            tiered: BTreeMap::new(),
+            virtuals: BTreeSet::new(),
+            guarded: 0,
+            levels: 0,
+            case_args: Vec::new(),
+            aggregated: false,
+        }
+    }
+
+    fn note(&mut self, reason: String) {
+        if !self.reasons.contains(&reason) && self.reasons.len() < MAX_REASONS {
+            self.reasons.push(reason);
+        }
+    }
+
+    fn reasons(self) -> Vec<String> {
+        self.reasons
+    }
+
+    /// The whole statement: its outputs must be what RowDescription says.
+    fn statement(&mut self, query: &Query, row: &[Field]) -> Outcome<ir::Rel> {
+        let plan = self.query(query, &[])?;
+        let targets: Vec<_> = query.targets.iter().filter(|t| !t.junk).collect();
+        if targets.len() != row.len() {
+            return refuse("the tree's columns are not those of the row description");
+        }
+        for (target, field) in targets.iter().zip(row) {
+            if (target.expr.type_oid(), target.expr.typmod()) != (field.type_oid, field.typmod) {
+                return refuse(format!("column \"{}\" of the tree is not the one of the row description", field.name));
+            }
+        }
+        let types = plan.types();
+        for (ty, field) in types.iter().zip(row) {
+            if ty.type_oid() != field.type_oid {
+                return refuse(format!("column \"{}\" has another type in the plan", field.name));
+            }
+            if !presentable(*ty) {
+                return refuse(format!("result column \"{}\" of type {}", field.name, names::type_name(field.type_oid)));
+            }
+        }
+        if types.is_empty() {
+            return refuse("a SELECT without columns");
+        }
+        Ok(plan)
+    }
+
+    fn verdict(mut self, mut plan: ir::Rel) -> Verdict {
+        let outputs = plan.types();
+        let mut attnums = BTreeMap::new();
+        prune::prune(&mut plan, &(0..outputs.len()).collect(), &mut attnums);
+        let tables: Vec<_> = self
+            .tiered
+            .keys()
+            .map(|relid| TableUse { relid: *relid, attnums: attnums.remove(relid).unwrap_or_default().into_iter().collect() })
+            .collect();
+        let mixed = !tables.is_empty() && !self.virtuals.is_empty();
+        if mixed {
+            self.note("joins a virtual table with a tiered one".into());
+        } else if tables.len() > 1 || self.tiered.values().any(|uses| *uses > 1) {
+            self.note("join of tiered tables".into());
+        } else if tables.is_empty() && self.virtuals.is_empty() {
+            self.note("reads no tiered or virtual table".into());
+        }
+        if !self.reasons.is_empty() {
+            return Verdict::Postgres(self.reasons());
+        }
+        let shape = if self.aggregated {
+            Shape::Aggregate
+        } else if bounds::looks_up(&plan) {
+            Shape::PointLookup
+        } else if bounds::orders_and_limits(&plan) {
+            Shape::OrderLimit
+        } else {
+            Shape::Scan
+        };
+        let is_virtual = tables.is_empty();
+        let event_time = tables.first().and_then(|t| self.catalog.tiered.get(&t.relid)).map(|s| (s.relid, s.event_time));
+        let time_from_us = event_time.and_then(|(relid, attnum)| bounds::lower_bound(&plan, relid, attnum));
+        let analysis = Analysis {
+            tables,
+            params: self.params,
+            folds: self.folds,
+            shape,
+            time_from_us,
+            plan,
+            outputs,
+        };
+        if is_virtual { Verdict::Virtual(analysis) } else { Verdict::Lake(analysis) }
+    }
+}
+
+/// Types that a result may have.
+fn presentable(ty: ColType) -> bool {
+    use ColType::*;
+    match ty {
+        Bool | Int2 | Int4 | Int8 | Numeric { .. } | NumericText | Text | Varchar | Date | Timestamp | TimestampTz | Uuid | Jsonb | Xid8 => true,
+        Float4 | Float8 | Bytea => false,
+    }
 }

@@ -1,44 +1,328 @@
-//! CONTRACT used by session/lake.rs: keep these names and fields, replace the bodies.
+//! From an [`Analysis`] to DataFusion's logical plan, node by node. Every name is made here and unique, every type is the analysis's, every
+//! function that DataFusion computes differently is a kernel of `pgexact`. ✗ PostgreSQL's trees, SQL text, execution, I/O.
+//!
+//! Predicates that may reach Parquet are kept in the one form that prunes safely: a plain column compared with a literal of its own type. Casts of
+//! columns other than widening integers, and all functions, are opaque to pruning.
+
+mod expr;
+mod kernel;
+#[cfg(test)]
+mod tests;
 
 use crate::analyze::Analysis;
-use datafusion::datasource::TableProvider;
-use datafusion::logical_expr::LogicalPlan;
+use crate::analyze::ir::{Aggregate, Constant, JoinKind, Rel, SortKey};
+use datafusion::common::{Column, DataFusionError, ScalarValue};
+use datafusion::datasource::{TableProvider, provider_as_source};
+use datafusion::functions_aggregate::{bool_and_or, count, min_max, sum};
+use datafusion::logical_expr::expr::{AggregateFunction, Sort};
+use datafusion::logical_expr::{Cast, Expr, JoinType, LogicalPlan, LogicalPlanBuilder};
+use expr::Expressions;
+use kernel::Function;
+use lake::types::ColType;
+use pgexact::PgError;
+use pgtree::oid::Aggregate as Kind;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-#[derive(Debug, Clone)]
-pub enum Value {
-    Null,
-}
+pub use pgtree::value::Value;
 
-impl Value {
-    /// `bytes` in PostgreSQL's binary format; None is NULL
-    pub fn from_pg_binary(_type_oid: u32, _bytes: Option<&[u8]>) -> Result<Value, PlanError> {
-        Ok(Value::Null)
-    }
-}
-
+/// The values and relations of one execution.
 pub struct PlanInputs {
-    /// in the order of Analysis::params
+    /// In the order of `Analysis::params`.
     pub params: Vec<Value>,
-    /// in the order of Analysis::folds
+    /// In the order of `Analysis::folds`.
     pub folded: Vec<Value>,
+    /// Of the session.
     pub zone: pgexact::Zone,
-    /// by relid, or by the function OID of a virtual table. A tiered provider's schema: the columns of TableUse::attnums in
-    /// that order under their lake names.
+    /// By relid, or by the function OID of a virtual table. A tiered provider's schema: the columns of `TableUse::attnums` in that order under
+    /// their lake names.
     pub providers: HashMap<u32, Arc<dyn TableProvider>>,
 }
 
+/// Why there is no plan.
 #[derive(Debug, thiserror::Error)]
 pub enum PlanError {
+    /// Proven in general, but not for these values.
     #[error("{0}")]
     Unproven(String),
+    /// What PostgreSQL raises for these values.
     #[error("{message}")]
     Postgres { sqlstate: String, message: String },
     #[error("{0}")]
     Internal(String),
 }
 
-pub fn plan(_analysis: &Analysis, _inputs: &PlanInputs) -> Result<LogicalPlan, PlanError> {
-    Err(PlanError::Unproven("not there yet".into()))
+impl From<DataFusionError> for PlanError {
+    fn from(e: DataFusionError) -> Self {
+        match e.find_root() {
+            DataFusionError::External(inner) => match inner.downcast_ref::<PgError>() {
+                Some(pg) => PlanError::from(pg.clone()),
+                None => PlanError::Internal(e.to_string()),
+            },
+            _ => PlanError::Internal(e.to_string()),
+        }
+    }
+}
+
+impl From<PgError> for PlanError {
+    fn from(e: PgError) -> Self {
+        PlanError::Postgres { sqlstate: e.sqlstate.into(), message: e.message }
+    }
+}
+
+pub(crate) type Result<T> = std::result::Result<T, PlanError>;
+
+/// The plan of `analysis` with the values and relations of `inputs`. Its columns are the statement's, in order; their names are ours.
+///
+/// # Errors
+/// [`PlanError::Postgres`] where PostgreSQL raises an error for these values whatever the rows (a negative LIMIT), [`PlanError::Unproven`] where
+/// these values leave what is proven, [`PlanError::Internal`] for inputs that do not fit the analysis. Each of them means: execute the bound portal.
+pub fn plan(analysis: &Analysis, inputs: &PlanInputs) -> Result<LogicalPlan> {
+    if inputs.params.len() != analysis.params.len() || inputs.folded.len() != analysis.folds.len() {
+        return Err(PlanError::Internal("values are missing".into()));
+    }
+    let mut planner = Planner { inputs, next: 0 };
+    let built = planner.rel(&analysis.plan)?;
+    let outputs = (0..analysis.outputs.len()).map(|number| built.column(number)).collect::<Result<Vec<_>>>()?;
+    let names = outputs.into_iter().enumerate().map(|(number, expr)| expr.alias(format!("column{number}")));
+    Ok(built.plan.project(names.collect::<Vec<_>>())?.build()?)
+}
+
+/// A relation being built: its outputs by number, each under a name that no other relation has.
+struct Built {
+    plan: LogicalPlanBuilder,
+    names: Vec<Option<String>>,
+}
+
+impl Built {
+    fn column(&self, number: usize) -> Result<Expr> {
+        match self.names.get(number) {
+            Some(Some(name)) => Ok(Expr::Column(Column::new_unqualified(name.clone()))),
+            _ => Err(PlanError::Internal(format!("output {number} was left out but is needed"))),
+        }
+    }
+}
+
+struct Planner<'i> {
+    inputs: &'i PlanInputs,
+    next: usize,
+}
+
+impl Planner<'_> {
+    fn number(&mut self) -> usize {
+        self.next += 1;
+        self.next
+    }
+
+    fn expressions<'b>(&'b self, built: &'b Built) -> Expressions<'b> {
+        Expressions { inputs: self.inputs, built }
+    }
+
+    fn rel(&mut self, rel: &Rel) -> Result<Built> {
+        match rel {
+            Rel::OneRow => Ok(Built { plan: LogicalPlanBuilder::empty(true), names: Vec::new() }),
+            Rel::Scan { source, columns, width } => {
+                let Some(provider) = self.inputs.providers.get(source) else {
+                    return Err(PlanError::Internal(format!("no provider of relation {source}")));
+                };
+                let schema = provider.schema();
+                let id = self.number();
+                let table = format!("t{id}");
+                let mut projection = Vec::with_capacity(columns.len());
+                let mut outputs = Vec::with_capacity(columns.len());
+                let mut names = vec![None; *width];
+                for column in columns {
+                    let index = schema.index_of(&column.name).map_err(|e| PlanError::Internal(e.to_string()))?;
+                    projection.push(index);
+                    let qualified = Expr::Column(Column::new(Some(table.clone()), column.name.clone()));
+                    let ours = if *schema.field(index).data_type() == column.ty.arrow() {
+                        qualified
+                    } else {
+                        Expr::Cast(Cast::new(Box::new(qualified), column.ty.arrow()))
+                    };
+                    let name = format!("r{id}_{}", column.output);
+                    outputs.push(ours.alias(&name));
+                    names[column.output] = Some(name);
+                }
+                let plan = LogicalPlanBuilder::scan(table, provider_as_source(provider.clone()), Some(projection))?;
+                let plan = if outputs.is_empty() { plan } else { plan.project(outputs)? };
+                Ok(Built { plan, names })
+            }
+            Rel::Filter { input, predicate } => {
+                let built = self.rel(input)?;
+                let predicate = self.expressions(&built).expr(predicate)?;
+                Ok(Built { plan: built.plan.filter(predicate)?, names: built.names })
+            }
+            Rel::Project { input, outputs, width } => {
+                let built = self.rel(input)?;
+                if outputs.is_empty() {
+                    return Ok(Built { plan: built.plan, names: vec![None; *width] });
+                }
+                let id = self.number();
+                let mut names = vec![None; *width];
+                let mut exprs = Vec::with_capacity(outputs.len());
+                for (number, expr) in outputs {
+                    let name = format!("r{id}_{number}");
+                    exprs.push(self.expressions(&built).expr(expr)?.alias(&name));
+                    names[*number] = Some(name);
+                }
+                Ok(Built { plan: built.plan.project(exprs)?, names })
+            }
+            Rel::Aggregate { input, groups, aggregates } => {
+                let built = self.rel(input)?;
+                self.aggregate(built, groups, aggregates)
+            }
+            Rel::Distinct { input } => {
+                let built = self.rel(input)?;
+                Ok(Built { plan: built.plan.distinct()?, names: built.names })
+            }
+            Rel::Sort { input, keys } => {
+                let built = self.rel(input)?;
+                let keys = keys.iter().map(|k| self.sort_key(&built, k)).collect::<Result<Vec<_>>>()?;
+                Ok(Built { plan: built.plan.sort(keys)?, names: built.names })
+            }
+            Rel::Limit { input, offset, count } => {
+                let built = self.rel(input)?;
+                let negative = |sqlstate, name| {
+                    PlanError::from(PgError::new(sqlstate, format!("{name} must not be negative")))
+                };
+                let skip = self.row_count(offset.as_ref())?.map(usize::try_from).transpose();
+                let skip = skip.map_err(|_| negative("2201X", "OFFSET"))?.unwrap_or(0);
+                let fetch = self.row_count(count.as_ref())?.map(usize::try_from).transpose();
+                let fetch = fetch.map_err(|_| negative("2201W", "LIMIT"))?;
+                if skip == 0 && fetch.is_none() {
+                    return Ok(built);
+                }
+                Ok(Built { plan: built.plan.limit(skip, fetch)?, names: built.names })
+            }
+            Rel::Join { kind, left, right, on } => {
+                let (left, right) = (self.rel(left)?, self.rel(right)?);
+                let mut names = left.names;
+                names.extend(right.names);
+                let right = right.plan.build()?;
+                let both = Built { plan: left.plan, names };
+                let on = match on {
+                    Some(on) => Some(self.expressions(&both).expr(on)?),
+                    None => None,
+                };
+                let plan = match (kind, on) {
+                    (JoinKind::Inner, None) => both.plan.cross_join(right)?,
+                    (JoinKind::Inner, Some(on)) => both.plan.join_on(right, JoinType::Inner, [on])?,
+                    (JoinKind::Left, on) => {
+                        let always = Expr::Literal(ScalarValue::Boolean(Some(true)), None);
+                        both.plan.join_on(right, JoinType::Left, [on.unwrap_or(always)])?
+                    }
+                };
+                Ok(Built { plan, names: both.names })
+            }
+        }
+    }
+
+    fn sort_key(&self, built: &Built, key: &SortKey) -> Result<Sort> {
+        let expr = self.expressions(built).expr(&key.expr)?;
+        let expr = match key.expr.ty {
+            // Text of varying scale: sorted by value.
+            ColType::NumericText => kernel::call(Function::NumericKey, vec![expr], datafusion::arrow::datatypes::DataType::Binary),
+            _ => expr,
+        };
+        Ok(Sort::new(expr, !key.descending, key.nulls_first))
+    }
+
+    fn row_count(&self, constant: Option<&Constant>) -> Result<Option<i64>> {
+        match constant.map(|c| self.inputs.value(c)).transpose()? {
+            None | Some(Value::Null) => Ok(None),
+            Some(Value::Int8(count)) => Ok(Some(*count)),
+            Some(_) => Err(PlanError::Internal("a row count that is no number".into())),
+        }
+    }
+
+    /// Arguments, filters and groups are computed below the aggregation, averages finished above it.
+    fn aggregate(&mut self, built: Built, groups: &[crate::analyze::ir::Expr], aggregates: &[Aggregate]) -> Result<Built> {
+        let id = self.number();
+        let column = |name: &str| Expr::Column(Column::new_unqualified(name));
+        let mut below = Vec::new();
+        let mut group_names = Vec::with_capacity(groups.len());
+        for (number, group) in groups.iter().enumerate() {
+            let name = format!("g{id}_{number}");
+            below.push(self.expressions(&built).expr(group)?.alias(&name));
+            group_names.push(name);
+        }
+        let mut calls = Vec::new();
+        let mut above = Vec::new();
+        let mut names = Vec::with_capacity(groups.len() + aggregates.len());
+        for (number, name) in group_names.iter().enumerate() {
+            let out = format!("r{id}_{number}");
+            above.push(column(name).alias(&out));
+            names.push(Some(out));
+        }
+        for (number, aggregate) in aggregates.iter().enumerate() {
+            let arg = match &aggregate.arg {
+                None => None,
+                Some(arg) => {
+                    let name = format!("a{id}_{number}");
+                    let expr = summed(self.expressions(&built).expr(arg)?, aggregate.kind, arg.ty);
+                    below.push(expr.alias(&name));
+                    Some(column(&name))
+                }
+            };
+            let filter = match &aggregate.filter {
+                None => None,
+                Some(filter) => {
+                    let name = format!("f{id}_{number}");
+                    below.push(self.expressions(&built).expr(filter)?.alias(&name));
+                    Some(column(&name))
+                }
+            };
+            let mut call = |function, arg: Expr, suffix: &str| {
+                let name = format!("c{id}_{number}{suffix}");
+                let filter = filter.clone().map(Box::new);
+                let call = AggregateFunction::new_udf(function, vec![arg], aggregate.distinct, filter, vec![], None);
+                calls.push(Expr::AggregateFunction(call).alias(&name));
+                column(&name)
+            };
+            let one = || Expr::Literal(ScalarValue::Int64(Some(1)), None);
+            let result = match (aggregate.kind, arg) {
+                (Kind::CountStar, _) => call(count::count_udaf(), one(), ""),
+                (Kind::Count, Some(arg)) => call(count::count_udaf(), arg, ""),
+                (Kind::Sum, Some(arg)) => call(sum::sum_udaf(), arg, ""),
+                (Kind::Avg, Some(arg)) => {
+                    let sum = call(sum::sum_udaf(), arg.clone(), "s");
+                    let count = call(count::count_udaf(), arg, "n");
+                    kernel::call(Function::Average, vec![sum, count], ColType::NumericText.arrow())
+                }
+                (Kind::Min, Some(arg)) => call(min_max::min_udaf(), arg, ""),
+                (Kind::Max, Some(arg)) => call(min_max::max_udaf(), arg, ""),
+                (Kind::BoolAnd, Some(arg)) => call(bool_and_or::bool_and_udaf(), arg, ""),
+                (Kind::BoolOr, Some(arg)) => call(bool_and_or::bool_or_udaf(), arg, ""),
+                (_, None) => return Err(PlanError::Internal("an aggregate without argument".into())),
+            };
+            let out = format!("r{id}_{}", groups.len() + number);
+            above.push(result.alias(&out));
+            names.push(Some(out));
+        }
+        let input = if below.is_empty() { built.plan } else { built.plan.project(below)? };
+        let grouped = input.aggregate(group_names.iter().map(|n| column(n)).collect::<Vec<_>>(), calls)?;
+        Ok(Built { plan: grouped.project(above)?, names })
+    }
+}
+
+/// The argument in the type in which its sum is exact: int2 and int4 in Int64 (2^32 rows of the largest values fit), int8 in 38 digits.
+fn summed(arg: Expr, kind: Kind, ty: ColType) -> Expr {
+    let to = match (kind, ty) {
+        (Kind::Sum | Kind::Avg, ColType::Int2 | ColType::Int4) => ColType::Int8.arrow(),
+        (Kind::Sum | Kind::Avg, ColType::Int8) => ColType::Numeric { precision: 38, scale: 0 }.arrow(),
+        _ => return arg,
+    };
+    Expr::Cast(Cast::new(Box::new(arg), to))
+}
+
+impl PlanInputs {
+    /// The value of a constant of the analysis.
+    fn value<'v>(&'v self, constant: &'v Constant) -> Result<&'v Value> {
+        match constant {
+            Constant::Literal(value) => Ok(value),
+            Constant::Param(index) => self.params.get(*index).ok_or_else(|| PlanError::Internal("a parameter is missing".into())),
+            Constant::Fold(index) => self.folded.get(*index).ok_or_else(|| PlanError::Internal("a folded value is missing".into())),
+        }
+    }
 }

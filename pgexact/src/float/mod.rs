@@ -14,6 +14,8 @@ trait Float: Copy {
     const FIXED_BELOW: i32;
     const DIGITS: usize;
     const MANTISSA_BITS: u32;
+    /// The exponent of [`Float::parts`] that the smallest normal and all subnormal values have.
+    const LEAST_EXPONENT: i32;
     /// With this many significant digits, correctly rounded, as `d.ddde-7`.
     fn scientific(self, digits: usize) -> String;
     /// Mantissa and power of two: the value is mantissa × 2^exponent, exactly. Of the magnitude.
@@ -27,6 +29,7 @@ macro_rules! float {
             const FIXED_BELOW: i32 = $fixed;
             const DIGITS: usize = $digits;
             const MANTISSA_BITS: u32 = <$float>::MANTISSA_DIGITS - 1;
+            const LEAST_EXPONENT: i32 = 2 - <$float>::MAX_EXP - Self::MANTISSA_BITS as i32;
 
             fn scientific(self, digits: usize) -> String {
                 format!("{:.*e}", digits - 1, self)
@@ -149,10 +152,10 @@ fn is_midpoint<F: Float>(value: F, digits: &Digits) -> bool {
     let (mantissa, exponent) = value.parts();
     let mantissa = u128::from(mantissa);
     let above = (2 * mantissa + 1, exponent - 1);
-    let below = (2 * mantissa - 1, exponent - 1);
-    // Below a power of two the neighbour is half as far away.
-    let below_power = (4 * mantissa - 1, exponent - 2);
-    [above, below, below_power].contains(&(odd, two))
+    // Below a power of two the neighbour is half as far away, unless it is subnormal.
+    let lopsided = mantissa == 1 << F::MANTISSA_BITS && exponent > F::LEAST_EXPONENT;
+    let below = if lopsided { (4 * mantissa - 1, exponent - 2) } else { (2 * mantissa - 1, exponent - 1) };
+    (odd, two) == above || (odd, two) == below
 }
 
 /// The shortest digits that read back as `value` without lying on a midpoint, closest to it.

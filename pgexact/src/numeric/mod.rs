@@ -309,11 +309,11 @@ const SIGN_NEG_INFINITY: u16 = 0xF000;
 impl Numeric {
     /// Appends `numeric_send`'s format: number of base-10000 digits, weight, sign, display scale, digits.
     pub fn write_wire(&self, out: &mut impl Extend<u8>) {
-        let special = |sign: u16, out: &mut _| put(out, &[0, 0, sign, 0]);
         match self {
-            Numeric::NaN => special(SIGN_NAN, out),
-            Numeric::Infinity => special(SIGN_INFINITY, out),
-            Numeric::NegInfinity => special(SIGN_NEG_INFINITY, out),
+            Numeric::NaN => put(out, &[0, 0, SIGN_NAN, 0]),
+            // PostgreSQL reads the display scale of an infinity out of bits that mean its sign.
+            Numeric::Infinity => put(out, &[0, 0, SIGN_INFINITY, 32]),
+            Numeric::NegInfinity => put(out, &[0, 0, SIGN_NEG_INFINITY, 32]),
             Numeric::Finite(d) => write_wire(d.negative, &d.digits, d.scale, out),
         }
     }

@@ -90,7 +90,7 @@ impl Zone {
     pub fn parse(name: &str) -> Option<Zone> {
         let tz = chrono_tz::Tz::from_str(name).ok()?;
         let key = tz.name();
-        if key != name {
+        if key != name || disputed::REFUSED.contains(&name) {
             return None;
         }
         // A panic while the map is locked cannot leave it half changed.

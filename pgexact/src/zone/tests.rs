@@ -16,7 +16,7 @@ fn instants(zone: &Zone, random: &mut Random) -> Vec<i64> {
         .flat_map(|c| [-90_000, -86_400, -7_200, -3_601, -3_600, -1, 0, 1, 1_800, 3_600, 7_200, 86_400, 90_000].map(|d| c.0 + d))
         .collect();
     out.extend((0..60).map(|_| random.within(-2_208_988_800, 4_102_444_799)));
-    out.extend([-210_866_803_200, -62_135_596_800, -5_364_662_400, -1, 0, 4_102_444_799, 253_402_300_799]);
+    out.extend([-210_866_600_000, -62_135_596_800, -5_364_662_400, -1, 0, 4_102_444_799, 253_402_300_799]);
     out
 }
 
@@ -74,7 +74,7 @@ fn only_iana_names_in_their_own_spelling() {
     for known in ["UTC", "GMT", "Etc/UTC", "America/New_York", "Europe/Berlin", "US/Eastern"] {
         assert_eq!(Zone::parse(known).map(|z| z.name().to_owned()).as_deref(), Some(known));
     }
-    for unknown in ["utc", "EST5EDT4", "<+03>-03", "+02", "America/new_york", "", "posix/UTC", "localtime", "Nowhere/City"] {
+    for unknown in ["utc", "EST5EDT4", "<+03>-03", "+02", "America/new_york", "", "posix/UTC", "localtime", "Nowhere/City", "EST", "CET"] {
         assert_eq!(Zone::parse(unknown), None, "{unknown}");
     }
 }

@@ -70,6 +70,14 @@ pub enum Value {
 }
 
 impl Value {
+    /// See [`from_pg_binary`].
+    ///
+    /// # Errors
+    /// [`ValueError`] for types not known here and for bytes that no value has.
+    pub fn from_pg_binary(type_oid: u32, bytes: Option<&[u8]>) -> Result<Value, ValueError> {
+        wire::from_pg_binary(type_oid, bytes)
+    }
+
     pub fn is_null(&self) -> bool {
         matches!(self, Value::Null)
     }

@@ -1,0 +1,97 @@
+//! What a plan's filters say about the rows it needs: event-time bounds and equality with constants. Pure and conservative: what is not seen
+//! here means "any row".
+
+use super::ir::{Compare, Constant, Expr, Node, Rel};
+use lake::types::{ColType, DAY_MICROS};
+use pgtree::value::Value;
+
+/// The largest instant (inclusive, µs since 1970) known to be at or below the event time of every row the plan needs.
+pub fn lower_bound(plan: &Rel, relid: u32, event_time: i16) -> Option<i64> {
+    let mut bound = None;
+    each_conjunct(plan, &mut |input, conjunct| {
+        if let Some(from) = lower_of(conjunct, input, relid, event_time) {
+            bound = Some(bound.map_or(from, |b: i64| b.max(from)));
+        }
+    });
+    bound
+}
+
+/// Whether some column of a scan must equal a constant.
+pub fn looks_up(plan: &Rel) -> bool {
+    let mut found = false;
+    each_conjunct(plan, &mut |input, conjunct| {
+        if let Node::Compare(Compare::Eq, a, b) = &conjunct.node {
+            let (column, constant) = if b.as_constant().is_some() { (a, b) } else { (b, a) };
+            found |= constant.as_constant().is_some() && column_of(column, input).is_some();
+        }
+    });
+    found
+}
+
+/// Whether the outermost relations sort and then limit.
+pub fn orders_and_limits(plan: &Rel) -> bool {
+    match plan {
+        Rel::Project { input, .. } => orders_and_limits(input),
+        Rel::Limit { input, count: Some(_), .. } => matches!(**input, Rel::Sort { .. }),
+        _ => false,
+    }
+}
+
+/// Calls `f` with each conjunct of each filter, and the filter's input.
+fn each_conjunct<'p>(plan: &'p Rel, f: &mut dyn FnMut(&'p Rel, &'p Expr)) {
+    match plan {
+        Rel::OneRow | Rel::Scan { .. } => {}
+        Rel::Filter { input, predicate } => {
+            match &predicate.node {
+                Node::And(items) => items.iter().for_each(|e| f(input, e)),
+                _ => f(input, predicate),
+            }
+            each_conjunct(input, f);
+        }
+        Rel::Project { input, .. }
+        | Rel::Aggregate { input, .. }
+        | Rel::Distinct { input }
+        | Rel::Sort { input, .. }
+        | Rel::Limit { input, .. } => each_conjunct(input, f),
+        // Which side a condition speaks of does not matter here: joins read virtual tables only.
+        Rel::Join { .. } => {}
+    }
+}
+
+fn lower_of(conjunct: &Expr, input: &Rel, relid: u32, event_time: i16) -> Option<i64> {
+    let Node::Compare(compare, a, b) = &conjunct.node else { return None };
+    let (compare, column, constant) = match (a.as_constant(), b.as_constant()) {
+        (None, Some(c)) => (*compare, a, c),
+        (Some(c), None) => (compare.swap(), b, c),
+        _ => return None,
+    };
+    if column_of(column, input) != Some((relid, event_time)) {
+        return None;
+    }
+    let Constant::Literal(value) = constant else { return None };
+    let (instant, step) = match (value, column.ty) {
+        (Value::TimestampTz(us), ColType::TimestampTz) | (Value::Timestamp(us), ColType::Timestamp) => (*us, 1),
+        (Value::Date(i32::MIN), ColType::Date) => (i64::MIN, 0),
+        (Value::Date(i32::MAX), ColType::Date) => (i64::MAX, 0),
+        (Value::Date(day), ColType::Date) => (i64::from(*day).saturating_mul(DAY_MICROS), DAY_MICROS),
+        _ => return None,
+    };
+    match compare {
+        Compare::Ge | Compare::Eq => Some(instant),
+        Compare::Gt => Some(instant.saturating_add(step)),
+        _ => None,
+    }
+}
+
+/// The scan column behind an expression, if each of its values is that column's and dropping the others drops only rows, not the choice of rows.
+fn column_of(expr: &Expr, input: &Rel) -> Option<(u32, i16)> {
+    let Node::Column(number) = expr.node else { return None };
+    match input {
+        Rel::Scan { source, columns, .. } => columns.iter().find(|c| c.output == number).map(|c| (*source, c.attnum)),
+        Rel::Filter { input, .. } | Rel::Distinct { input } | Rel::Sort { input, .. } => column_of(expr, input),
+        Rel::Project { input, outputs, .. } => outputs.iter().find(|(n, _)| *n == number).and_then(|(_, e)| column_of(e, input)),
+        Rel::Aggregate { input, groups, .. } => groups.get(number).and_then(|g| column_of(g, input)),
+        // LIMIT chooses among all rows before the filter sees them.
+        Rel::OneRow | Rel::Limit { .. } | Rel::Join { .. } => None,
+    }
+}

@@ -1,0 +1,353 @@
+//! Expressions of the analysis as DataFusion's. ✗ relations, kernels' insides.
+//!
+//! A constant compared with a column is brought to the column's own type, without loss: where the type cannot hold it the comparison is decided
+//! for every value that is not NULL (`int4 < 3000000000`), and a numeric between two values of the column's scale moves to the lower one.
+
+use super::kernel::{self, Function};
+use super::{PlanError, PlanInputs, Result, Value};
+use crate::analyze::ir::{self, BoolTest, Compare, Constant, Kernel, List, Node};
+use datafusion::common::ScalarValue;
+use datafusion::logical_expr::expr::{InList, Like};
+use datafusion::logical_expr::{Case, Cast, Expr, Operator, binary_expr};
+use lake::types::ColType;
+use pgtree::value::{Numeric, uuid_text};
+use std::sync::Arc;
+
+pub(super) struct Expressions<'b> {
+    pub inputs: &'b PlanInputs,
+    pub built: &'b super::Built,
+}
+
+fn boolean(value: Option<bool>) -> Expr {
+    Expr::Literal(ScalarValue::Boolean(value), None)
+}
+
+/// A comparison whose outcome is the same for every value: NULL where `expr` is NULL.
+fn decided(expr: Expr, outcome: bool) -> Expr {
+    Expr::Case(Case::new(None, vec![(Box::new(expr.is_not_null()), Box::new(boolean(Some(outcome))))], None))
+}
+
+fn operator(compare: Compare) -> Operator {
+    match compare {
+        Compare::Lt => Operator::Lt,
+        Compare::Le => Operator::LtEq,
+        Compare::Eq => Operator::Eq,
+        Compare::Ge => Operator::GtEq,
+        Compare::Gt => Operator::Gt,
+        Compare::Ne => Operator::NotEq,
+    }
+}
+
+/// Where a constant stands among the values of a column's type.
+enum Place {
+    /// One of them.
+    At(ScalarValue),
+    /// Between this one and the next.
+    Above(ScalarValue),
+    BelowAll,
+    AboveAll,
+}
+
+impl Expressions<'_> {
+    pub(super) fn expr(&self, expr: &ir::Expr) -> Result<Expr> {
+        Ok(match &expr.node {
+            Node::Column(number) => self.built.column(*number)?,
+            Node::Constant(constant) => Expr::Literal(scalar(self.inputs.value(constant)?, expr.ty)?, None),
+            Node::Compare(compare, a, b) => self.compare(*compare, a, b)?,
+            Node::Distinct(a, b) => self.is_distinct(a, b)?,
+            Node::InList { arg, list, negated } => self.in_list(arg, list, *negated)?,
+            Node::And(items) => self.all(items, Operator::And)?.unwrap_or_else(|| boolean(Some(true))),
+            Node::Or(items) => self.all(items, Operator::Or)?.unwrap_or_else(|| boolean(Some(false))),
+            Node::Not(inner) => Expr::Not(Box::new(self.expr(inner)?)),
+            Node::IsNull(inner) => self.expr(inner)?.is_null(),
+            Node::IsNotNull(inner) => self.expr(inner)?.is_not_null(),
+            Node::BoolTest(inner, test) => {
+                let inner = Box::new(self.expr(inner)?);
+                match test {
+                    BoolTest::IsTrue => Expr::IsTrue(inner),
+                    BoolTest::IsNotTrue => Expr::IsNotTrue(inner),
+                    BoolTest::IsFalse => Expr::IsFalse(inner),
+                    BoolTest::IsNotFalse => Expr::IsNotFalse(inner),
+                    BoolTest::IsUnknown => Expr::IsUnknown(inner),
+                    BoolTest::IsNotUnknown => Expr::IsNotUnknown(inner),
+                }
+            }
+            Node::Like { arg, pattern, negated } => self.like(arg, pattern, *negated)?,
+            Node::DateBin { arg, stride, origin } => {
+                let source = self.expr(arg)?;
+                let stride = self.inputs.value(stride)?;
+                match (stride, self.inputs.value(origin)?) {
+                    (Value::Null, _) | (_, Value::Null) => Expr::Literal(null(expr.ty)?, None),
+                    (_, Value::Timestamp(origin) | Value::TimestampTz(origin)) => {
+                        kernel::call(Function::DateBin(kernel::interval(stride)?, *origin), vec![source], expr.ty.arrow())
+                    }
+                    _ => return Err(PlanError::Internal("an origin that is no timestamp".into())),
+                }
+            }
+            Node::Case { whens, default } => {
+                let mut arms = Vec::with_capacity(whens.len());
+                for (condition, result) in whens {
+                    arms.push((Box::new(self.expr(condition)?), Box::new(self.expr(result)?)));
+                }
+                let default = match default {
+                    Some(default) => self.expr(default)?,
+                    None => Expr::Literal(null(expr.ty)?, None),
+                };
+                Expr::Case(Case::new(None, arms, Some(Box::new(default))))
+            }
+            Node::Coalesce(items) => {
+                let mut items = items.iter().map(|e| self.expr(e)).collect::<Result<Vec<_>>>()?;
+                let last = items.pop().ok_or_else(|| PlanError::Internal("COALESCE of nothing".into()))?;
+                let arms = items.into_iter().map(|e| (Box::new(e.clone().is_not_null()), Box::new(e))).collect::<Vec<_>>();
+                if arms.is_empty() { last } else { Expr::Case(Case::new(None, arms, Some(Box::new(last)))) }
+            }
+            Node::NullIf(a, b) => {
+                let equal = self.compare(Compare::Eq, a, b)?;
+                let arms = vec![(Box::new(equal), Box::new(Expr::Literal(null(expr.ty)?, None)))];
+                Expr::Case(Case::new(None, arms, Some(Box::new(self.expr(a)?))))
+            }
+            Node::Call(kernel, args) => self.call(kernel, args, expr.ty)?,
+        })
+    }
+
+    fn all(&self, items: &[ir::Expr], op: Operator) -> Result<Option<Expr>> {
+        let mut all: Option<Expr> = None;
+        for item in items {
+            let item = self.expr(item)?;
+            all = Some(match all {
+                None => item,
+                Some(before) => binary_expr(before, op, item),
+            });
+        }
+        Ok(all)
+    }
+
+    fn call(&self, kernel: &Kernel, args: &[ir::Expr], ty: ColType) -> Result<Expr> {
+        let mut exprs = args.iter().map(|e| self.expr(e)).collect::<Result<Vec<_>>>()?;
+        let function = match kernel {
+            Kernel::IntCast if int_range(ty).is_some() && widens(args, ty) => {
+                let arg = exprs.pop().ok_or_else(|| PlanError::Internal("a cast of nothing".into()))?;
+                return Ok(Expr::Cast(Cast::new(Box::new(arg), ty.arrow())));
+            }
+            Kernel::DateTruncTz(_, Some(name)) => {
+                let zone = pgexact::Zone::parse(name).ok_or_else(|| PlanError::Unproven(format!("time zone {name}")))?;
+                Function::Zoned(kernel.clone(), zone)
+            }
+            Kernel::DateTruncTz(_, None) | Kernel::TimestampTzToDate => Function::Zoned(kernel.clone(), self.inputs.zone.clone()),
+            other => Function::Kernel(other.clone()),
+        };
+        Ok(kernel::call(function, exprs, ty.arrow()))
+    }
+
+    fn compare(&self, compare: Compare, a: &ir::Expr, b: &ir::Expr) -> Result<Expr> {
+        match (a.as_constant(), b.as_constant()) {
+            (None, Some(constant)) => self.compare_constant(compare, a, self.inputs.value(constant)?),
+            (Some(constant), None) => self.compare_constant(compare.swap(), b, self.inputs.value(constant)?),
+            _ => {
+                let (left, right) = (self.expr(a)?, self.expr(b)?);
+                Ok(match (a.ty, b.ty) {
+                    (x, y) if x.arrow() == y.arrow() && x != ColType::NumericText => binary_expr(left, operator(compare), right),
+                    (x, y) if int_range(x).is_some() && int_range(y).is_some() => {
+                        let wide = |e| Expr::Cast(Cast::new(Box::new(e), ColType::Int8.arrow()));
+                        binary_expr(wide(left), operator(compare), wide(right))
+                    }
+                    (ColType::Numeric { .. } | ColType::NumericText, ColType::Numeric { .. } | ColType::NumericText) => {
+                        numeric_compare(compare, left, right)
+                    }
+                    _ => return Err(PlanError::Internal("a comparison of different types".into())),
+                })
+            }
+        }
+    }
+
+    fn compare_constant(&self, compare: Compare, expr: &ir::Expr, value: &Value) -> Result<Expr> {
+        let left = self.expr(expr)?;
+        if value.is_null() {
+            return Ok(boolean(None));
+        }
+        if expr.ty == ColType::NumericText {
+            let text = Expr::Literal(scalar(value, ColType::NumericText)?, None);
+            return Ok(numeric_compare(compare, left, text));
+        }
+        Ok(match place(value, expr.ty)? {
+            Place::At(value) => binary_expr(left, operator(compare), Expr::Literal(value, None)),
+            Place::Above(value) => match compare {
+                Compare::Eq => decided(left, false),
+                Compare::Ne => decided(left, true),
+                Compare::Lt | Compare::Le => binary_expr(left, Operator::LtEq, Expr::Literal(value, None)),
+                Compare::Gt | Compare::Ge => binary_expr(left, Operator::Gt, Expr::Literal(value, None)),
+            },
+            Place::AboveAll => decided(left, matches!(compare, Compare::Lt | Compare::Le | Compare::Ne)),
+            Place::BelowAll => decided(left, matches!(compare, Compare::Gt | Compare::Ge | Compare::Ne)),
+        })
+    }
+
+    fn is_distinct(&self, a: &ir::Expr, b: &ir::Expr) -> Result<Expr> {
+        let (expr, value) = match (a.as_constant(), b.as_constant()) {
+            (None, Some(constant)) => (a, self.inputs.value(constant)?),
+            (Some(constant), None) => (b, self.inputs.value(constant)?),
+            _ if a.ty.arrow() == b.ty.arrow() => {
+                return Ok(binary_expr(self.expr(a)?, Operator::IsDistinctFrom, self.expr(b)?));
+            }
+            _ => return Err(PlanError::Unproven("IS DISTINCT FROM over different types".into())),
+        };
+        let left = self.expr(expr)?;
+        if value.is_null() {
+            return Ok(left.is_not_null());
+        }
+        Ok(match place(value, expr.ty)? {
+            Place::At(value) => binary_expr(left, Operator::IsDistinctFrom, Expr::Literal(value, None)),
+            _ => boolean(Some(true)),
+        })
+    }
+
+    fn in_list(&self, arg: &ir::Expr, list: &List, negated: bool) -> Result<Expr> {
+        let values: Vec<&Value> = match list {
+            List::Items(items) => items.iter().map(|c| self.inputs.value(c)).collect::<Result<_>>()?,
+            List::Array(constant) => match self.inputs.value(constant)? {
+                Value::Null => return Ok(boolean(None)),
+                Value::Array { elements, .. } => elements.iter().collect(),
+                _ => return Err(PlanError::Internal("a list that is no array".into())),
+            },
+        };
+        // Of an empty array, not even NULL makes the answer NULL.
+        if values.is_empty() {
+            return Ok(boolean(Some(negated)));
+        }
+        let left = self.expr(arg)?;
+        if arg.ty == ColType::NumericText {
+            const MOST: usize = 200;
+            if values.len() > MOST {
+                return Err(PlanError::Unproven("a long list of numerics without fixed scale".into()));
+            }
+            let equal = values.iter().map(|v| self.compare_constant(Compare::Eq, arg, v)).collect::<Result<Vec<_>>>()?;
+            let any = equal.into_iter().reduce(|a, b| binary_expr(a, Operator::Or, b)).unwrap_or_else(|| boolean(Some(false)));
+            return Ok(if negated { Expr::Not(Box::new(any)) } else { any });
+        }
+        let mut literals = Vec::with_capacity(values.len());
+        for value in values {
+            if value.is_null() {
+                literals.push(Expr::Literal(null(arg.ty)?, None));
+            } else if let Place::At(value) = place(value, arg.ty)? {
+                literals.push(Expr::Literal(value, None));
+            }
+        }
+        if literals.is_empty() {
+            return Ok(decided(left, negated));
+        }
+        Ok(Expr::InList(InList::new(Box::new(left), literals, negated)))
+    }
+
+    fn like(&self, arg: &ir::Expr, pattern: &Constant, negated: bool) -> Result<Expr> {
+        let text = self.expr(arg)?;
+        let pattern = match self.inputs.value(pattern)? {
+            Value::Null => return Ok(boolean(None)),
+            Value::Text(pattern) => pattern,
+            _ => return Err(PlanError::Internal("a pattern that is no text".into())),
+        };
+        if pattern.contains('\\') {
+            let function = Function::Like { pattern: pattern.clone(), negated };
+            return Ok(kernel::call(function, vec![text], ColType::Bool.arrow()));
+        }
+        let pattern = Box::new(Expr::Literal(ScalarValue::Utf8View(Some(pattern.clone())), None));
+        Ok(Expr::Like(Like::new(negated, Box::new(text), pattern, None, false)))
+    }
+}
+
+fn numeric_compare(compare: Compare, a: Expr, b: Expr) -> Expr {
+    kernel::call(Function::NumericCompare(compare), vec![a, b], ColType::Bool.arrow())
+}
+
+/// The smallest and largest value of an integer type.
+fn int_range(ty: ColType) -> Option<(i64, i64)> {
+    match ty {
+        ColType::Int2 => Some((i16::MIN.into(), i16::MAX.into())),
+        ColType::Int4 => Some((i32::MIN.into(), i32::MAX.into())),
+        ColType::Int8 => Some((i64::MIN, i64::MAX)),
+        _ => None,
+    }
+}
+
+fn widens(args: &[ir::Expr], ty: ColType) -> bool {
+    matches!((args, int_range(ty)), ([arg], Some(to)) if int_range(arg.ty).is_some_and(|from| from.1 <= to.1))
+}
+
+fn place(value: &Value, ty: ColType) -> Result<Place> {
+    let number = match value {
+        Value::Int2(v) => Some(i64::from(*v)),
+        Value::Int4(v) => Some(i64::from(*v)),
+        Value::Int8(v) => Some(*v),
+        _ => None,
+    };
+    match (number, int_range(ty), value, ty) {
+        (Some(v), Some((low, _)), ..) if v < low => Ok(Place::BelowAll),
+        (Some(v), Some((_, high)), ..) if v > high => Ok(Place::AboveAll),
+        (Some(v), Some(_), _, ty) => Ok(Place::At(match ty {
+            // In range: both conversions are exact.
+            ColType::Int2 => ScalarValue::Int16(Some(v as i16)),
+            ColType::Int4 => ScalarValue::Int32(Some(v as i32)),
+            _ => ScalarValue::Int64(Some(v)),
+        })),
+        (_, _, Value::Numeric(n), ColType::Numeric { precision, scale }) => Ok(place_numeric(n, precision, scale)),
+        (_, _, Value::Xid8(v), ColType::Xid8) => Ok(match i64::try_from(*v) {
+            Ok(v) => Place::At(ScalarValue::Int64(Some(v))),
+            Err(_) => Place::AboveAll,
+        }),
+        _ => Ok(Place::At(scalar(value, ty)?)),
+    }
+}
+
+fn place_numeric(n: &Numeric, precision: u8, scale: i8) -> Place {
+    let by_sign = |negative: bool| if negative { Place::BelowAll } else { Place::AboveAll };
+    match n {
+        Numeric::NaN | Numeric::Infinity => Place::AboveAll,
+        Numeric::NegInfinity => Place::BelowAll,
+        Numeric::Finite { negative, .. } => {
+            // Scales of columns are not negative.
+            let Some((floor, exact)) = n.floor_to(scale.unsigned_abs().into()) else { return by_sign(*negative) };
+            let limit = 10i128.checked_pow(precision.into()).unwrap_or(i128::MAX);
+            if floor >= limit {
+                return Place::AboveAll;
+            }
+            if floor <= -limit {
+                return Place::BelowAll;
+            }
+            let value = ScalarValue::Decimal128(Some(floor), precision, scale);
+            if exact { Place::At(value) } else { Place::Above(value) }
+        }
+    }
+}
+
+fn null(ty: ColType) -> Result<ScalarValue> {
+    ScalarValue::try_from(&ty.arrow()).map_err(|e| PlanError::Internal(e.to_string()))
+}
+
+/// A value as a literal of exactly the Arrow type of `ty`.
+fn scalar(value: &Value, ty: ColType) -> Result<ScalarValue> {
+    let utc = || Some(Arc::from("UTC"));
+    Ok(match (value, ty) {
+        (Value::Null, _) => null(ty)?,
+        (Value::Bool(v), ColType::Bool) => ScalarValue::Boolean(Some(*v)),
+        (Value::Int2(v), ColType::Int2) => ScalarValue::Int16(Some(*v)),
+        (Value::Int4(v), ColType::Int4) => ScalarValue::Int32(Some(*v)),
+        (Value::Int8(v), ColType::Int8) => ScalarValue::Int64(Some(*v)),
+        (Value::Float4(v), ColType::Float4) => ScalarValue::Float32(Some(*v)),
+        (Value::Float8(v), ColType::Float8) => ScalarValue::Float64(Some(*v)),
+        (Value::Numeric(n), ColType::NumericText) => ScalarValue::Utf8View(Some(n.to_string())),
+        (Value::Numeric(n), ColType::Numeric { precision, scale }) => match n.unscaled() {
+            Some((unscaled, own)) if i32::from(own) == i32::from(scale) => ScalarValue::Decimal128(Some(unscaled), precision, scale),
+            _ => return Err(PlanError::Internal("a numeric of another scale".into())),
+        },
+        (Value::Text(v), ColType::Text | ColType::Varchar) | (Value::Jsonb(v), ColType::Jsonb) => ScalarValue::Utf8View(Some(v.clone())),
+        (Value::Date(v), ColType::Date) => ScalarValue::Date32(Some(*v)),
+        (Value::Timestamp(v), ColType::Timestamp) => ScalarValue::TimestampMicrosecond(Some(*v), None),
+        (Value::TimestampTz(v), ColType::TimestampTz) => ScalarValue::TimestampMicrosecond(Some(*v), utc()),
+        (Value::Uuid(v), ColType::Uuid) => ScalarValue::Utf8View(Some(uuid_text(v))),
+        (Value::Bytea(v), ColType::Bytea) => ScalarValue::BinaryView(Some(v.clone())),
+        (Value::Xid8(v), ColType::Xid8) => match i64::try_from(*v) {
+            Ok(v) => ScalarValue::Int64(Some(v)),
+            Err(_) => return Err(PlanError::Unproven("a transaction id beyond 2^63".into())),
+        },
+        _ => return Err(PlanError::Internal(format!("a value that is no {ty:?}"))),
+    })
+}
