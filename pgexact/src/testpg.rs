@@ -17,9 +17,9 @@ pub(crate) struct Cluster {
 
 /// PATH first, then the newest version below Debian's directory.
 fn binaries() -> PathBuf {
-    let on_path = std::env::var_os("PATH")
-        .and_then(|path| {
-        std::env::split_paths(&path).find(|d| ["initdb", "postgres", "psql"].iter().all(|b| d.join(b).exists()))
+    let on_path = std::env::var_os("PATH").and_then(|path| {
+        std::env::split_paths(&path)
+            .find(|d| ["initdb", "postgres", "psql"].iter().all(|b| d.join(b).exists()))
     });
     on_path.unwrap_or_else(|| {
         let mut versions: Vec<(u32, PathBuf)> = std::fs::read_dir("/usr/lib/postgresql")
@@ -88,9 +88,24 @@ pub(crate) fn cluster() -> &'static Cluster {
 
 impl Cluster {
     fn psql(&self, settings: &[(&str, &str)], script: &str, show: bool) -> Result<String, String> {
-        let options: Vec<String> = settings.iter().map(|(k, v)| format!("-c {k}={}", v.replace(' ', "\\ "))).collect();
+        let options: Vec<String> =
+            settings.iter().map(|(k, v)| format!("-c {k}={}", v.replace(' ', "\\ "))).collect();
         let mut child = Command::new(self.bin.join("psql"))
-            .args(["-X", "-q", "-A", "-t", "-F", "|", "-v", "ON_ERROR_STOP=1", "-U", "postgres", "-d", "postgres", "-h"])
+            .args([
+                "-X",
+                "-q",
+                "-A",
+                "-t",
+                "-F",
+                "|",
+                "-v",
+                "ON_ERROR_STOP=1",
+                "-U",
+                "postgres",
+                "-d",
+                "postgres",
+                "-h",
+            ])
             .arg(&self.dir)
             .env("PGOPTIONS", options.join(" "))
             .env("PGCLIENTENCODING", "UTF8")
@@ -136,7 +151,12 @@ impl Cluster {
     }
 
     /// COPY of `query` in text format: rows of fields, unescaped.
-    pub(crate) fn copy_text(&self, settings: &[(&str, &str)], prelude: &str, query: &str) -> Vec<Vec<Option<String>>> {
+    pub(crate) fn copy_text(
+        &self,
+        settings: &[(&str, &str)],
+        prelude: &str,
+        query: &str,
+    ) -> Vec<Vec<Option<String>>> {
         let path = self.file(b"");
         self.run(settings, &format!("{prelude}\n\\copy ({query}) TO '{}'\n", path.display()));
         let text = take(&path);

@@ -125,7 +125,8 @@ impl Engine {
         let lake = match config.control_url.as_str() {
             "" => None,
             url => {
-                let here = tokio::runtime::Handle::try_current().map_err(|e| internal("the lake's follower", &e))?;
+                let here =
+                    tokio::runtime::Handle::try_current().map_err(|e| internal("the lake's follower", &e))?;
                 let catalog = LakeCatalog::new(url, config.lake_root.clone(), runtime)?;
                 here.spawn(LakeCatalog::follow(Arc::downgrade(&catalog)));
                 Some(catalog)
@@ -170,7 +171,8 @@ impl Engine {
         let stop = cancel.clone().drop_guard();
         let (start, started) = oneshot::channel();
         let (send, batches) = mpsc::channel(BATCHES_AHEAD);
-        let state = if optimizer::topk_filter_is_safe(&plan) { self.state.clone() } else { self.cautious.clone() };
+        let state =
+            if optimizer::topk_filter_is_safe(&plan) { self.state.clone() } else { self.cautious.clone() };
         let cpu = self.cpu.as_ref().ok_or_else(|| EngineError::Internal("the engine has stopped".into()))?;
         let stopped = cancel.clone();
         cpu.spawn(async move {
@@ -183,14 +185,9 @@ impl Engine {
             }
         });
         match started.await {
-            Ok(Ok(plan)) => Ok(QueryStream {
-                schema: plan.schema(),
-                plan,
-                batches,
-                ended: false,
-                cancel,
-                _stop: stop,
-            }),
+            Ok(Ok(plan)) => {
+                Ok(QueryStream { schema: plan.schema(), plan, batches, ended: false, cancel, _stop: stop })
+            }
             Ok(Err(e)) => Err(e),
             // Dropped before it started: cancelled, or a panic while planning.
             Err(_) if cancel.is_cancelled() => Err(EngineError::Cancelled),
@@ -199,7 +196,10 @@ impl Engine {
     }
 
     /// Waits for a place among the running queries.
-    async fn admit(&self, cancel: &CancellationToken) -> Result<tokio::sync::OwnedSemaphorePermit, EngineError> {
+    async fn admit(
+        &self,
+        cancel: &CancellationToken,
+    ) -> Result<tokio::sync::OwnedSemaphorePermit, EngineError> {
         if let Ok(permit) = self.running.clone().try_acquire_owned() {
             return Ok(permit);
         }
@@ -337,6 +337,9 @@ fn session_state(
 }
 
 /// A relation of given batches, for virtual tables.
-pub fn memory_provider(schema: SchemaRef, rows: Vec<RecordBatch>) -> Result<Arc<dyn TableProvider>, EngineError> {
+pub fn memory_provider(
+    schema: SchemaRef,
+    rows: Vec<RecordBatch>,
+) -> Result<Arc<dyn TableProvider>, EngineError> {
     Ok(Arc::new(MemTable::try_new(schema, vec![rows])?))
 }

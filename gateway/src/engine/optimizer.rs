@@ -61,7 +61,9 @@ const PHYSICAL: &[&str] = &[
 fn missing<'a>(wanted: &[&'a str], found: &[&str]) -> Result<()> {
     match wanted.iter().find(|name| !found.contains(name)) {
         None => Ok(()),
-        Some(name) => Err(DataFusionError::Configuration(format!("this DataFusion has no optimizer rule {name}"))),
+        Some(name) => {
+            Err(DataFusionError::Configuration(format!("this DataFusion has no optimizer rule {name}")))
+        }
     }
 }
 

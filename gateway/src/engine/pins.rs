@@ -69,7 +69,11 @@ pub(super) struct LakeCatalog {
 }
 
 impl LakeCatalog {
-    pub(super) fn new(control_url: &str, root: Url, runtime: Arc<RuntimeEnv>) -> Result<Arc<Self>, EngineError> {
+    pub(super) fn new(
+        control_url: &str,
+        root: Url,
+        runtime: Arc<RuntimeEnv>,
+    ) -> Result<Arc<Self>, EngineError> {
         let control = PgConnectOptions::from_str(control_url)
             .map_err(|e| EngineError::Internal(format!("the control URL: {e}")))?
             .application_name("watershed engine")
@@ -157,7 +161,9 @@ impl LakeCatalog {
             match tables.get(&spec.relid) {
                 Some(entry) if **entry.spec.read() == spec => {}
                 // The log is read with the types of the columns; the rest of a specification is not its concern.
-                Some(entry) if same_in_lake(&entry.spec.read(), &spec) => *entry.spec.write() = Arc::new(spec),
+                Some(entry) if same_in_lake(&entry.spec.read(), &spec) => {
+                    *entry.spec.write() = Arc::new(spec)
+                }
                 _ => {
                     let entry = Entry {
                         spec: RwLock::new(Arc::new(spec.clone())),
@@ -241,7 +247,10 @@ impl LakeCatalog {
             })
             .await?;
         let (boundary, lineage) = row.ok_or_else(|| {
-            EngineError::Lake(format!("{}: the lake holds archive {archive}, PostgreSQL does not know it", spec.qualified()))
+            EngineError::Lake(format!(
+                "{}: the lake holds archive {archive}, PostgreSQL does not know it",
+                spec.qualified()
+            ))
         })?;
         if lineage != spec.lineage {
             return Err(EngineError::Lake(format!(
@@ -287,5 +296,8 @@ fn same_in_lake(a: &TableSpec, b: &TableSpec) -> bool {
     a.lake_path == b.lake_path
         && a.event_time == b.event_time
         && a.columns.len() == b.columns.len()
-        && a.columns.iter().zip(&b.columns).all(|(x, y)| (x.attnum, &x.lake_name, x.ty) == (y.attnum, &y.lake_name, y.ty))
+        && a.columns
+            .iter()
+            .zip(&b.columns)
+            .all(|(x, y)| (x.attnum, &x.lake_name, x.ty) == (y.attnum, &y.lake_name, y.ty))
 }

@@ -18,10 +18,10 @@ use datafusion::common::stats::Precision;
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::common::{ColumnStatistics, DFSchema, Statistics};
 use datafusion::config::TableParquetOptions;
+use datafusion::datasource::listing::PartitionedFile;
 use datafusion::datasource::object_store::ObjectStoreUrl;
 use datafusion::datasource::physical_plan::parquet::CachedParquetFileReaderFactory;
 use datafusion::datasource::physical_plan::{FileGroup, FileScanConfigBuilder, ParquetSource};
-use datafusion::datasource::listing::PartitionedFile;
 use datafusion::datasource::source::DataSourceExec;
 use datafusion::datasource::table_schema::TableSchema;
 use datafusion::datasource::{TableProvider, TableType};
@@ -115,7 +115,13 @@ impl TieredProvider {
             .map(|b| b.with_schema(schema.clone()))
             .collect::<std::result::Result<_, _>>()
             .map_err(|e| EngineError::Internal(e.to_string()))?;
-        Ok(Arc::new(TieredProvider { schema, files: pin.version.files.clone(), source: pin.source, tail, tail_stats }))
+        Ok(Arc::new(TieredProvider {
+            schema,
+            files: pin.version.files.clone(),
+            source: pin.source,
+            tail,
+            tail_stats,
+        }))
     }
 
     fn lake(
@@ -130,7 +136,10 @@ impl TieredProvider {
         let Some(source) = &self.source else {
             return Err(DataFusionError::Internal("files without a store".into()));
         };
-        let options = TableParquetOptions { global: state.config_options().execution.parquet.clone(), ..Default::default() };
+        let options = TableParquetOptions {
+            global: state.config_options().execution.parquet.clone(),
+            ..Default::default()
+        };
         let mut parquet = ParquetSource::new(TableSchema::from(self.schema.clone()))
             .with_table_parquet_options(options)
             .with_parquet_file_reader_factory(Arc::new(CachedParquetFileReaderFactory::new(
@@ -144,7 +153,11 @@ impl TieredProvider {
         }
         let statistics = statistics(&self.schema, files.iter().map(|f| (f.rows, f.size, &f.stats)));
         let config = FileScanConfigBuilder::new(source.url.clone(), Arc::new(parquet))
-            .with_file_groups(groups(&self.schema, files, state.config_options().execution.target_partitions)?)
+            .with_file_groups(groups(
+                &self.schema,
+                files,
+                state.config_options().execution.target_partitions,
+            )?)
             .with_statistics(statistics)
             .with_projection_indices(projection.cloned())?
             .with_limit(limit)
@@ -182,7 +195,10 @@ fn groups(schema: &SchemaRef, files: &[&LakeFile], target: usize) -> Result<Vec<
 }
 
 /// The statistics of a set of files or of the tail, for the columns of `schema`: (rows, bytes, columns).
-fn statistics<'a>(schema: &Schema, parts: impl Iterator<Item = (u64, u64, &'a FileStats)> + Clone) -> Statistics {
+fn statistics<'a>(
+    schema: &Schema,
+    parts: impl Iterator<Item = (u64, u64, &'a FileStats)> + Clone,
+) -> Statistics {
     let count = |n: u64| usize::try_from(n).map_or(Precision::Absent, Precision::Exact);
     let rows: u64 = parts.clone().map(|p| p.0).sum();
     let bytes: u64 = parts.clone().map(|p| p.1).sum();
@@ -281,7 +297,8 @@ impl TableProvider for TieredProvider {
         }
         if !self.tail.is_empty() {
             let bytes = self.tail.iter().map(|b| b.get_array_memory_size() as u64).sum();
-            let stats = statistics(&self.schema, std::iter::once((self.tail_stats.rows, bytes, &self.tail_stats)));
+            let stats =
+                statistics(&self.schema, std::iter::once((self.tail_stats.rows, bytes, &self.tail_stats)));
             legs.push(Arc::new(TailExec::try_new(&self.tail, stats, &self.schema, projection)?));
         }
         match legs.len() {
@@ -317,7 +334,8 @@ impl TailExec {
             Some(columns) => {
                 statistics.column_statistics =
                     columns.iter().filter_map(|c| statistics.column_statistics.get(*c).cloned()).collect();
-                let batches = batches.iter().map(|b| b.project(columns)).collect::<std::result::Result<_, _>>()?;
+                let batches =
+                    batches.iter().map(|b| b.project(columns)).collect::<std::result::Result<_, _>>()?;
                 (batches, Arc::new(schema.project(columns)?))
             }
         };
@@ -370,4 +388,3 @@ impl ExecutionPlan for TailExec {
         Ok(self.statistics.clone())
     }
 }
-

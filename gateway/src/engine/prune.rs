@@ -68,9 +68,9 @@ impl Test {
             // A file without the column holds NULL in every row.
             Test::IsNull(column) => file.column(column).is_none_or(|c| c.nulls > 0),
             Test::IsNotNull(column) => file.column(column).is_some_and(|c| c.nulls < file.rows),
-            Test::Compare { column, op, value } => file
-                .column(column)
-                .is_some_and(|c| c.nulls < file.rows && may_hold(c, *op, value)),
+            Test::Compare { column, op, value } => {
+                file.column(column).is_some_and(|c| c.nulls < file.rows && may_hold(c, *op, value))
+            }
         }
     }
 }
@@ -121,7 +121,9 @@ fn bound(value: &ScalarValue, data_type: &DataType) -> Option<Bound> {
         ScalarValue::Int32(v) | ScalarValue::Date32(v) => v.map(|v| Bound::Int(v.into())),
         ScalarValue::Int64(v) | ScalarValue::TimestampMicrosecond(v, _) => v.map(Bound::Int),
         ScalarValue::Decimal128(v, ..) => v.map(Bound::Decimal),
-        ScalarValue::Utf8(v) | ScalarValue::Utf8View(v) | ScalarValue::LargeUtf8(v) => v.clone().map(Bound::Text),
+        ScalarValue::Utf8(v) | ScalarValue::Utf8View(v) | ScalarValue::LargeUtf8(v) => {
+            v.clone().map(Bound::Text)
+        }
         _ => None,
     }
 }

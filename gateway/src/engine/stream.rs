@@ -49,7 +49,10 @@ pub struct QueryStream {
 
 impl std::fmt::Debug for QueryStream {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("QueryStream").field("schema", &self.schema).field("ended", &self.ended).finish_non_exhaustive()
+        f.debug_struct("QueryStream")
+            .field("schema", &self.schema)
+            .field("ended", &self.ended)
+            .finish_non_exhaustive()
     }
 }
 
@@ -104,7 +107,8 @@ fn collect(plan: &dyn ExecutionPlan, stats: &mut Stats, files: &mut HashSet<obje
     if let Some(metrics) = plan.metrics().filter(|_| leaf) {
         stats.rows += metrics.output_rows().unwrap_or(0) as u64;
         stats.bytes_scanned += metrics.sum_by_name("bytes_scanned").map_or(0, |v| v.as_usize()) as u64;
-        let skipped = metrics.sum_by_name("row_groups_pruned_dynamic_filter").map_or(0, |v| v.as_usize()) as u64;
+        let skipped =
+            metrics.sum_by_name("row_groups_pruned_dynamic_filter").map_or(0, |v| v.as_usize()) as u64;
         for metric in metrics.iter() {
             if let MetricValue::PruningMetrics { name, pruning_metrics } = metric.value()
                 && name == "row_groups_pruned_statistics"
@@ -117,7 +121,8 @@ fn collect(plan: &dyn ExecutionPlan, stats: &mut Stats, files: &mut HashSet<obje
     if let Some(scan) = plan.downcast_ref::<DataSourceExec>()
         && let Some(config) = scan.data_source().downcast_ref::<FileScanConfig>()
     {
-        files.extend(config.file_groups.iter().flat_map(|g| g.iter()).map(|f| f.object_meta.location.clone()));
+        files
+            .extend(config.file_groups.iter().flat_map(|g| g.iter()).map(|f| f.object_meta.location.clone()));
     }
     for child in plan.children() {
         collect(child.as_ref(), stats, files);

@@ -40,12 +40,19 @@ fn one(width: u32, v: i64) -> ArrayRef {
 
 #[test]
 fn operators_equal_postgres() {
-    cluster().run(&[], "CREATE OR REPLACE FUNCTION try_expr(e text) RETURNS text LANGUAGE plpgsql AS $$
+    cluster().run(
+        &[],
+        "CREATE OR REPLACE FUNCTION try_expr(e text) RETURNS text LANGUAGE plpgsql AS $$
         DECLARE r text; BEGIN EXECUTE 'SELECT ' || e INTO r; RETURN r;
-        EXCEPTION WHEN OTHERS THEN RETURN SQLSTATE || ' ' || SQLERRM; END $$;");
+        EXCEPTION WHEN OTHERS THEN RETURN SQLSTATE || ' ' || SQLERRM; END $$;",
+    );
     let mut random = Random(51);
     let (mut exprs, mut ours) = (Vec::new(), Vec::new());
-    for (width, low, high) in [(2, i16::MIN.into(), i16::MAX.into()), (4, i32::MIN.into(), i32::MAX.into()), (8, i64::MIN, i64::MAX)] {
+    for (width, low, high) in [
+        (2, i16::MIN.into(), i16::MAX.into()),
+        (4, i32::MIN.into(), i32::MAX.into()),
+        (8, i64::MIN, i64::MAX),
+    ] {
         let values = values(low, high, &mut random);
         for &a in &values {
             for &b in &values {
@@ -65,7 +72,8 @@ fn operators_equal_postgres() {
         }
     }
     let rows: Vec<String> = exprs.iter().enumerate().map(|(i, e)| format!("({i}, '{e}')")).collect();
-    let theirs = cluster().run(&[], &format!("SELECT try_expr(e) FROM (VALUES {}) v(n, e) ORDER BY n;", rows.join(",\n")));
+    let theirs = cluster()
+        .run(&[], &format!("SELECT try_expr(e) FROM (VALUES {}) v(n, e) ORDER BY n;", rows.join(",\n")));
     let theirs: Vec<&str> = theirs.lines().collect();
     assert_eq!(theirs.len(), ours.len());
     for ((expr, ours), theirs) in exprs.iter().zip(ours).zip(theirs) {
@@ -90,7 +98,8 @@ fn constants_spread_over_rows() {
     let a = Int64Array::from(vec![Some(10), None, Some(-7)]);
     let two = Int64Array::from(vec![2]);
     let none = Int64Array::from(vec![None]);
-    let values = |r: Result<ArrayRef, PgError>| r.unwrap().as_primitive::<Int64Type>().iter().collect::<Vec<_>>();
+    let values =
+        |r: Result<ArrayRef, PgError>| r.unwrap().as_primitive::<Int64Type>().iter().collect::<Vec<_>>();
     assert_eq!(values(binary(BinaryOp::Modulo, &a, &two)), [Some(0), None, Some(-1)]);
     assert_eq!(values(binary(BinaryOp::Subtract, &two, &a)), [Some(-8), None, Some(9)]);
     assert_eq!(values(binary(BinaryOp::Add, &a, &none)), [None, None, None]);

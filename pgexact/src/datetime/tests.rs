@@ -17,8 +17,19 @@ const ZONES: &[&str] = &[
 ];
 
 const UNITS: &[&str] = &[
-    "microseconds", "milliseconds", "second", "minute", "hour", "day", "week", "month", "quarter", "year", "decade",
-    "century", "millennium",
+    "microseconds",
+    "milliseconds",
+    "second",
+    "minute",
+    "hour",
+    "day",
+    "week",
+    "month",
+    "quarter",
+    "year",
+    "decade",
+    "century",
+    "millennium",
 ];
 
 fn array(values: Vec<i64>) -> TimestampMicrosecondArray {
@@ -26,7 +37,11 @@ fn array(values: Vec<i64>) -> TimestampMicrosecondArray {
 }
 
 fn wire(us: i64) -> Vec<u8> {
-    if finite(us) { (us - calendar::EPOCH_SHIFT_US).to_be_bytes().to_vec() } else { us.to_be_bytes().to_vec() }
+    if finite(us) {
+        (us - calendar::EPOCH_SHIFT_US).to_be_bytes().to_vec()
+    } else {
+        us.to_be_bytes().to_vec()
+    }
 }
 
 /// Instants around the zone's changes and local midnights near them, over all of history, and infinite ones.
@@ -37,7 +52,9 @@ fn instants(zone: &Zone, random: &mut Random) -> Vec<i64> {
             out.push((at + d) * SECOND_US + random.within(0, 999_999));
         }
     }
-    for (low, high) in [(-150_000_000_000, 253_402_300_799), (-70_000_000_000, -58_000_000_000), (0, 4_102_400_000)] {
+    for (low, high) in
+        [(-150_000_000_000, 253_402_300_799), (-70_000_000_000, -58_000_000_000), (0, 4_102_400_000)]
+    {
         out.extend((0..400).map(|_| random.within(low, high) * SECOND_US + random.within(0, 999_999)));
     }
     let (from, to) = zone.range_us();
@@ -75,7 +92,8 @@ fn date_trunc_of_instants_equals_postgres() {
             let parsed = Unit::parse(unit, Kind::TimestampTz).unwrap();
             let ours = date_trunc_timestamptz(parsed, &array(input.clone()), &zone).unwrap();
             let rows: Vec<_> = input.iter().copied().zip(ours.values().iter().copied()).collect();
-            let wrong = differences(&[("timezone", name)], "timestamptz", &format!("date_trunc('{unit}', i)"), &rows);
+            let wrong =
+                differences(&[("timezone", name)], "timestamptz", &format!("date_trunc('{unit}', i)"), &rows);
             assert_eq!(wrong, "", "{unit} in {name}");
         }
     }
@@ -97,21 +115,100 @@ fn date_trunc_of_local_times_equals_postgres() {
 #[test]
 fn units_equal_postgres() {
     let names = [
-        "us", "usec", "usecs", "usecond", "useconds", "microsecon", "microsecond", "microsecondsandmore", "micro", "ms",
-        "msec", "msecs", "mseconds", "msecond", "millisecond", "MilliSeconds", "s", "S", "sec", "secs", "second", "seconds",
-        "secondss", "m", "min", "mins", "minute", "minutes", "h", "hr", "hrs", "hour", "hours", "d", "day", "days", "dayz",
-        "w", "week", "weeks", "mon", "mons", "month", "months", "qtr", "quarter", "quarters", "y", "yr", "yrs", "year",
-        "years", "dec", "decs", "decade", "decades", "c", "cent", "century", "centuries", "centuryx", "mil", "mils",
-        "millennia", "millennium", "millenniums", "timezone", "timezone_hour", "timezone_minute", "tz", "dow", "epoch",
-        "ago", "@", "", " day", "day ", "isoyear", "julian", "foo", "DAY", "ÄON",
+        "us",
+        "usec",
+        "usecs",
+        "usecond",
+        "useconds",
+        "microsecon",
+        "microsecond",
+        "microsecondsandmore",
+        "micro",
+        "ms",
+        "msec",
+        "msecs",
+        "mseconds",
+        "msecond",
+        "millisecond",
+        "MilliSeconds",
+        "s",
+        "S",
+        "sec",
+        "secs",
+        "second",
+        "seconds",
+        "secondss",
+        "m",
+        "min",
+        "mins",
+        "minute",
+        "minutes",
+        "h",
+        "hr",
+        "hrs",
+        "hour",
+        "hours",
+        "d",
+        "day",
+        "days",
+        "dayz",
+        "w",
+        "week",
+        "weeks",
+        "mon",
+        "mons",
+        "month",
+        "months",
+        "qtr",
+        "quarter",
+        "quarters",
+        "y",
+        "yr",
+        "yrs",
+        "year",
+        "years",
+        "dec",
+        "decs",
+        "decade",
+        "decades",
+        "c",
+        "cent",
+        "century",
+        "centuries",
+        "centuryx",
+        "mil",
+        "mils",
+        "millennia",
+        "millennium",
+        "millenniums",
+        "timezone",
+        "timezone_hour",
+        "timezone_minute",
+        "tz",
+        "dow",
+        "epoch",
+        "ago",
+        "@",
+        "",
+        " day",
+        "day ",
+        "isoyear",
+        "julian",
+        "foo",
+        "DAY",
+        "ÄON",
         "a_very_long_unit_name_that_goes_well_beyond_the_limit_of_an_identifier_in_postgresql",
     ];
-    cluster().run(&[], "CREATE OR REPLACE FUNCTION try_trunc(u text, tz bool) RETURNS text LANGUAGE plpgsql AS $$
+    cluster().run(
+        &[],
+        "CREATE OR REPLACE FUNCTION try_trunc(u text, tz bool) RETURNS text LANGUAGE plpgsql AS $$
         BEGIN
             RETURN CASE WHEN tz THEN date_trunc(u, timestamptz '2001-05-23 13:14:15.123456+00')::text
                         ELSE date_trunc(u, timestamp '2001-05-23 13:14:15.123456')::text || '+00' END;
-        EXCEPTION WHEN OTHERS THEN RETURN SQLSTATE || ' ' || SQLERRM; END $$;");
-    let at = chrono::NaiveDate::from_ymd_opt(2001, 5, 23).unwrap().and_hms_micro_opt(13, 14, 15, 123_456).unwrap();
+        EXCEPTION WHEN OTHERS THEN RETURN SQLSTATE || ' ' || SQLERRM; END $$;",
+    );
+    let at =
+        chrono::NaiveDate::from_ymd_opt(2001, 5, 23).unwrap().and_hms_micro_opt(13, 14, 15, 123_456).unwrap();
     for kind in [Kind::Timestamp, Kind::TimestampTz] {
         for name in names {
             let theirs = cluster().run(
@@ -120,9 +217,18 @@ fn units_equal_postgres() {
             );
             let ours = match Unit::parse(name, kind) {
                 Ok(unit) => {
-                    let us = date_trunc_timestamp(unit, &array(vec![at.and_utc().timestamp_micros()])).unwrap().value(0);
-                    let text = chrono::DateTime::from_timestamp_micros(us).unwrap().format("%F %T%.6f").to_string();
-                    format!("{}+00", text.trim_end_matches('0').trim_end_matches('.').replace(" 00:00:", " 00:00:00").replace("00:00:0000", "00:00:00"))
+                    let us = date_trunc_timestamp(unit, &array(vec![at.and_utc().timestamp_micros()]))
+                        .unwrap()
+                        .value(0);
+                    let text =
+                        chrono::DateTime::from_timestamp_micros(us).unwrap().format("%F %T%.6f").to_string();
+                    format!(
+                        "{}+00",
+                        text.trim_end_matches('0')
+                            .trim_end_matches('.')
+                            .replace(" 00:00:", " 00:00:00")
+                            .replace("00:00:0000", "00:00:00")
+                    )
                 }
                 Err(e) => format!("{} {}", e.sqlstate, e.message),
             };
@@ -138,13 +244,17 @@ fn cutting_before_the_first_timestamp() {
     assert_eq!(date_trunc_timestamp(Unit::Day, &array(vec![us])).unwrap().value(0), MIN_TIMESTAMP_US);
     let e = date_trunc_timestamp(Unit::Year, &array(vec![us])).unwrap_err();
     assert_eq!((e.sqlstate, e.message.as_str()), ("22008", "timestamp out of range"));
-    let theirs = cluster().copy_text(&[], "", "SELECT date_trunc('day', timestamp '4714-11-24 00:00:00.000005 BC')");
+    let theirs =
+        cluster().copy_text(&[], "", "SELECT date_trunc('day', timestamp '4714-11-24 00:00:00.000005 BC')");
     assert_eq!(theirs[0][0].as_deref(), Some("4714-11-24 00:00:00 BC"));
     let zone = Zone::parse("America/New_York").unwrap();
     let zoned = date_trunc_timestamptz(Unit::Week, &array(vec![us + DAY_US]), &zone);
-    cluster().run(&[], "CREATE OR REPLACE FUNCTION try_week() RETURNS text LANGUAGE plpgsql AS $$
+    cluster().run(
+        &[],
+        "CREATE OR REPLACE FUNCTION try_week() RETURNS text LANGUAGE plpgsql AS $$
         BEGIN RETURN date_trunc('week', timestamptz '4714-11-25 00:00:00.000005+00 BC', 'America/New_York');
-        EXCEPTION WHEN OTHERS THEN RETURN SQLSTATE || ' ' || SQLERRM; END $$;");
+        EXCEPTION WHEN OTHERS THEN RETURN SQLSTATE || ' ' || SQLERRM; END $$;",
+    );
     let theirs = cluster().run(&[("timezone", "UTC")], "SELECT try_week();");
     match zoned {
         Ok(a) => assert!(theirs.contains("BC"), "{theirs} {}", a.value(0)),
@@ -173,7 +283,8 @@ fn date_bin_equals_postgres() {
         input.retain(|us| !finite(*us) || (*us > MIN_TIMESTAMP_US && *us < 8_000_000_000_000_000_000));
         // A bin's begin may lie before the first timestamp: an error, tested below.
         let bin = |us: i64| {
-            date_bin(Interval { months: 0, days: 0, microseconds: stride }, &array(vec![us]), origin).map(|a| a.value(0))
+            date_bin(Interval { months: 0, days: 0, microseconds: stride }, &array(vec![us]), origin)
+                .map(|a| a.value(0))
         };
         let rows: Vec<_> = input.iter().filter_map(|us| Some((*us, bin(*us).ok()?))).collect();
         let origin_pg = origin - calendar::EPOCH_SHIFT_US;
@@ -192,9 +303,23 @@ fn date_bin_equals_postgres() {
 fn errors_of_date_bin() {
     let day = Interval { months: 0, days: 1, microseconds: 0 };
     let cases = [
-        (Interval { months: 1, ..day }, 0, "0A000", "timestamps cannot be binned into intervals containing months or years", "1 month 1 day", "1970-01-01"),
+        (
+            Interval { months: 1, ..day },
+            0,
+            "0A000",
+            "timestamps cannot be binned into intervals containing months or years",
+            "1 month 1 day",
+            "1970-01-01",
+        ),
         (Interval { days: 0, ..day }, 0, "22008", "stride must be greater than zero", "0", "1970-01-01"),
-        (Interval { days: -1, ..day }, 0, "22008", "stride must be greater than zero", "-1 day", "1970-01-01"),
+        (
+            Interval { days: -1, ..day },
+            0,
+            "22008",
+            "stride must be greater than zero",
+            "-1 day",
+            "1970-01-01",
+        ),
         (day, i64::MAX, "22008", "origin out of range", "1 day", "infinity"),
     ];
     cluster().run(&[], "CREATE OR REPLACE FUNCTION try_bin(s interval, t timestamp, o timestamp) RETURNS text LANGUAGE plpgsql AS $$
@@ -202,12 +327,16 @@ fn errors_of_date_bin() {
     for (stride, origin, sqlstate, message, stride_text, origin_text) in cases {
         let e = date_bin(stride, &array(vec![1]), origin).unwrap_err();
         assert_eq!((e.sqlstate, e.message.as_str()), (sqlstate, message));
-        let theirs = cluster().run(&[], &format!("SELECT try_bin('{stride_text}', '1970-01-01 00:00:00.000001', '{origin_text}');"));
+        let theirs = cluster().run(
+            &[],
+            &format!("SELECT try_bin('{stride_text}', '1970-01-01 00:00:00.000001', '{origin_text}');"),
+        );
         assert_eq!(theirs.trim(), format!("{sqlstate} {message}"));
         // Nothing is raised where only infinite or NULL sources are met.
         let quiet = TimestampMicrosecondArray::from(vec![Some(i64::MAX), None, Some(i64::MIN)]);
         assert_eq!(date_bin(stride, &quiet, origin).unwrap(), quiet);
-        let theirs = cluster().run(&[], &format!("SELECT try_bin('{stride_text}', 'infinity', '{origin_text}');"));
+        let theirs =
+            cluster().run(&[], &format!("SELECT try_bin('{stride_text}', 'infinity', '{origin_text}');"));
         assert_eq!(theirs.trim(), "infinity");
     }
     assert_eq!(
@@ -219,7 +348,11 @@ fn errors_of_date_bin() {
 
 #[test]
 fn an_unknown_unit_is_quiet_over_infinities_in_postgres() {
-    let theirs = cluster().copy_text(&[], "", "SELECT date_trunc('foo', 'infinity'::timestamptz), date_trunc('foo', '-infinity'::timestamp)");
+    let theirs = cluster().copy_text(
+        &[],
+        "",
+        "SELECT date_trunc('foo', 'infinity'::timestamptz), date_trunc('foo', '-infinity'::timestamp)",
+    );
     assert_eq!(theirs[0], [Some("infinity".to_owned()), Some("-infinity".to_owned())]);
 }
 

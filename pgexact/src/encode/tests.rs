@@ -1,8 +1,8 @@
 use std::sync::Arc;
 
 use arrow::array::{
-    BooleanArray, Date32Array, Decimal128Array, Decimal256Array, Float32Array, Float64Array, Int16Array, Int32Array,
-    Int64Array, LargeStringArray, StringArray, StringViewArray, TimestampMicrosecondArray,
+    BooleanArray, Date32Array, Decimal128Array, Decimal256Array, Float32Array, Float64Array, Int16Array,
+    Int32Array, Int64Array, LargeStringArray, StringArray, StringViewArray, TimestampMicrosecondArray,
 };
 use arrow::datatypes::{Field, i256};
 
@@ -63,10 +63,16 @@ fn frames(bytes: &[u8]) -> Vec<Fields> {
     rows
 }
 
-fn encode(batch: &RecordBatch, types: &[(u32, i32)], format: Format, zone: &Zone) -> Result<Vec<Fields>, EncodeError> {
+fn encode(
+    batch: &RecordBatch,
+    types: &[(u32, i32)],
+    format: Format,
+    zone: &Zone,
+) -> Result<Vec<Fields>, EncodeError> {
     let targets: Vec<Target> = types.iter().map(|(o, t)| target(*o, *t, format)).collect();
     let mut out = BytesMut::new();
-    let rows = RowEncoder::try_new(&targets, &batch.schema(), zone)?.encode_batch(batch, 0, usize::MAX, &mut out)?;
+    let rows =
+        RowEncoder::try_new(&targets, &batch.schema(), zone)?.encode_batch(batch, 0, usize::MAX, &mut out)?;
     assert_eq!(rows, batch.num_rows());
     Ok(frames(&out))
 }
@@ -74,7 +80,8 @@ fn encode(batch: &RecordBatch, types: &[(u32, i32)], format: Format, zone: &Zone
 /// PostgreSQL reads our binary, and must print our text and send our binary.
 fn round_trip(batch: &RecordBatch, types: &[(u32, i32)], columns: &str, zone: &Zone) {
     // A number for the order, which a heap does not keep.
-    let mut numbered: Vec<ArrayRef> = vec![Arc::new(Int32Array::from_iter_values(0..batch.num_rows() as i32))];
+    let mut numbered: Vec<ArrayRef> =
+        vec![Arc::new(Int32Array::from_iter_values(0..batch.num_rows() as i32))];
     numbered.extend(batch.columns().iter().cloned());
     let (batch, types) = (&self::batch(numbered), &[&[(oid::INT4, -1)], types].concat());
     let binary = encode(batch, types, Format::Binary, zone).unwrap();
@@ -110,11 +117,16 @@ fn scalar_types_equal_postgres() {
     let mut ints: Vec<i64> = vec![i64::MIN, i64::MAX, 0, -1, 1, 10, -10, 99_999_999];
     ints.extend((0..rows).map(|_| (random.next() as i64) >> random.below(63)));
     let clamp = |low: i64, high: i64| ints.iter().map(move |v| (*v).clamp(low, high)).collect::<Vec<_>>();
-    let texts: Vec<String> = ["", " ", "a\tb\nc\\d\re", "\\N", "語🦀", "'\"", "\u{8}\u{b}\u{c}\u{1}", &"x".repeat(5000)]
-        .into_iter()
-        .map(String::from)
-        .chain((0..rows).map(|_| (0..random.below(20)).map(|_| char::from(32 + random.below(95) as u8)).collect()))
-        .collect();
+    let texts: Vec<String> =
+        ["", " ", "a\tb\nc\\d\re", "\\N", "語🦀", "'\"", "\u{8}\u{b}\u{c}\u{1}", &"x".repeat(5000)]
+            .into_iter()
+            .map(String::from)
+            .chain(
+                (0..rows).map(|_| {
+                    (0..random.below(20)).map(|_| char::from(32 + random.below(95) as u8)).collect()
+                }),
+            )
+            .collect();
     let uuids: Vec<String> = ["00000000-0000-0000-0000-000000000000", "ffffffff-ffff-ffff-ffff-ffffffffffff"]
         .into_iter()
         .map(String::from)
@@ -128,8 +140,16 @@ fn scalar_types_equal_postgres() {
         .chain((0..rows).map(|_| (0..random.below(30)).map(|_| random.next() as u8).collect()))
         .collect();
     let jsons: Vec<String> = [
-        "{}", "[]", "null", "true", "0", "-1.50", "\"a\\nb\"", "{\"a\": 1, \"bb\": [1, 2.0, null, \"x\\\"y\"]}",
-        "{\"\": {}, \"語\": \"🦀\"}", "12345678901234567890.12345678901234567890",
+        "{}",
+        "[]",
+        "null",
+        "true",
+        "0",
+        "-1.50",
+        "\"a\\nb\"",
+        "{\"a\": 1, \"bb\": [1, 2.0, null, \"x\\\"y\"]}",
+        "{\"\": {}, \"語\": \"🦀\"}",
+        "12345678901234567890.12345678901234567890",
     ]
     .into_iter()
     .map(String::from)
@@ -140,29 +160,65 @@ fn scalar_types_equal_postgres() {
     let fixed = with_nulls(fixed, rows);
     let columns: Vec<ArrayRef> = vec![
         Arc::new(BooleanArray::from(with_nulls(ints.iter().map(|v| v & 1 == 1).collect(), rows))),
-        Arc::new(Int16Array::from(with_nulls(clamp(i16::MIN.into(), i16::MAX.into()).iter().map(|v| *v as i16).collect(), rows))),
-        Arc::new(Int32Array::from(with_nulls(clamp(i32::MIN.into(), i32::MAX.into()).iter().map(|v| *v as i32).collect(), rows))),
+        Arc::new(Int16Array::from(with_nulls(
+            clamp(i16::MIN.into(), i16::MAX.into()).iter().map(|v| *v as i16).collect(),
+            rows,
+        ))),
+        Arc::new(Int32Array::from(with_nulls(
+            clamp(i32::MIN.into(), i32::MAX.into()).iter().map(|v| *v as i32).collect(),
+            rows,
+        ))),
         Arc::new(Int64Array::from(with_nulls(ints.clone(), rows))),
         // Wider and narrower than described.
         Arc::new(Int64Array::from(with_nulls(clamp(i16::MIN.into(), i16::MAX.into()), rows))),
         Arc::new(Int16Array::from(with_nulls(clamp(-300, 300).iter().map(|v| *v as i16).collect(), rows))),
-        Arc::new(Float32Array::from(with_nulls(ints.iter().map(|v| f32::from_bits(*v as u32)).map(|v| if v.is_nan() { f32::NAN } else { v }).collect(), rows))),
-        Arc::new(Float64Array::from(with_nulls(ints.iter().map(|v| f64::from_bits(*v as u64)).map(|v| if v.is_nan() { f64::NAN } else { v }).collect(), rows))),
+        Arc::new(Float32Array::from(with_nulls(
+            ints.iter()
+                .map(|v| f32::from_bits(*v as u32))
+                .map(|v| if v.is_nan() { f32::NAN } else { v })
+                .collect(),
+            rows,
+        ))),
+        Arc::new(Float64Array::from(with_nulls(
+            ints.iter()
+                .map(|v| f64::from_bits(*v as u64))
+                .map(|v| if v.is_nan() { f64::NAN } else { v })
+                .collect(),
+            rows,
+        ))),
         Arc::new(Float32Array::from(with_nulls(ints.iter().map(|v| *v as f32 / 7.0).collect(), rows))),
         Arc::new(StringViewArray::from(with_nulls(texts.clone(), rows))),
         Arc::new(StringArray::from(with_nulls(texts.clone(), rows))),
         Arc::new(LargeStringArray::from(with_nulls(texts, rows))),
         Arc::new(StringViewArray::from(with_nulls(uuids, rows))),
-        Arc::new(FixedSizeBinaryArray::try_from_sparse_iter_with_size(fixed.iter().map(|v| v.as_deref()), 16).unwrap()),
+        Arc::new(
+            FixedSizeBinaryArray::try_from_sparse_iter_with_size(fixed.iter().map(|v| v.as_deref()), 16)
+                .unwrap(),
+        ),
         Arc::new(StringViewArray::from(with_nulls(jsons, rows))),
         Arc::new(BinaryViewArray::from_iter(with_nulls(blobs.clone(), rows))),
         Arc::new(BinaryArray::from_iter(with_nulls(blobs, rows))),
         Arc::new(Int64Array::from(with_nulls(ints, rows))),
     ];
     let types = [
-        (oid::BOOL, -1), (oid::INT2, -1), (oid::INT4, -1), (oid::INT8, -1), (oid::INT2, -1), (oid::INT8, -1),
-        (oid::FLOAT4, -1), (oid::FLOAT8, -1), (oid::FLOAT8, -1), (oid::TEXT, -1), (oid::VARCHAR, 6000), (oid::TEXT, -1),
-        (oid::UUID, -1), (oid::UUID, -1), (oid::JSONB, -1), (oid::BYTEA, -1), (oid::BYTEA, -1), (oid::XID8, -1),
+        (oid::BOOL, -1),
+        (oid::INT2, -1),
+        (oid::INT4, -1),
+        (oid::INT8, -1),
+        (oid::INT2, -1),
+        (oid::INT8, -1),
+        (oid::FLOAT4, -1),
+        (oid::FLOAT8, -1),
+        (oid::FLOAT8, -1),
+        (oid::TEXT, -1),
+        (oid::VARCHAR, 6000),
+        (oid::TEXT, -1),
+        (oid::UUID, -1),
+        (oid::UUID, -1),
+        (oid::JSONB, -1),
+        (oid::BYTEA, -1),
+        (oid::BYTEA, -1),
+        (oid::XID8, -1),
     ];
     let declared = "a bool, b int2, c int4, d int8, e int2, f int8, g float4, h float8, i float8, j text, k varchar(5996), \
                     l text, m uuid, n uuid, o jsonb, p bytea, q bytea, r xid8";
@@ -182,15 +238,19 @@ fn numerics_equal_postgres() {
     }));
     let decimal = |scale: i8| -> ArrayRef {
         Arc::new(
-            Decimal128Array::from(with_nulls(wide.clone(), rows)).with_precision_and_scale(38, scale).unwrap(),
+            Decimal128Array::from(with_nulls(wide.clone(), rows))
+                .with_precision_and_scale(38, scale)
+                .unwrap(),
         )
     };
-    let wider: Vec<i256> = wide.iter().map(|v| i256::from_i128(*v).wrapping_mul(i256::from_i128(limit))).collect();
-    let texts: Vec<String> = ["NaN", "Infinity", "-Infinity", "0", "0.000", "1e0", "-0.0001", "10000", "1000000.00000000001"]
-        .into_iter()
-        .map(|s| s.replace("e0", ""))
-        .chain(wider.iter().enumerate().map(|(i, v)| Decimal::from_i256(*v, (i % 90) as u16).to_string()))
-        .collect();
+    let wider: Vec<i256> =
+        wide.iter().map(|v| i256::from_i128(*v).wrapping_mul(i256::from_i128(limit))).collect();
+    let texts: Vec<String> =
+        ["NaN", "Infinity", "-Infinity", "0", "0.000", "1e0", "-0.0001", "10000", "1000000.00000000001"]
+            .into_iter()
+            .map(|s| s.replace("e0", ""))
+            .chain(wider.iter().enumerate().map(|(i, v)| Decimal::from_i256(*v, (i % 90) as u16).to_string()))
+            .collect();
     let columns: Vec<ArrayRef> = vec![
         decimal(0),
         decimal(2),
@@ -220,20 +280,44 @@ fn times_equal_postgres_in_every_zone() {
         let mut random = Random(63);
         let far = i64::MAX - 1;
         let last = 253_402_300_799_999_999;
-        let mut us = vec![i64::MAX, i64::MIN, 0, -1, 1, 100, 120_000, last, last + 1, MIN_TIMESTAMP_US + 1_000_000_000_000];
+        let mut us = vec![
+            i64::MAX,
+            i64::MIN,
+            0,
+            -1,
+            1,
+            100,
+            120_000,
+            last,
+            last + 1,
+            MIN_TIMESTAMP_US + 1_000_000_000_000,
+        ];
         for (at, _) in zone.changes() {
             us.extend([-1, 0, 1].map(|d| at * 1_000_000 + d));
         }
-        us.extend((0..2_000).map(|_| random.within(-200_000_000_000, 250_000_000_000) * 1_000_000 + random.within(0, 999_999)));
+        us.extend((0..2_000).map(|_| {
+            random.within(-200_000_000_000, 250_000_000_000) * 1_000_000 + random.within(0, 999_999)
+        }));
         us.extend((0..500).map(|_| random.within(-300_000_000_000, 4_102_400_000) * 1_000));
         let local = us.iter().copied().chain([MIN_TIMESTAMP_US, far]).collect::<Vec<_>>();
         let (from, to) = zone.range_us();
         us.retain(|v| !calendar::finite(*v) || (*v >= from && *v < to));
         let rows = us.len().max(local.len()) * 7 / 6 + 7;
-        let days: Vec<i32> = [i32::MAX, i32::MIN, 0, -1, -2_440_588, 2_145_031_948 + EPOCH_SHIFT_DAYS, 2_932_896, 2_932_897, -719_528, -719_163]
-            .into_iter()
-            .chain((0..2_000).map(|_| random.within(-2_440_588, 4_000_000) as i32))
-            .collect();
+        let days: Vec<i32> = [
+            i32::MAX,
+            i32::MIN,
+            0,
+            -1,
+            -2_440_588,
+            2_145_031_948 + EPOCH_SHIFT_DAYS,
+            2_932_896,
+            2_932_897,
+            -719_528,
+            -719_163,
+        ]
+        .into_iter()
+        .chain((0..2_000).map(|_| random.within(-2_440_588, 4_000_000) as i32))
+        .collect();
         let columns: Vec<ArrayRef> = vec![
             Arc::new(TimestampMicrosecondArray::from(with_nulls(local, rows))),
             Arc::new(TimestampMicrosecondArray::from(with_nulls(us, rows)).with_timezone("UTC")),
@@ -246,7 +330,10 @@ fn times_equal_postgres_in_every_zone() {
 
 #[test]
 fn pieces_of_a_batch() {
-    let data = batch(vec![Arc::new(Int32Array::from(vec![1, 2, 3, 4, 5])), Arc::new(StringArray::from(vec!["a"; 5]))]);
+    let data = batch(vec![
+        Arc::new(Int32Array::from(vec![1, 2, 3, 4, 5])),
+        Arc::new(StringArray::from(vec!["a"; 5])),
+    ]);
     let targets = [target(oid::INT4, -1, Format::Text), target(oid::TEXT, -1, Format::Binary)];
     let encoder = RowEncoder::try_new(&targets, &data.schema(), &Zone::utc()).unwrap();
     let (mut whole, mut parts) = (BytesMut::new(), BytesMut::new());
@@ -275,7 +362,8 @@ fn values_beyond_the_described_type() {
     let data = batch(vec![Arc::new(Int64Array::from(vec![1, 70_000]))]);
     for (type_oid, message) in [(oid::INT2, "smallint out of range")] {
         for format in [Format::Text, Format::Binary] {
-            let encoder = RowEncoder::try_new(&[target(type_oid, -1, format)], &data.schema(), &Zone::utc()).unwrap();
+            let encoder =
+                RowEncoder::try_new(&[target(type_oid, -1, format)], &data.schema(), &Zone::utc()).unwrap();
             let mut out = BytesMut::new();
             let e = encoder.encode_batch(&data, 0, 9, &mut out).unwrap_err();
             assert_eq!(e, EncodeError::Value { column: 0, error: PgError::new("22003", message) });
@@ -284,13 +372,28 @@ fn values_beyond_the_described_type() {
         }
     }
     let berlin = Zone::parse("Europe/Berlin").unwrap();
-    let late = batch(vec![Arc::new(TimestampMicrosecondArray::from(vec![4_200_000_000_000_000]).with_timezone("UTC"))]);
-    assert!(matches!(encode(&late, &[(oid::TIMESTAMPTZ, -1)], Format::Text, &berlin), Err(EncodeError::Zone(_))));
+    let late = batch(vec![Arc::new(
+        TimestampMicrosecondArray::from(vec![4_200_000_000_000_000]).with_timezone("UTC"),
+    )]);
+    assert!(matches!(
+        encode(&late, &[(oid::TIMESTAMPTZ, -1)], Format::Text, &berlin),
+        Err(EncodeError::Zone(_))
+    ));
     // Binary needs no zone.
     assert!(encode(&late, &[(oid::TIMESTAMPTZ, -1)], Format::Binary, &berlin).is_ok());
     let early = batch(vec![Arc::new(TimestampMicrosecondArray::from(vec![MIN_TIMESTAMP_US - 1]))]);
-    assert!(matches!(encode(&early, &[(oid::TIMESTAMP, -1)], Format::Text, &berlin), Err(EncodeError::Value { .. })));
-    for bad in ["", "0", "00000000-0000-0000-0000-00000000000", "00000000-0000-0000-0000-0000000000000", "0000000000-00-0000-0000-000000000000", "zz"] {
+    assert!(matches!(
+        encode(&early, &[(oid::TIMESTAMP, -1)], Format::Text, &berlin),
+        Err(EncodeError::Value { .. })
+    ));
+    for bad in [
+        "",
+        "0",
+        "00000000-0000-0000-0000-00000000000",
+        "00000000-0000-0000-0000-0000000000000",
+        "0000000000-00-0000-0000-000000000000",
+        "zz",
+    ] {
         let data = batch(vec![Arc::new(StringArray::from(vec![bad]))]);
         assert!(encode(&data, &[(oid::UUID, -1)], Format::Binary, &Zone::utc()).is_err(), "{bad}");
     }
@@ -304,7 +407,9 @@ fn what_is_not_exact_is_refused() {
         let r = RowEncoder::try_new(&[target(type_oid, typmod, Format::Text)], &data.schema(), &utc);
         assert!(matches!(r, Err(EncodeError::Unsupported { column: 0, .. })), "{type_oid}");
     };
-    let decimal = |s: i8| -> ArrayRef { Arc::new(Decimal128Array::from(vec![1]).with_precision_and_scale(10, s).unwrap()) };
+    let decimal = |s: i8| -> ArrayRef {
+        Arc::new(Decimal128Array::from(vec![1]).with_precision_and_scale(10, s).unwrap())
+    };
     refused(Arc::new(Float64Array::from(vec![1.0])), oid::NUMERIC, -1);
     refused(Arc::new(Float64Array::from(vec![1.0])), oid::FLOAT4, -1);
     refused(decimal(2), oid::NUMERIC, ((10 << 16) | 3) + 4);

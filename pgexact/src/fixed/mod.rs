@@ -70,8 +70,10 @@ fn build(
             v => out.append_option(v),
         }
     }
-    let array: Decimal128Array =
-        out.finish().with_precision_and_scale(precision, scale).map_err(|e| PgError::new("XX000", e.to_string()))?;
+    let array: Decimal128Array = out
+        .finish()
+        .with_precision_and_scale(precision, scale)
+        .map_err(|e| PgError::new("XX000", e.to_string()))?;
     Ok(Arc::new(array))
 }
 
@@ -120,7 +122,9 @@ pub fn abs(a: &dyn Array) -> Result<ArrayRef, PgError> {
 
 /// Decimals have at most 38 digits: neither operation can overflow.
 fn signed(a: &dyn Array, f: impl Fn(i128) -> i128) -> Result<ArrayRef, PgError> {
-    let DataType::Decimal128(precision, scale) = *a.data_type() else { return Err(unsupported(a.data_type())) };
+    let DataType::Decimal128(precision, scale) = *a.data_type() else {
+        return Err(unsupported(a.data_type()));
+    };
     let values = a.as_primitive::<Decimal128Type>();
     build(a.len(), (precision, scale), |i| Ok((!a.is_null(i)).then(|| f(values.value(i)))))
 }

@@ -2,7 +2,9 @@ use super::*;
 use arrow::array::{Int32Array, StringViewArray};
 
 fn decimals(values: &[Option<i128>], precision: u8, scale: i8) -> ArrayRef {
-    Arc::new(Decimal128Array::from(values.to_vec()).with_precision_and_scale(precision, scale).expect("decimal"))
+    Arc::new(
+        Decimal128Array::from(values.to_vec()).with_precision_and_scale(precision, scale).expect("decimal"),
+    )
 }
 
 fn shown(array: &ArrayRef) -> Vec<Option<String>> {
@@ -35,7 +37,10 @@ fn arithmetic_has_postgres_scale() {
 #[test]
 fn rounding_is_half_away_from_zero() {
     let a = decimals(&[Some(125), Some(-125), Some(124), Some(5), Some(-4), Some(9999)], 10, 2);
-    assert_eq!(shown(&round(&a, 1, (10, 1)).expect("round")), some(&["1.3", "-1.3", "1.2", "0.1", "0.0", "100.0"]));
+    assert_eq!(
+        shown(&round(&a, 1, (10, 1)).expect("round")),
+        some(&["1.3", "-1.3", "1.2", "0.1", "0.0", "100.0"])
+    );
     assert_eq!(shown(&round(&a, -1, (12, 0)).expect("round"))[5..], some(&["100"]));
     assert_eq!(shown(&round(&a, 3, (12, 3)).expect("round"))[..1], some(&["1.250"]));
 }
@@ -43,7 +48,10 @@ fn rounding_is_half_away_from_zero() {
 #[test]
 fn casts_check_the_whole_digits() {
     let ints: ArrayRef = Arc::new(Int32Array::from(vec![Some(7), None, Some(-120)]));
-    assert_eq!(shown(&cast(&ints, (5, 2)).expect("cast")), vec![Some("7.00".into()), None, Some("-120.00".into())]);
+    assert_eq!(
+        shown(&cast(&ints, (5, 2)).expect("cast")),
+        vec![Some("7.00".into()), None, Some("-120.00".into())]
+    );
     assert_eq!(cast(&ints, (4, 2)).expect_err("overflow").sqlstate, "22003");
     let texts: ArrayRef = Arc::new(StringViewArray::from(vec!["3306.9366666666666667", "-0.005", "1"]));
     assert_eq!(shown(&cast(&texts, (6, 2)).expect("cast")), some(&["3306.94", "-0.01", "1.00"]));

@@ -15,7 +15,8 @@ fn text32(v: f32) -> String {
 
 /// Values at every power of two and ten with their neighbours, where shortest digits are hardest, and random ones.
 fn doubles() -> Vec<f64> {
-    let mut out = vec![0.0, -0.0, f64::NAN, f64::INFINITY, f64::NEG_INFINITY, f64::MIN_POSITIVE, f64::MAX, 5e-324];
+    let mut out =
+        vec![0.0, -0.0, f64::NAN, f64::INFINITY, f64::NEG_INFINITY, f64::MIN_POSITIVE, f64::MAX, 5e-324];
     for bits in (0..2047u64).map(|e| e << 52) {
         out.extend([bits.wrapping_sub(1) & !(1 << 63), bits, bits + 1, bits | 1 << 51].map(f64::from_bits));
     }
@@ -28,7 +29,12 @@ fn doubles() -> Vec<f64> {
     for five in 0..28 {
         for two in -30..30 {
             let exact = 5f64.powi(five) * 2f64.powi(two);
-            out.extend([exact, exact * 3.0, f64::from_bits(exact.to_bits() + 1), f64::from_bits(exact.to_bits() - 1)]);
+            out.extend([
+                exact,
+                exact * 3.0,
+                f64::from_bits(exact.to_bits() + 1),
+                f64::from_bits(exact.to_bits() - 1),
+            ]);
         }
     }
     let mut random = Random(7);
@@ -42,7 +48,9 @@ fn text_equals_postgres() {
     let doubles = doubles();
     let mut random = Random(9);
     let mut singles: Vec<f32> = doubles.iter().map(|d| *d as f32).collect();
-    singles.extend((0..=255u32).flat_map(|e| [e << 23, (e << 23) + 1, (e << 23 | 0x7f_ffff)]).map(f32::from_bits));
+    singles.extend(
+        (0..=255u32).flat_map(|e| [e << 23, (e << 23) + 1, (e << 23 | 0x7f_ffff)]).map(f32::from_bits),
+    );
     singles.extend((0..40_000).map(|_| f32::from_bits(random.next() as u32)));
     let rows = doubles.len().max(singles.len());
     let tuples: Vec<_> = (0..rows)
@@ -55,7 +63,10 @@ fn text_equals_postgres() {
         })
         .collect();
     let file = cluster().file(&copy_binary(&tuples));
-    let prelude = format!("CREATE TEMP TABLE t (n int, d float8, s float4);\n\\copy t FROM '{}' (FORMAT binary)", file.display());
+    let prelude = format!(
+        "CREATE TEMP TABLE t (n int, d float8, s float4);\n\\copy t FROM '{}' (FORMAT binary)",
+        file.display()
+    );
     let theirs = cluster().copy_text(&[], &prelude, "SELECT d, s FROM t ORDER BY n");
     take(&file);
     assert_eq!(theirs.len(), rows);

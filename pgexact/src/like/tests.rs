@@ -10,15 +10,20 @@ fn like_equals_postgres() {
     let mut text = |plain: bool, random: &mut Random| -> String {
         (0..random.below(7)).map(|_| *random.pick(if plain { &letters[..8] } else { &letters })).collect()
     };
-    let mut rows: Vec<(String, String)> = (0..60_000).map(|_| (text(true, &mut random), text(false, &mut random))).collect();
-    for pattern in ["", "%", "%%", "%a", "a%", "%a%", "%%a%%", "a%%", "\\%", "%\\%%", "a\\", "%\\", "\\\\%", "%語%", "_%", "%_"] {
+    let mut rows: Vec<(String, String)> =
+        (0..60_000).map(|_| (text(true, &mut random), text(false, &mut random))).collect();
+    for pattern in [
+        "", "%", "%%", "%a", "a%", "%a%", "%%a%%", "a%%", "\\%", "%\\%%", "a\\", "%\\", "\\\\%", "%語%",
+        "_%", "%_",
+    ] {
         for subject in ["", "a", "%", "ba", "ab", "bab", "\\", "a語b", "語"] {
             rows.push((subject.into(), pattern.into()));
         }
     }
     let escape = |s: &str| s.replace('\\', "\\\\");
-    let file = cluster()
-        .file(rows.iter().map(|(s, p)| format!("{}\t{}\n", escape(s), escape(p))).collect::<String>().as_bytes());
+    let file = cluster().file(
+        rows.iter().map(|(s, p)| format!("{}\t{}\n", escape(s), escape(p))).collect::<String>().as_bytes(),
+    );
     let prelude = format!(
         "CREATE OR REPLACE FUNCTION try_like(s text, p text) RETURNS text LANGUAGE plpgsql AS $$
             BEGIN RETURN s LIKE p; EXCEPTION WHEN OTHERS THEN RETURN SQLSTATE || ' ' || SQLERRM; END $$;
@@ -27,7 +32,9 @@ fn like_equals_postgres() {
     );
     let theirs = cluster().copy_text(&[], &prelude, "SELECT try_like(s, p) FROM t ORDER BY n");
     take(&file);
-    let show = |r: Result<bool, PgError>| r.map_or_else(|e| format!("{} {}", e.sqlstate, e.message), |b| b.to_string());
+    let show = |r: Result<bool, PgError>| {
+        r.map_or_else(|e| format!("{} {}", e.sqlstate, e.message), |b| b.to_string())
+    };
     for ((subject, pattern), theirs) in rows.iter().zip(theirs) {
         let theirs = theirs[0].clone().unwrap();
         assert_eq!(show(Pattern::new(pattern).matches(subject)), theirs, "{subject:?} LIKE {pattern:?}");

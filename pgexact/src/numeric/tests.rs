@@ -41,8 +41,11 @@ fn mantissa(text: &str) -> (i128, u8) {
 
 fn ask(columns: &str, rows: &[Vec<String>], query: &str) -> Vec<Vec<Option<String>>> {
     let file = cluster().file(rows.iter().map(|r| r.join("\t") + "\n").collect::<String>().as_bytes());
-    let prelude = format!("CREATE TEMP TABLE t (n serial, {columns});\n\\copy t ({}) FROM '{}'",
-        columns.split(',').map(|c| c.trim().split(' ').next().unwrap()).collect::<Vec<_>>().join(","), file.display());
+    let prelude = format!(
+        "CREATE TEMP TABLE t (n serial, {columns});\n\\copy t ({}) FROM '{}'",
+        columns.split(',').map(|c| c.trim().split(' ').next().unwrap()).collect::<Vec<_>>().join(","),
+        file.display()
+    );
     let out = cluster().copy_text(&[], &prelude, query);
     take(&file);
     out
@@ -54,7 +57,8 @@ fn division_equals_postgres() {
     let a = texts(&mut random, 20_000, 38, 20);
     let b = texts(&mut random, 20_000, 38, 20);
     let rows: Vec<_> = a.iter().zip(&b).map(|(a, b)| vec![a.clone(), b.clone()]).collect();
-    let theirs = ask("a numeric, b numeric", &rows, "SELECT CASE WHEN b <> 0 THEN a / b END FROM t ORDER BY n");
+    let theirs =
+        ask("a numeric, b numeric", &rows, "SELECT CASE WHEN b <> 0 THEN a / b END FROM t ORDER BY n");
     assert_eq!(theirs.len(), rows.len());
     for (row, theirs) in rows.iter().zip(theirs) {
         let ((a, sa), (b, sb)) = (mantissa(&row[0]), mantissa(&row[1]));
@@ -64,7 +68,8 @@ fn division_equals_postgres() {
             Some(theirs) => {
                 assert_eq!(ours.as_ref(), Ok(theirs), "{row:?}");
                 // The long way must agree with the short one.
-                let long = Decimal::from_i128(a, sa.into()).divide(&Decimal::from_i128(b, sb.into())).unwrap();
+                let long =
+                    Decimal::from_i128(a, sa.into()).divide(&Decimal::from_i128(b, sb.into())).unwrap();
                 assert_eq!(long.to_string(), *theirs, "{row:?}");
             }
         }
@@ -76,11 +81,16 @@ fn division_of_wide_values_equals_postgres() {
     let mut random = Random(22);
     let a = texts(&mut random, 5_000, 300, 120);
     let b = texts(&mut random, 5_000, 200, 120);
-    let rows: Vec<_> = a.iter().zip(&b).filter(|(_, b)| b.contains(['1', '2', '3', '4', '5', '6', '7', '8', '9']))
-        .map(|(a, b)| vec![a.clone(), b.clone()]).collect();
+    let rows: Vec<_> = a
+        .iter()
+        .zip(&b)
+        .filter(|(_, b)| b.contains(['1', '2', '3', '4', '5', '6', '7', '8', '9']))
+        .map(|(a, b)| vec![a.clone(), b.clone()])
+        .collect();
     let theirs = ask("a numeric, b numeric", &rows, "SELECT a / b FROM t ORDER BY n");
     for (row, theirs) in rows.iter().zip(theirs) {
-        let (Numeric::Finite(a), Numeric::Finite(b)) = (row[0].parse().unwrap(), row[1].parse().unwrap()) else {
+        let (Numeric::Finite(a), Numeric::Finite(b)) = (row[0].parse().unwrap(), row[1].parse().unwrap())
+        else {
             panic!("finite")
         };
         assert_eq!(Some(a.divide(&b).unwrap().to_string()), theirs[0], "{row:?}");
@@ -98,8 +108,11 @@ fn averages_equal_postgres() {
             rows.push(vec![group.to_string(), n.to_string(), Decimal::from_i128(n.into(), 4).to_string()]);
         }
     }
-    let theirs = ask("g int, i int8, d numeric", &rows,
-        "SELECT g, sum(i), count(i), avg(i), avg(d), sum(d) FROM t GROUP BY g ORDER BY g");
+    let theirs = ask(
+        "g int, i int8, d numeric",
+        &rows,
+        "SELECT g, sum(i), count(i), avg(i), avg(d), sum(d) FROM t GROUP BY g ORDER BY g",
+    );
     let text = |t: &Option<String>| t.clone().unwrap();
     let sums: ArrayRef = Arc::new(
         Decimal128Array::from_iter_values(theirs.iter().map(|r| text(&r[1]).parse::<i128>().unwrap()))
@@ -125,7 +138,10 @@ fn averages_equal_postgres() {
 fn order_equals_postgres() {
     let mut random = Random(24);
     let mut values = texts(&mut random, 3_000, 40, 30);
-    values.extend(["NaN", "Infinity", "-Infinity", "0", "0.000", "-1", "1", "1.0", "1.00", "10", "0.1", "-0.1"].map(String::from));
+    values.extend(
+        ["NaN", "Infinity", "-Infinity", "0", "0.000", "-1", "1", "1.0", "1.00", "10", "0.1", "-0.1"]
+            .map(String::from),
+    );
     let rows: Vec<_> = values.iter().map(|v| vec![v.clone()]).collect();
     let theirs = ask("a numeric", &rows, "SELECT a, dense_rank() OVER (ORDER BY a) FROM t ORDER BY a, n");
     let sorted: StringArray = theirs.iter().map(|r| r[0].clone()).collect();
@@ -135,7 +151,8 @@ fn order_equals_postgres() {
         let same = theirs[i - 1][1] == theirs[i][1];
         assert_eq!(keys.value(i - 1) == keys.value(i), same, "{:?} {:?}", theirs[i - 1], theirs[i]);
         assert!(keys.value(i - 1) <= keys.value(i), "{:?} {:?}", theirs[i - 1], theirs[i]);
-        let (a, b): (Numeric, Numeric) = (sorted.value(i - 1).parse().unwrap(), sorted.value(i).parse().unwrap());
+        let (a, b): (Numeric, Numeric) =
+            (sorted.value(i - 1).parse().unwrap(), sorted.value(i).parse().unwrap());
         assert_eq!(a.cmp(&b), if same { Ordering::Equal } else { Ordering::Less });
     }
 }
@@ -161,7 +178,10 @@ fn decimal256_is_exact_or_refused() {
     let texts = StringArray::from(vec![Some("-12.3400"), None, Some("0.00000")]);
     let decimals = to_decimal256(&texts, 2).unwrap();
     let decimals = decimals.as_primitive::<Decimal256Type>();
-    assert_eq!((decimals.value(0), decimals.is_null(1), decimals.value(2)), (i256::from_i128(-1234), true, i256::ZERO));
+    assert_eq!(
+        (decimals.value(0), decimals.is_null(1), decimals.value(2)),
+        (i256::from_i128(-1234), true, i256::ZERO)
+    );
     for bad in ["0.001", "NaN", "Infinity", &"9".repeat(75)] {
         assert!(to_decimal256(&StringArray::from(vec![bad]), 2).is_err(), "{bad}");
     }
@@ -179,8 +199,14 @@ fn only_postgres_texts_are_read() {
 
 #[test]
 fn malformed_wire_values_are_refused() {
-    for bad in [&[][..], &[0; 7], &[0, 1, 0, 0, 0, 0, 0, 0], &[0, 0, 0, 0, 0x12, 0, 0, 0], &[0, 1, 0, 0, 0, 0, 0, 0, 0x27, 0x10],
-        &[0, 0, 0, 0, 0, 0, 0x7f, 0]] {
+    for bad in [
+        &[][..],
+        &[0; 7],
+        &[0, 1, 0, 0, 0, 0, 0, 0],
+        &[0, 0, 0, 0, 0x12, 0, 0, 0],
+        &[0, 1, 0, 0, 0, 0, 0, 0, 0x27, 0x10],
+        &[0, 0, 0, 0, 0, 0, 0x7f, 0],
+    ] {
         assert_eq!(Numeric::from_wire(bad).unwrap_err().sqlstate, "22P03", "{bad:?}");
     }
 }

@@ -56,7 +56,9 @@ pub fn jsonb_field(documents: &dyn Array, key: &str, as_text: bool) -> Result<Ar
             out.append_null();
             continue;
         };
-        match field(document, &quoted).map_err(|()| PgError::new("XX000", "a jsonb value is not canonical"))? {
+        match field(document, &quoted)
+            .map_err(|()| PgError::new("XX000", "a jsonb value is not canonical"))?
+        {
             None => out.append_null(),
             Some("null") if as_text => out.append_null(),
             Some(found) if as_text && found.starts_with('"') => out.append_value(unescape(found)?),

@@ -5,7 +5,12 @@ use crate::testpg::{Random, cluster, copy_binary, take};
 fn common_zones() -> Vec<Zone> {
     let known = cluster().run(&[], "SELECT name FROM pg_timezone_names ORDER BY 1");
     let known: Vec<&str> = known.lines().collect();
-    chrono_tz::TZ_VARIANTS.iter().map(|tz| tz.name()).filter(|n| known.contains(n)).filter_map(Zone::parse).collect()
+    chrono_tz::TZ_VARIANTS
+        .iter()
+        .map(|tz| tz.name())
+        .filter(|n| known.contains(n))
+        .filter_map(Zone::parse)
+        .collect()
 }
 
 /// Instants around every change of a zone and some more, in seconds.
@@ -13,7 +18,10 @@ fn instants(zone: &Zone, random: &mut Random) -> Vec<i64> {
     let mut out: Vec<i64> = zone
         .changes()
         .iter()
-        .flat_map(|c| [-90_000, -86_400, -7_200, -3_601, -3_600, -1, 0, 1, 1_800, 3_600, 7_200, 86_400, 90_000].map(|d| c.0 + d))
+        .flat_map(|c| {
+            [-90_000, -86_400, -7_200, -3_601, -3_600, -1, 0, 1, 1_800, 3_600, 7_200, 86_400, 90_000]
+                .map(|d| c.0 + d)
+        })
         .collect();
     out.extend((0..60).map(|_| random.within(-2_208_988_800, 4_102_444_799)));
     out.extend([-210_866_600_000, -62_135_596_800, -5_364_662_400, -1, 0, 4_102_444_799, 253_402_300_799]);
@@ -26,8 +34,10 @@ fn pg_us(seconds: i64) -> Vec<u8> {
 
 /// Asks PostgreSQL about (zone, argument, our answer), gives its differing answers.
 fn differences(expression: &str, rows: Vec<(String, i64, i64)>) -> Vec<String> {
-    let tuples: Vec<_> =
-        rows.iter().map(|(z, a, b)| vec![Some(z.clone().into_bytes()), Some(pg_us(*a)), Some(pg_us(*b))]).collect();
+    let tuples: Vec<_> = rows
+        .iter()
+        .map(|(z, a, b)| vec![Some(z.clone().into_bytes()), Some(pg_us(*a)), Some(pg_us(*b))])
+        .collect();
     let file = cluster().file(&copy_binary(&tuples));
     let out = cluster().run(
         &[("timezone", "UTC")],
@@ -74,7 +84,19 @@ fn only_iana_names_in_their_own_spelling() {
     for known in ["UTC", "GMT", "Etc/UTC", "America/New_York", "Europe/Berlin", "US/Eastern"] {
         assert_eq!(Zone::parse(known).map(|z| z.name().to_owned()).as_deref(), Some(known));
     }
-    for unknown in ["utc", "EST5EDT4", "<+03>-03", "+02", "America/new_york", "", "posix/UTC", "localtime", "Nowhere/City", "EST", "CET"] {
+    for unknown in [
+        "utc",
+        "EST5EDT4",
+        "<+03>-03",
+        "+02",
+        "America/new_york",
+        "",
+        "posix/UTC",
+        "localtime",
+        "Nowhere/City",
+        "EST",
+        "CET",
+    ] {
         assert_eq!(Zone::parse(unknown), None, "{unknown}");
     }
 }
