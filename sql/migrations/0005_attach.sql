@@ -400,6 +400,19 @@ BEGIN
         schema_name, 'watershed_attach_' || target::oid, target, event_time);
     new_table := format('%I.%I', schema_name, 'watershed_attach_' || target::oid)::regclass;
     EXECUTE format('ALTER TABLE %s ALTER COLUMN %I SET NOT NULL', new_table, event_time);
+    -- Values for which the lake's types have no equal: one of them would stop the table's archiving for good.
+    FOR item IN
+        SELECT a.attname, a.attnum, CASE
+                WHEN a.atttypid = 'pg_catalog.numeric'::regtype THEN '%1$I <> ''NaN'''
+                ELSE '%1$I < ''294247-01-01 UTC'' OR NOT pg_catalog.isfinite(%1$I)' END AS condition
+        FROM pg_attribute a
+        WHERE a.attrelid = new_table AND a.attnum > 0 AND NOT a.attisdropped
+          AND (a.atttypid = 'pg_catalog.numeric'::regtype AND a.atttypmod >= 4
+               OR a.atttypid IN ('pg_catalog.timestamptz'::regtype, 'pg_catalog.timestamp'::regtype))
+    LOOP
+        EXECUTE format('ALTER TABLE %s ADD CONSTRAINT %I CHECK (%s)', new_table, 'watershed_keeps_' || item.attnum,
+            format(item.condition, item.attname));
+    END LOOP;
     EXECUTE format('ALTER TABLE %s OWNER TO %I', new_table, owner);
     FOR item IN
         SELECT a.attname, a.attstattarget, a.attoptions FROM pg_attribute a

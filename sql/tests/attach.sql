@@ -46,7 +46,9 @@ SELECT check_that.equal('rows are of the attaching transaction', (SELECT string_
 SELECT check_that.equal('rows stand in their partitions', (SELECT string_agg(DISTINCT p.kind, ' ' ORDER BY p.kind) FROM :tab r JOIN watershed_control.partitions p ON p.part_relid = r.tableoid), 'cold day future');
 SELECT check_that.equal('table comment', obj_description(:'tab'::regclass), 'it''s odd');
 SELECT check_that.equal('column comment', (SELECT col_description(attrelid, attnum) FROM pg_attribute WHERE attrelid = :'tab'::regclass AND attname = 'a b'), 'spaced');
-SELECT check_that.equal('checks', (SELECT string_agg(conname, ' ' ORDER BY conname) FROM pg_constraint WHERE conrelid = :'tab'::regclass), 'Röws of a table whose name is rather long, indeed_A B_check named watershed_event_time watershed_xid');
+SELECT check_that.equal('checks', (SELECT string_agg(conname, ' ' ORDER BY conname) FROM pg_constraint WHERE conrelid = :'tab'::regclass), 'Röws of a table whose name is rather long, indeed_A B_check named watershed_event_time watershed_keeps_1 watershed_keeps_12 watershed_keeps_4 watershed_xid');
+SELECT check_that.refused(format('INSERT INTO %s ("when", id, "a b", "A B") VALUES (now(), 1, ''x'', ''NaN'')', :'tab'), '23514', '%watershed_keeps_4%');
+SELECT check_that.refused(format('INSERT INTO %s ("when", id, "a b", t) VALUES (now(), 1, ''x'', ''294276-01-01'')', :'tab'), '23514', '%watershed_keeps_12%');
 SELECT check_that.equal('indexes', (SELECT string_agg(relname, ' ' ORDER BY relname) FROM pg_index JOIN pg_class ON oid = indexrelid WHERE indrelid = :'tab'::regclass AND relname LIKE 'odd%'), 'odd_gin odd_lower odd_partial');
 SELECT check_that.equal('index comment', obj_description('"Odd schema".odd_partial'::regclass), 'partial');
 SELECT check_that.equal('indexes of our own', (SELECT count(*) FROM pg_index i JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0] WHERE indrelid = :'tab'::regclass AND attname IN ('_xid', 'when'))::text, '2');
