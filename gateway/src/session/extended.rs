@@ -27,7 +27,9 @@ impl Session {
             return self.refuse_name(&name).await;
         }
         let Ok(sql) = std::str::from_utf8(msg.sql) else {
-            return self.forward_parse(&f, None);
+            self.link.upstream.output.extend_from_slice(&f);
+            self.state.sent(Expect::Parse(None));
+            return Ok(());
         };
         let clock = std::time::Instant::now();
         let (statement, _) = self.classify(sql);
@@ -41,16 +43,21 @@ impl Session {
         };
         if let Err(reason) = self.wants_probe(&statement) {
             prepared.reasons = reason.into();
-            return self.forward_parse(&f, Some((name, prepared)));
+            self.forward_parse(&f, &prepared);
+            self.note_effects(&prepared.statement);
+            self.remember(name, prepared);
+            return Ok(());
         }
         if !self.settle().await? {
-            return self.forward_parse(&f, None);
+            self.link.upstream.output.extend_from_slice(&f);
+            return Ok(());
         }
         let clock = std::time::Instant::now();
         let mut record = self.record("extended", &statement);
         if let Kind::Explain(inner) = &statement.kind {
-            self.forward_parse(&f, None)?;
+            self.forward_parse(&f, &prepared);
             if !self.settle().await? {
+                record.discard();
                 return Ok(());
             }
             match self.explain_lines(inner, &msg.param_types).await? {
@@ -77,7 +84,11 @@ impl Session {
         match self.decide(bracket, &statement, &mut record) {
             Decision::Lake(probed) => prepared.probed = Some(probed),
             Decision::Postgres => prepared.reasons = std::mem::take(&mut record.entry.reasons),
-            Decision::Refuse(report) => return self.fail(&report, &mut record).await,
+            Decision::Refuse(report) => {
+                // The client is told that its Parse failed: the name must be free again.
+                message::put_close(&mut self.link.upstream.output, b'S', &name);
+                return self.fail(&report, &mut record).await;
+            }
         }
         record.discard();
         self.link.client.output.extend_from_slice(b"1\0\0\0\x04");
@@ -85,14 +96,19 @@ impl Session {
         Ok(())
     }
 
-    fn forward_parse(&mut self, f: &[u8], remember: Option<(Bytes, Prepared)>) -> Result<(), SessionEnd> {
+    fn forward_parse(&mut self, f: &[u8], prepared: &Prepared) {
         self.link.upstream.output.extend_from_slice(f);
-        self.state.sent(Expect::Parse);
-        if let Some((name, prepared)) = remember {
-            self.note_effects(&prepared.statement);
-            self.remember(name, prepared);
-        }
-        Ok(())
+        let running = Running { record: self.prepared_record(prepared), lines: Vec::new() };
+        self.state.sent(Expect::Parse(Some(Box::new(running))));
+    }
+
+    /// The record of a statement that PostgreSQL answers.
+    fn prepared_record(&self, prepared: &Prepared) -> Record {
+        let mut record = self.record("extended", &prepared.statement);
+        record.entry.classify_us = prepared.classify_us;
+        record.entry.probe_us = prepared.probe_us;
+        record.entry.reasons = prepared.reasons.clone();
+        record
     }
 
     fn remember(&mut self, name: Bytes, prepared: Prepared) {
@@ -123,7 +139,8 @@ impl Session {
         let prepared = self.statements.get(msg.statement).cloned();
         let Some((prepared, probed)) = prepared.as_ref().and_then(|p| Some((p, p.probed.clone()?))) else {
             self.link.upstream.output.extend_from_slice(&f);
-            self.state.sent(Expect::Bind);
+            let running = prepared.as_ref().map(|p| Running { record: self.prepared_record(p), lines: Vec::new() });
+            self.state.sent(Expect::Bind(running.map(Box::new)));
             self.portals.remove(&name);
             if let Some(prepared) = prepared
                 && self.portals.len() < MAX_REMEMBERED
@@ -134,12 +151,10 @@ impl Session {
         };
         if !self.settle().await? || self.state.status() == super::TxStatus::Failed {
             self.link.upstream.output.extend_from_slice(&f);
-            self.state.sent(Expect::Bind);
+            self.state.sent(Expect::Bind(None));
             return Ok(());
         }
-        let mut record = self.record("extended", &prepared.statement);
-        record.entry.classify_us = prepared.classify_us;
-        record.entry.probe_us = prepared.probe_us;
+        let record = self.prepared_record(prepared);
         let clock = std::time::Instant::now();
         let mut prepared = prepared.clone();
         self.portals.remove(&name);
@@ -200,11 +215,7 @@ impl Session {
             Some(Portal::Relayed { prepared }) => {
                 let prepared = prepared.clone();
                 self.note_effects(&prepared.statement);
-                let mut record: Record = self.record("extended", &prepared.statement);
-                record.entry.classify_us = prepared.classify_us;
-                record.entry.probe_us = prepared.probe_us;
-                record.entry.reasons = prepared.reasons;
-                Some(Box::new(Running { record, lines: prepared.lines }))
+                Some(Box::new(Running { record: self.prepared_record(&prepared), lines: prepared.lines }))
             }
             _ => None,
         };
