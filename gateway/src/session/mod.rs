@@ -291,12 +291,12 @@ impl Session {
             b'P' => {
                 let name = Bytes::copy_from_slice(r.cstr()?);
                 self.statements.remove(&name);
-                self.state.sent(Expect::Parse);
+                self.state.sent(Expect::Parse(None));
             }
             _ => {
                 let portal = Bytes::copy_from_slice(r.cstr()?);
                 self.portals.remove(&portal);
-                self.state.sent(Expect::Bind);
+                self.state.sent(Expect::Bind(None));
             }
         }
         self.forward(h.len);

@@ -16,8 +16,10 @@ pub enum TxStatus {
 /// One reply owed for a frame that was forwarded.
 #[derive(Debug)]
 pub enum Expect {
-    Parse,
-    Bind,
+    /// With the record that is kept only if it fails.
+    Parse(Option<Box<Running>>),
+    /// As for Parse.
+    Bind(Option<Box<Running>>),
     Describe,
     Close,
     Execute(Option<Box<Running>>),
@@ -104,8 +106,8 @@ impl State {
     /// A frame with this tag came from PostgreSQL. Returns the statement it ended, if any.
     pub fn received(&mut self, tag: u8) -> Option<Box<Running>> {
         match tag {
-            b'1' => self.pop(|e| matches!(e, Expect::Parse)),
-            b'2' => self.pop(|e| matches!(e, Expect::Bind)),
+            b'1' => self.pop(|e| matches!(e, Expect::Parse(_))),
+            b'2' => self.pop(|e| matches!(e, Expect::Bind(_))),
             b'3' => self.pop(|e| matches!(e, Expect::Close)),
             b'n' | b'T' => self.pop(|e| matches!(e, Expect::Describe)),
             b'C' | b'I' | b's' => {
@@ -135,16 +137,19 @@ impl State {
             },
             Some(Expect::FunctionCall) => None,
             _ => {
-                let mut first = None;
+                if matches!(self.owed.front(), Some(Expect::Sync)) {
+                    return None;
+                }
+                let failed = ended(self.owed.pop_front());
+                // What stood behind it is skipped: it never ran.
                 while let Some(e) = self.owed.front() {
                     if matches!(e, Expect::Sync) {
-                        return first;
+                        return failed;
                     }
-                    let e = ended(self.owed.pop_front());
-                    first = first.or(e);
+                    forget(self.owed.pop_front());
                 }
                 self.skipping = true;
-                first
+                failed
             }
         }
     }
@@ -171,14 +176,21 @@ impl State {
 
     fn pop(&mut self, is: impl Fn(&Expect) -> bool) {
         if self.owed.front().is_some_and(is) {
-            self.owed.pop_front();
+            forget(self.owed.pop_front());
         }
     }
 }
 
 fn ended(e: Option<Expect>) -> Option<Box<Running>> {
     match e {
-        Some(Expect::Execute(r) | Expect::Query(r)) => r,
+        Some(Expect::Parse(r) | Expect::Bind(r) | Expect::Execute(r) | Expect::Query(r)) => r,
         _ => None,
+    }
+}
+
+/// Drops an expectation without a trace in the query log.
+fn forget(e: Option<Expect>) {
+    if let Some(running) = ended(e) {
+        running.record.discard();
     }
 }

@@ -70,7 +70,7 @@ fn timeouts_are_read_as_postgresql_prints_them() {
 #[test]
 fn a_pipeline_is_answered_in_order() {
     let mut s = State::default();
-    for e in [Expect::Parse, Expect::Bind, Expect::Describe, Expect::Execute(None), Expect::Sync] {
+    for e in [Expect::Parse(None), Expect::Bind(None), Expect::Describe, Expect::Execute(None), Expect::Sync] {
         s.sent(e);
     }
     for tag in [b'1', b'2', b'T', b'D', b'C'] {
@@ -85,8 +85,8 @@ fn a_pipeline_is_answered_in_order() {
 #[test]
 fn an_error_skips_to_sync() {
     let mut s = State::default();
-    s.sent(Expect::Parse);
-    s.sent(Expect::Bind);
+    s.sent(Expect::Parse(None));
+    s.sent(Expect::Bind(None));
     drop(s.failed());
     assert!(s.settled() && s.skipping());
     s.sent(Expect::Execute(None));
@@ -100,7 +100,7 @@ fn an_error_skips_to_sync() {
 #[test]
 fn an_error_before_a_sent_sync_leaves_the_sync() {
     let mut s = State::default();
-    for e in [Expect::Parse, Expect::Sync, Expect::Parse, Expect::Sync] {
+    for e in [Expect::Parse(None), Expect::Sync, Expect::Parse(None), Expect::Sync] {
         s.sent(e);
     }
     drop(s.failed());
