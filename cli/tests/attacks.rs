@@ -49,6 +49,18 @@ fn table(name: &str) {
     owner.run(&insert(0, 89));
     instance().run(&["archive", "--now", &full]);
     owner.run(&insert(90, 99));
+    known(name);
+}
+
+/// Waits until the gateway has noticed the table: it looks at the catalog every few seconds, and until then answers from
+/// PostgreSQL.
+fn known(name: &str) {
+    let mut owner = owner();
+    let sql = format!("SELECT count(*) FROM {name}");
+    wait_for(&format!("the gateway to know {name}"), || {
+        owner.run(&sql);
+        (route(&owner, &sql).0 == "lake").then_some(())
+    });
 }
 
 /// Where the session's latest run of `sql` was answered, and why.
@@ -368,8 +380,10 @@ fn reserved_names_in_a_clients_hands_change_no_answer() {
         let reply = gateway.reply();
         let rows = reply.rows();
         assert!(
-            reply.error().is_some() || rows == [[Some("from the client".to_owned())]],
-            "{name} gave neither the client's statement nor an error: {reply:?}"
+            reply.error().is_some()
+                || rows == [[Some("from the client".to_owned())]]
+                || rows == [[Some("100".to_owned())]],
+            "{name} gave neither a statement of the client's nor an error: {reply:?}"
         );
         // Closed, deallocated, prepared in SQL, declared as a cursor: the next probe works all the same.
         let frames = [frontend::close(b'S', name), frontend::close(b'P', name), frontend::sync()];
@@ -861,7 +875,9 @@ fn rights_are_those_of_postgresql() {
             gateway.run("SET watershed.route = 'lake'");
             let forced = gateway.query(sql);
             gateway.run("RESET watershed.route");
-            if expected.error().is_some() || forced.error().is_none() {
+            if expected.error().is_some() {
+                assert!(forced.error().is_some(), "{sql} as {name}, lake forced: {forced:?}");
+            } else if forced.error().is_none() {
                 assert_same(&format!("{sql} as {name}, lake forced"), &expected, &forced);
             }
         }
@@ -1520,9 +1536,11 @@ fn writes_through_the_gateway_obey_the_table() {
         ],
     );
     // (The details of these errors hold a transaction's number.)
-    for (value, sqlstate) in [("NULL", "23502"), ("'infinity'", "23514"), ("'-infinity'", "23514")] {
+    for value in ["NULL", "'infinity'", "'-infinity'"] {
         let sql = format!("INSERT INTO written (ts, a) VALUES ({value}, 1)");
-        assert_eq!((direct.query(&sql).sqlstate().as_str(), gateway.query(&sql).sqlstate().as_str()), (sqlstate, sqlstate), "{sql}");
+        let (expected, actual) = (direct.query(&sql).sqlstate(), gateway.query(&sql).sqlstate());
+        assert_eq!(expected, actual, "{sql}");
+        assert!(matches!(expected.as_str(), "23502" | "23514"), "{sql}: {expected}");
     }
     // A COPY without a list of columns means the columns of the user.
     gateway.send(&frontend::query("COPY written FROM STDIN"));

@@ -252,9 +252,11 @@ fn run_corpus(
         }
         outcomes.push(Outcome { case, mode, forced, record: None, problems });
     }
-    let mut written = records(&mut gateway, since).into_iter().peekable();
+    let mut written: std::collections::VecDeque<Record> = records(&mut gateway, since).into();
     for outcome in &mut outcomes {
-        outcome.record = written.by_ref().find(|record| record.sql == outcome.case.sql);
+        if let Some(at) = written.iter().position(|record| record.sql == outcome.case.sql) {
+            outcome.record = written.drain(..=at).next_back();
+        }
         check_route(outcome);
     }
     outcomes

@@ -321,7 +321,11 @@ const FILTERS: &[Case] = &[
     free("SELECT count(*) FROM zoo WHERE n > 1.5::float8"),
     postgres("SELECT count(*) FROM zoo WHERE ts::time BETWEEN '10:00' AND '11:00'"),
     postgres("SELECT count(*) FROM zoo WHERE j @> '{\"b\": 1.1}'"),
-    postgres("SELECT count(*) FROM zoo WHERE nu = 0.1"),
+    free("SELECT count(*) FROM zoo WHERE nu = 0.1"),
+    free("SELECT count(*) FROM zoo WHERE nu = 'NaN' OR nu > 1e39 OR nu = '-Infinity'"),
+    free(
+        "SELECT count(*) FROM zoo WHERE nu IN (0.1, 1e40, 12345678901234567890123456789012345678901234567890.5)",
+    ),
     postgres("SELECT count(*) FROM zoo WHERE random() >= 0"),
     postgres("SELECT count(*) FROM zoo WHERE own_add(id, 1) > 100"),
     postgres("SELECT count(*) FROM zoo WHERE own_slow(id) > 100"),
@@ -494,7 +498,7 @@ const LOGS: &[Case] = &[
     lake("SELECT service FROM logs GROUP BY service HAVING count(*) > 100 ORDER BY service"),
     lake("SELECT DISTINCT level FROM logs ORDER BY level"),
     lookup(
-        "SELECT ts, level, service, host, message, metadata FROM logs ORDER BY ts, message, host, metadata::text LIMIT 0",
+        "SELECT ts, level, service, host, message, metadata FROM logs ORDER BY ts, message, host LIMIT 0",
     ),
     lookup(
         "SELECT ts, level, service, host, message FROM logs WHERE ts < '2015-05-17 12:00:00+00' ORDER BY ts, host, message",
@@ -551,6 +555,5 @@ const ERRORS: &[Case] = &[
     error("SELECT count(*) FROM zoo WHERE id = 'x'::int8"),
     error("UPDATE zoo SET t = 'x' WHERE id = 1"),
     error("DELETE FROM zoo"),
-    error("INSERT INTO zoo (ts, id, g) VALUES ('infinity', 1, 1)"),
     error("INSERT INTO zoo (ts, id, g, _xid) VALUES (now(), 1, 1, '5')"),
 ];

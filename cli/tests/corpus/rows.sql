@@ -29,7 +29,7 @@ SELECT
     CASE WHEN k % 31 = 0 THEN NULL ELSE left('v' || md5((k % 40)::text), 1 + (k % 24)::int) END,
     CASE WHEN k % 37 = 0 THEN NULL WHEN k % 41 = 0 THEN date '0044-03-15 BC' WHEN k % 43 = 0 THEN date '5874897-12-31'
          ELSE date '2024-01-01' + (k % 400)::int END,
-    CASE WHEN k % 47 = 0 THEN NULL WHEN k % 53 = 0 THEN timestamp '0001-01-01 00:00:00' WHEN k % 59 = 0 THEN timestamp '294276-12-31 23:59:59.999999'
+    CASE WHEN k % 47 = 0 THEN NULL WHEN k % 53 = 0 THEN timestamp '0001-01-01 00:00:00' WHEN k % 59 = 0 THEN timestamp '294246-12-31 23:59:59.999999'
          ELSE timestamp '2024-03-10 01:30:00' + (k * 911 % 86400) * interval '1 second' END,
     CASE WHEN k % 61 = 0 THEN NULL WHEN k % 67 = 0 THEN 'infinity' WHEN k % 71 = 0 THEN '-infinity' WHEN k % 73 = 0 THEN '4713-01-01 00:00:00+00 BC'
          ELSE timestamptz '2024-11-03 04:30:00+00' + (k * 13 % 7200) * interval '1.5 seconds' END,
