@@ -404,3 +404,24 @@ fn a_clean_stop_is_clean() {
     assert_exact(&instance, "clean", 1000);
     verify(&instance);
 }
+
+/// What all of this leans on: `verify` does see a row that one store lacks, and a row that both have twice.
+#[test]
+fn verify_finds_what_is_wrong() {
+    let instance = Instance::start(Options::on_demand());
+    let file = instance.file("rows.ndjson", ndjson("verified", 0, 500));
+    instance.run(&["load", "logs", argument(&file)]);
+    instance.archive();
+    verify(&instance);
+    // A row of a transaction that the boundary has passed, put in behind its back.
+    let mut admin = Client::connect(&instance.admin());
+    admin.run("SET watershed.maintenance = 'on'");
+    admin.run("INSERT INTO logs (ts, level, service, message, _xid) SELECT now(), 'INFO', 'smuggled', 'behind the boundary', min(_xid::text::int8)::text::xid8 FROM logs");
+    let output = instance.output(&["verify", "logs"]);
+    assert_eq!(output.status.code(), Some(1), "{}", shown(&output));
+    assert!(
+        shown(&output).contains("behind the boundary"),
+        "the first difference is named: {}",
+        shown(&output)
+    );
+}
