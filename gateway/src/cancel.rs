@@ -77,7 +77,7 @@ impl Registry {
 #[derive(Debug)]
 pub struct Guard {
     registry: Registry,
-    key: Key,
+    pub key: Key,
     pub handle: Arc<Handle>,
 }
 

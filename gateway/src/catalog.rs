@@ -44,6 +44,8 @@ pub struct Catalog {
     options: PgConnectOptions,
     current: RwLock<Arc<Snapshot>>,
     suspect: Notify,
+    /// One look at a time, over one connection.
+    conn: tokio::sync::Mutex<Option<PgConnection>>,
 }
 
 /// Views that depend, directly or through other views, on a tiered table or on a virtual table's function.
@@ -69,7 +71,7 @@ impl Catalog {
         let mut conn = options.connect().await?;
         let database: String = sqlx::query_scalar("SELECT current_database()::text").fetch_one(&mut conn).await?;
         let first = look(&mut conn, 1).await?;
-        Ok(Catalog { database, options, current: RwLock::new(Arc::new(first)), suspect: Notify::new() })
+        Ok(Catalog { database, options, current: RwLock::new(Arc::new(first)), suspect: Notify::new(), conn: tokio::sync::Mutex::new(Some(conn)) })
     }
 
     /// The database whose tables these are.
@@ -87,10 +89,8 @@ impl Catalog {
         self.suspect.notify_one();
     }
 
-    /// Looks again until `shutdown`. `changed` is told of every new look.
-    pub async fn follow(&self, shutdown: CancellationToken, changed: impl Fn(&Snapshot)) {
-        let mut conn: Option<PgConnection> = None;
-        let mut failing = false;
+    /// Looks again until `shutdown`.
+    pub async fn follow(&self, shutdown: CancellationToken) {
         loop {
             tokio::select! {
                 () = tokio::time::sleep(LOOK_EVERY) => {}
@@ -100,36 +100,32 @@ impl Catalog {
                 }
                 () = shutdown.cancelled() => return,
             }
-            let generation = self.current().generation;
-            let looked = match &mut conn {
-                Some(c) => look(c, generation + 1).await,
-                None => match self.options.connect().await {
-                    Ok(mut c) => {
-                        let looked = look(&mut c, generation + 1).await;
-                        conn = Some(c);
-                        looked
-                    }
-                    Err(e) => Err(e.into()),
-                },
-            };
-            match looked {
-                Ok(new) => {
-                    failing = false;
-                    if self.current().differs(&new) {
-                        let new = Arc::new(new);
-                        *self.current.write() = new.clone();
-                        changed(&new);
-                    }
-                }
-                Err(e) => {
-                    conn = None;
-                    if !failing {
-                        tracing::warn!(error = %e, "the catalog could not be read; using the last look");
-                    }
-                    failing = true;
+            self.look_now().await;
+        }
+    }
+
+    /// Looks once. On failure the last look stays, and is retried at the next.
+    pub async fn look_now(&self) {
+        let mut conn = self.conn.lock().await;
+        let generation = self.current().generation;
+        match self.look(&mut conn, generation + 1).await {
+            Ok(new) if self.current().differs(&new) => *self.current.write() = Arc::new(new),
+            Ok(_) => {}
+            Err(e) => {
+                // A connection that was there has broken: said once, until there is one again.
+                if conn.take().is_some() {
+                    tracing::warn!(error = %e, "the catalog could not be read; using the last look");
                 }
             }
         }
+    }
+
+    async fn look(&self, conn: &mut Option<PgConnection>, generation: u64) -> Result<Snapshot, lake::Error> {
+        let conn = match conn {
+            Some(c) => c,
+            None => conn.insert(self.options.connect().await?),
+        };
+        look(conn, generation).await
     }
 }
 

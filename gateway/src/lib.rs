@@ -90,7 +90,7 @@ pub async fn run(config: Config, listener: TcpListener, shutdown: CancellationTo
     let upkeep = shutdown.child_token();
     let follower = {
         let (shared, upkeep) = (shared.clone(), upkeep.clone());
-        tokio::spawn(async move { shared.catalog.follow(upkeep, |_| {}).await })
+        tokio::spawn(async move { shared.catalog.follow(upkeep).await })
     };
     server::serve(shared, listener, shutdown).await;
     upkeep.cancel();

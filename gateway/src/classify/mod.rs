@@ -69,6 +69,10 @@ pub struct Classified {
     pub hint: Option<Override>,
     /// Sets or resets `watershed.route`, or may: from then on keyed statements are probed as well.
     pub touches_route: bool,
+    /// May change client_min_messages, below which level nothing may be probed.
+    pub touches_level: bool,
+    /// Only reads: may be stopped when its client is gone.
+    pub reads: bool,
     /// May create, change or drop relations: the gateway looks at the catalog again afterwards.
     pub ddl: bool,
     /// Text with its literals hidden.
@@ -84,7 +88,9 @@ pub fn classify(sql: &str, names: &Names) -> Classified {
             sql: masked.clone(),
             kind: Kind::Relay("the text is too long to look at"),
             hint: None,
-            touches_route: false,
+            touches_route: true,
+            touches_level: true,
+            reads: false,
             ddl: true,
             fingerprint: fingerprint::fingerprint(&masked).into(),
             masked,
@@ -98,6 +104,8 @@ pub fn classify(sql: &str, names: &Names) -> Classified {
         kind: tokens.as_deref().map_or(Kind::Relay("the text does not parse here"), |t| kind(sql, t, names)),
         hint: tokens.as_deref().and_then(hint),
         touches_route: lower.contains("watershed.route") || lower.contains("reset all") || lower.contains("discard"),
+        touches_level: ["client_min_messages", "reset", "discard"].iter().any(|w| lower.contains(w)),
+        reads: tokens.as_deref().is_some_and(reads),
         ddl: tokens.as_deref().is_none_or(may_be_ddl),
         fingerprint: fingerprint::fingerprint(&masked).into(),
         masked: masked.into(),
@@ -154,7 +162,7 @@ fn select(words: &[&Token], names: &Names) -> Kind {
     if words.windows(2).any(|w| {
         keyword(w[0]) == Keyword::FOR && matches!(keyword(w[1]), Keyword::UPDATE | Keyword::SHARE | Keyword::NO | Keyword::KEY)
     }) {
-        return Kind::Relay("locks rows");
+        return Kind::Keyed("locks rows");
     }
     let aggregates = has(Keyword::GROUP)
         || has(Keyword::HAVING)
@@ -233,6 +241,14 @@ fn hint(tokens: &[Token]) -> Option<Override> {
         }
     }
     None
+}
+
+/// One statement that begins with a word of reading.
+fn reads(tokens: &[Token]) -> bool {
+    let words = solid(tokens);
+    let first = words.iter().find(|t| !matches!(t, Token::LParen)).map_or(Keyword::NoKeyword, |t| keyword(t));
+    matches!(first, Keyword::SELECT | Keyword::TABLE | Keyword::VALUES | Keyword::EXPLAIN | Keyword::SHOW)
+        && !words.iter().rev().skip_while(|t| matches!(t, Token::SemiColon)).any(|t| matches!(t, Token::SemiColon))
 }
 
 fn may_be_ddl(tokens: &[Token]) -> bool {

@@ -39,7 +39,6 @@ fn everything_else_is_relayed() {
         "UPDATE logs SET level = 'x'",
         "COPY logs TO STDOUT",
         "SELECT count(*) INTO t FROM logs",
-        "SELECT * FROM logs FOR UPDATE",
         "SELECT 'unterminated FROM logs",
         "BEGIN",
         "",
@@ -55,6 +54,7 @@ fn keyed_shapes_are_told_apart() {
         ("SELECT * FROM logs WHERE host = 'a'", "lookup"),
         ("SELECT * FROM logs ORDER BY ts DESC LIMIT 10", "ORDER BY"),
         ("SELECT * FROM logs", "scan"),
+        ("SELECT * FROM logs FOR UPDATE", "locks"),
     ] {
         match kind_of(sql) {
             Kind::Keyed(reason) => assert!(reason.contains(word), "{sql}: {reason}"),

@@ -55,6 +55,26 @@ pub(super) enum Outcome<T> {
 }
 
 impl Session {
+    /// Hands the client what user code said while a statement was parsed or bound.
+    pub(super) fn release_notices(&mut self) {
+        let notices = self.notices.split();
+        self.link.client.output.extend_from_slice(&notices);
+    }
+
+    /// The session's messages at or below LOG level would mix with the probe's: such a session is not probed.
+    /// Asks PostgreSQL where the level may have changed since it was last asked.
+    pub(super) async fn hears_too_much(&mut self) -> Result<bool, SessionEnd> {
+        if self.level_known {
+            return Ok(false);
+        }
+        self.log_level = None;
+        match self.own_log_level().await? {
+            Outcome::Done(_) => Ok(!self.level_known),
+            // The transaction has failed meanwhile, as a rule: PostgreSQL says so itself.
+            Outcome::Failed(_) => Ok(true),
+        }
+    }
+
     fn secret(&self) -> String {
         self.shared.config.probe_secret.clone().unwrap_or_default()
     }
@@ -70,7 +90,9 @@ impl Session {
             Outcome::Done(row) => row,
             Outcome::Failed(e) => return Ok(Outcome::Failed(e)),
         };
-        let level = row.into_iter().next().flatten().and_then(|v| String::from_utf8(v).ok()).unwrap_or_default();
+        let mut row = row.into_iter().map(|v| v.and_then(|v| String::from_utf8(v).ok()).unwrap_or_default());
+        let level = row.next().unwrap_or_default();
+        self.level_known = row.next().is_some_and(|own| !probe::below_notice(&own));
         self.log_level = Some(level.clone());
         Ok(Outcome::Done(level))
     }
@@ -123,7 +145,7 @@ impl Session {
                     if window.notice(&fields)
                         && probe::visible_at(&settings.client_min_messages, fields.text(b'V'))
                     {
-                        self.link.client.output.extend_from_slice(&f);
+                        self.notices.extend_from_slice(&f);
                     }
                 }
                 b'1' | b'2' => break,
@@ -163,15 +185,17 @@ impl Session {
     /// Reads one helper's answer: its only row, or the error.
     pub(super) async fn helper_row(&mut self) -> Result<Outcome<Row>, SessionEnd> {
         let mut row = Row::new();
+        let mut complete = false;
         loop {
             let f = self.next_frame().await?;
             match f[0] {
+                b'3' if complete => return Ok(Outcome::Done(row)),
                 // Trees of the helpers themselves, and what user code says inside them.
                 b'N' | b'1' | b'2' | b'3' => {}
                 b'D' => {
                     row = message::data_row(frame::body(&f))?.into_iter().map(|v| v.map(<[u8]>::to_vec)).collect();
                 }
-                b'C' => return Ok(Outcome::Done(row)),
+                b'C' => complete = true,
                 b'E' => return Ok(Outcome::Failed(f)),
                 other => return Err(unexpected(other)),
             }

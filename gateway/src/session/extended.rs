@@ -31,6 +31,7 @@ impl Session {
             self.state.sent(Expect::Parse(None));
             return Ok(());
         };
+        self.look_again().await;
         let clock = std::time::Instant::now();
         let (statement, _) = self.classify(sql);
         let mut prepared = Prepared {
@@ -52,6 +53,12 @@ impl Session {
             self.link.upstream.output.extend_from_slice(&f);
             return Ok(());
         }
+        if self.hears_too_much().await? {
+            prepared.reasons = "client_min_messages is below NOTICE".into();
+            self.forward_parse(&f, &prepared);
+            self.remember(name, prepared);
+            return Ok(());
+        }
         let clock = std::time::Instant::now();
         let mut record = self.record("extended", &statement);
         if let Kind::Explain(inner) = &statement.kind {
@@ -61,7 +68,10 @@ impl Session {
                 return Ok(());
             }
             match self.explain_lines(inner, &msg.param_types).await? {
-                Outcome::Done(lines) => prepared.lines = lines,
+                Outcome::Done(lines) => {
+                    self.notices.clear();
+                    prepared.lines = lines;
+                }
                 Outcome::Failed(e) => {
                     self.forward_error(&e, &mut record);
                     return Ok(());
@@ -73,7 +83,9 @@ impl Session {
             record.discard();
             return Ok(());
         }
-        let bracket = match self.bracket(&f, Some(&name), &name, |_| {}).await? {
+        let bracket = self.bracket(&f, Some(&name), &name, |_| {}).await?;
+        self.release_notices();
+        let bracket = match bracket {
             Outcome::Done(b) => b,
             Outcome::Failed(e) => {
                 self.forward_error(&e, &mut record);
@@ -133,8 +145,10 @@ impl Session {
     pub(super) async fn bind(&mut self, f: Bytes) -> Result<(), SessionEnd> {
         let msg = Bind::read(frame::body(&f))?;
         let name = Bytes::copy_from_slice(msg.portal);
-        if is_reserved(&name) {
-            return self.refuse_name(&name).await;
+        for reserved in [msg.portal, msg.statement] {
+            if is_reserved(reserved) {
+                return self.refuse_name(reserved).await;
+            }
         }
         let prepared = self.statements.get(msg.statement).cloned();
         let Some((prepared, probed)) = prepared.as_ref().and_then(|p| Some((p, p.probed.clone()?))) else {
@@ -158,7 +172,9 @@ impl Session {
         let clock = std::time::Instant::now();
         let mut prepared = prepared.clone();
         self.portals.remove(&name);
-        match self.bind_lake(&probed, &prepared.statement, &f, msg.statement, record).await? {
+        let bound = self.bind_lake(&probed, &prepared.statement, &f, msg.statement, record).await?;
+        self.release_notices();
+        match bound {
             Bound::Lake(mut portal) => {
                 portal.add_probe_us(clock.elapsed().as_micros() as i64);
                 self.link.client.output.extend_from_slice(b"2\0\0\0\x04");
@@ -181,14 +197,22 @@ impl Session {
     }
 
     /// Serves one Describe frame: PostgreSQL has the statement and the portal, whoever answers.
-    pub(super) fn describe(&mut self, f: Bytes) {
+    pub(super) async fn describe(&mut self, f: Bytes) -> Result<(), SessionEnd> {
+        let msg = Target::read(frame::body(&f))?;
+        if is_reserved(msg.name) {
+            return self.refuse_name(msg.name).await;
+        }
         self.link.upstream.output.extend_from_slice(&f);
         self.state.sent(Expect::Describe);
+        Ok(())
     }
 
     /// Serves one Execute frame.
     pub(super) async fn execute(&mut self, f: Bytes) -> Result<(), SessionEnd> {
         let msg = Execute::read(frame::body(&f))?;
+        if is_reserved(msg.portal) {
+            return self.refuse_name(msg.portal).await;
+        }
         let name = Bytes::copy_from_slice(msg.portal);
         if matches!(self.portals.get(&name), Some(Portal::Lake(_))) {
             if !self.settle().await? {
@@ -225,8 +249,11 @@ impl Session {
     }
 
     /// Serves one Close frame.
-    pub(super) fn close(&mut self, f: Bytes) -> Result<(), SessionEnd> {
+    pub(super) async fn close(&mut self, f: Bytes) -> Result<(), SessionEnd> {
         let msg = Target::read(frame::body(&f))?;
+        if is_reserved(msg.name) {
+            return self.refuse_name(msg.name).await;
+        }
         match msg.kind {
             b'S' => drop(self.statements.remove(msg.name)),
             _ => drop(self.portals.remove(msg.name)),

@@ -4,7 +4,7 @@
 
 use super::bracket::{Bracket, Outcome, Probed, unexpected};
 use super::link::{BUFFER_LIMIT, Turn};
-use super::probe::{self, Facts, HELPER, Settings, Trees};
+use super::probe::{self, Facts, Settings, Trees};
 use super::{Session, SessionEnd};
 use crate::analyze::{self, Analysis, Verdict};
 use crate::classify::{Classified, Override};
@@ -621,7 +621,6 @@ impl Session {
         let predicate = pin.boundary.as_ref().map(|b| b.tail_predicate("t._xid"));
         let sql = probe::tail_sql(pin.spec.relid, facts, predicate.as_deref());
         probe::put_helper(&mut self.link.upstream.output, &sql, &[], &[], false);
-        message::put_close(&mut self.link.upstream.output, b'P', HELPER);
         message::put_flush(&mut self.link.upstream.output);
 
         let limit = self.shared.config.tail_limit_bytes();

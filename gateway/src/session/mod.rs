@@ -23,7 +23,7 @@ use crate::query::record::{Record, Who};
 use crate::server::Shared;
 use crate::wire::frame::{self, FrameError};
 use crate::wire::message::{self, ErrorReport, Malformed};
-use bytes::Bytes;
+use bytes::{BufMut, Bytes, BytesMut};
 use lake::LakePortal;
 use link::{BUFFER_LIMIT, Link, Turn};
 use login::LoggedIn;
@@ -107,6 +107,16 @@ pub struct Session {
     route_named: bool,
     /// The session's own log_min_messages, once asked.
     log_level: Option<String>,
+    /// client_min_messages is known to be above LOG.
+    level_known: bool,
+    /// A statement of this session may have changed the catalog: look before the next one is classified.
+    catalog_changed: bool,
+    /// The gateway has PostgreSQL at work for a probe or a tail.
+    probing: bool,
+    /// The client sent Terminate.
+    said_goodbye: bool,
+    /// Messages of user code inside a bracket, until it is known whether the client gets them from there.
+    notices: BytesMut,
 }
 
 impl Session {
@@ -134,6 +144,11 @@ impl Session {
             // Options at startup, of the role or of the database may have set it.
             route_named: startup.params.iter().any(|(n, v)| n == "watershed.route" || v.contains("watershed.route")),
             log_level: None,
+            level_known: false,
+            catalog_changed: false,
+            probing: false,
+            said_goodbye: false,
+            notices: BytesMut::new(),
         }
     }
 
@@ -145,6 +160,9 @@ impl Session {
         };
         match &end {
             SessionEnd::Client => {
+                if self.abandoned() {
+                    self.cancel_upstream().await;
+                }
                 if !self.link.upstream.closed {
                     message::put_terminate(&mut self.link.upstream.output);
                     self.link.upstream.finish().await;
@@ -162,9 +180,38 @@ impl Session {
                 message::put_error(&mut self.link.client.output, &ErrorReport::fatal("08P01", m.clone()));
                 self.link.client.finish().await;
             }
-            SessionEnd::Io(_) => {}
+            SessionEnd::Io(_) => {
+                if self.abandoned() {
+                    self.cancel_upstream().await;
+                }
+            }
         }
         end
+    }
+
+    /// The client is gone without a goodbye while PostgreSQL works for it at something that only reads.
+    fn abandoned(&mut self) -> bool {
+        !self.said_goodbye
+            && (self.probing || self.state.running().is_some_and(|r| r.record.entry.statement.reads))
+    }
+
+    /// Asks PostgreSQL to stop what it does for this session.
+    async fn cancel_upstream(&mut self) {
+        let (pid, key) = &self.cancel.key;
+        let mut packet = BytesMut::with_capacity(12 + key.len());
+        packet.put_i32(12 + key.len() as i32);
+        packet.put_i32(80_877_102);
+        packet.put_i32(*pid);
+        packet.put_slice(key);
+        match self.shared.upstream.connect().await {
+            Ok(mut side) => {
+                side.output.extend_from_slice(&packet);
+                if side.flush().await.is_ok() {
+                    while matches!(side.fill().await, Ok(n) if n > 0) {}
+                }
+            }
+            Err(e) => tracing::warn!(error = %e, "work for a client that is gone could not be stopped"),
+        }
     }
 
     async fn serve(&mut self, shutdown: &CancellationToken) -> Result<(), SessionEnd> {
@@ -238,7 +285,10 @@ impl Session {
                 return Ok(false);
             }
             match h.tag {
-                b'X' => return Ok(true),
+                b'X' => {
+                    self.said_goodbye = true;
+                    return Ok(true);
+                }
                 b'S' => {
                     self.forward(h.len);
                     self.state.sent(Expect::Sync);
@@ -258,9 +308,9 @@ impl Session {
                         b'Q' => self.query(f).await?,
                         b'P' => self.parse(f).await?,
                         b'B' => self.bind(f).await?,
-                        b'D' => self.describe(f),
+                        b'D' => self.describe(f).await?,
                         b'E' => self.execute(f).await?,
-                        _ => self.close(f)?,
+                        _ => self.close(f).await?,
                     }
                 }
                 b'Q' | b'P' | b'B' => {
@@ -331,8 +381,20 @@ impl Session {
         if statement.touches_route {
             self.route_named = true;
         }
+        if statement.touches_level {
+            self.level_known = false;
+        }
         if statement.ddl {
+            self.catalog_changed = true;
             self.shared.catalog.suspect();
+        }
+    }
+
+    /// After DDL of its own, a session sees its new tables at once.
+    async fn look_again(&mut self) {
+        if self.catalog_changed && self.state.settled() && self.state.status() == TxStatus::Idle {
+            self.catalog_changed = false;
+            self.shared.catalog.look_now().await;
         }
     }
 
@@ -371,6 +433,13 @@ impl Session {
     /// The next whole frame from PostgreSQL, as an owned copy, while the gateway has the connection to itself.
     /// Asynchronous messages are relayed on the way.
     async fn next_frame(&mut self) -> Result<Bytes, SessionEnd> {
+        self.probing = true;
+        let frame = self.own_frame().await?;
+        self.probing = false;
+        Ok(frame)
+    }
+
+    async fn own_frame(&mut self) -> Result<Bytes, SessionEnd> {
         loop {
             while let Some(h) = frame::peek(&self.link.upstream.input)? {
                 if self.link.upstream.input.len() < h.len {

@@ -52,7 +52,8 @@ const OFF: &str = "SELECT \
    WHERE s.name OPERATOR(pg_catalog.=) $3 AND NOT s.from_sql)";
 
 /// What the session was like before its first probe.
-pub const SESSION: &str = "SELECT pg_catalog.current_setting('log_min_messages')";
+pub const SESSION: &str =
+    "SELECT pg_catalog.current_setting('log_min_messages'), pg_catalog.current_setting('client_min_messages')";
 
 /// Of relation `$1`: its present name, the present names of its columns `$2` in the order asked, whether the
 /// current user may read all of them and column `$3` (`_xid`, which finds the tail), and whether row security is active for it.
@@ -119,8 +120,7 @@ impl Settings {
 
     /// Why no lake answer can be written or trusted under these settings.
     pub fn objection(&self) -> Option<String> {
-        let debug = ["log", "debug", "debug1", "debug2", "debug3", "debug4", "debug5"];
-        if debug.contains(&self.client_min_messages.as_str()) {
+        if below_notice(&self.client_min_messages) {
             return Some(format!("client_min_messages is {}", self.client_min_messages));
         }
         if self.debug_print_rewritten != "off" {
@@ -187,6 +187,8 @@ pub fn put_helper_formats(
     message::put_parse(out, HELPER, sql.as_bytes(), types);
     message::put_bind(out, HELPER, HELPER, formats, params, if binary { &[1] } else { &[] });
     message::put_execute(out, HELPER, 0);
+    // An open portal holds its snapshot and its relations.
+    message::put_close(out, b'P', HELPER);
 }
 
 const TEXT: u32 = 25;
@@ -304,6 +306,11 @@ impl Window {
             _ => Trees::Doubtful,
         }
     }
+}
+
+/// A client_min_messages at which the probe's own messages would be the client's.
+pub fn below_notice(level: &str) -> bool {
+    level == "log" || level.starts_with("debug")
 }
 
 /// Would a client at this client_min_messages see a notice of this severity?

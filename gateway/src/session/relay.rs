@@ -25,6 +25,10 @@ impl Session {
             if !streamed && self.link.upstream.input.len() < h.len {
                 return Ok(());
             }
+            if self.state.take_own(h.tag) {
+                let _ = self.link.upstream.input.split_to(h.len);
+                continue;
+            }
             match h.tag {
                 b'D' => self.row(h.len),
                 b'E' => {

@@ -22,19 +22,26 @@ impl Session {
             self.relay_query(&f, None);
             return Ok(());
         };
+        self.look_again().await;
         let clock = std::time::Instant::now();
         let (statement, _) = self.classify(sql);
         let mut record = self.record("simple", &statement);
         record.entry.classify_us = clock.elapsed().as_micros() as i64;
         self.note_effects(&statement);
-        let probed = match self.wants_probe(&statement) {
+        let probed: bool = match self.wants_probe(&statement) {
             Ok(()) => true,
             Err(reason) => {
                 record.entry.reasons = reason.into();
                 false
             }
         };
-        if !probed || !self.settle().await? {
+        let mut probed = probed && self.settle().await?;
+        if probed && self.hears_too_much().await? {
+            record.entry.reasons = "client_min_messages is below NOTICE".into();
+            self.sync().await?;
+            probed = false;
+        }
+        if !probed {
             self.forget_unnamed();
             self.relay_query(&f, Some(Box::new(Running { record, lines: Vec::new() })));
             return Ok(());
@@ -72,6 +79,7 @@ impl Session {
     /// Ends the probe's implicit transaction (an explicit one stays open) and lets PostgreSQL have the whole
     /// Query.
     async fn give_up(&mut self, f: &[u8], record: Record, lines: Vec<String>) -> Result<(), SessionEnd> {
+        message::put_close(&mut self.link.upstream.output, b'P', SIMPLE);
         self.sync().await?;
         self.relay_query(f, Some(Box::new(Running { record, lines })));
         Ok(())
@@ -79,6 +87,7 @@ impl Session {
 
     /// After the client's answer is complete: Sync, and its ReadyForQuery to the client.
     async fn finish_query(&mut self) -> Result<(), SessionEnd> {
+        message::put_close(&mut self.link.upstream.output, b'P', SIMPLE);
         let ready = self.sync().await?;
         self.link.client.output.extend_from_slice(&ready);
         Ok(())
@@ -102,6 +111,7 @@ impl Session {
             Outcome::Done(b) => b,
             Outcome::Failed(e) => {
                 record.entry.probe_us = clock.elapsed().as_micros() as i64;
+                self.release_notices();
                 self.forward_error(&e, &mut record);
                 return self.finish_query().await;
             }
@@ -110,12 +120,19 @@ impl Session {
         if !bracket.param_types.is_empty() {
             // A simple Query has no parameters: PostgreSQL's own message says so.
             record.entry.reasons = "the text names parameters".into();
+            self.notices.clear();
             return self.give_up(f, record, Vec::new()).await;
         }
+        let Some(row_description) = bracket.row_description.clone() else {
+            record.entry.reasons = "returns no rows".into();
+            self.notices.clear();
+            return self.give_up(f, record, Vec::new()).await;
+        };
         let probed = match self.decide(bracket, statement, &mut record) {
             Decision::Lake(probed) => probed,
-            Decision::Postgres => return self.give_up(f, record, Vec::new()).await,
+            Decision::Postgres => return self.execute_parsed(row_description, record).await,
             Decision::Refuse(report) => {
+                self.release_notices();
                 self.fail(&report, &mut record).await?;
                 return self.finish_query().await;
             }
@@ -126,21 +143,57 @@ impl Session {
         let bound = self.bind_lake(&probed, statement, &bind, SIMPLE, record).await?;
         let mut portal = match bound {
             Bound::Lake(portal) => portal,
-            Bound::Postgres(record) => return self.give_up(f, record, Vec::new()).await,
+            Bound::Postgres(record) => {
+                self.release_notices();
+                self.execute_bound(&row_description, record);
+                return Ok(());
+            }
             Bound::Failed => return self.finish_query().await,
         };
+        self.release_notices();
         portal.add_probe_us(clock.elapsed().as_micros() as i64);
         match self.answer(&mut portal, 0, Some(&probed.row_description)).await? {
             Answer::Complete | Answer::Failed => self.finish_query().await,
             Answer::FallBack(record) => {
-                self.link.client.output.extend_from_slice(&probed.row_description);
-                message::put_execute(&mut self.link.upstream.output, SIMPLE, 0);
-                message::put_sync(&mut self.link.upstream.output);
-                self.state.sent(Expect::Execute(Some(Box::new(Running { record: *record, lines: Vec::new() }))));
-                self.state.sent(Expect::Sync);
+                self.execute_bound(&row_description, *record);
                 Ok(())
             }
         }
+    }
+
+    /// PostgreSQL answers a Query that it has parsed under the reserved name. (Sending the text again would have
+    /// it analyzed twice, and user code can run during analysis.)
+    async fn execute_parsed(&mut self, row_description: Bytes, mut record: Record) -> Result<(), SessionEnd> {
+        self.release_notices();
+        let out = &mut self.link.upstream.output;
+        message::put_bind(out, SIMPLE, SIMPLE, &[], &[], &[]);
+        message::put_flush(out);
+        loop {
+            let f = self.next_frame().await?;
+            match f[0] {
+                b'2' => break,
+                b'N' => self.link.client.output.extend_from_slice(&f),
+                b'E' => {
+                    self.forward_error(&f, &mut record);
+                    return self.finish_query().await;
+                }
+                _ => {}
+            }
+        }
+        self.execute_bound(&row_description, record);
+        Ok(())
+    }
+
+    /// Has PostgreSQL execute the portal that is bound under the reserved name, framed as a Query's answer.
+    fn execute_bound(&mut self, row_description: &Bytes, record: Record) {
+        self.link.client.output.extend_from_slice(row_description);
+        let out = &mut self.link.upstream.output;
+        message::put_execute(out, SIMPLE, 0);
+        message::put_close(out, b'P', SIMPLE);
+        message::put_sync(out);
+        self.state.sent(Expect::Execute(Some(Box::new(Running { record, lines: Vec::new() }))));
+        self.state.sent(Expect::OwnClose);
+        self.state.sent(Expect::Sync);
     }
 
     async fn explain_query(&mut self, f: &[u8], inner: Arc<str>, mut record: Record) -> Result<(), SessionEnd> {
@@ -172,6 +225,7 @@ impl Session {
         };
         record.entry.probe_us = clock.elapsed().as_micros() as i64;
         record.entry.reasons = "EXPLAIN shows PostgreSQL's plan after the route".into();
+        self.notices.clear();
         self.give_up(f, record, lines).await
     }
 }

@@ -22,6 +22,8 @@ pub enum Expect {
     Bind(Option<Box<Running>>),
     Describe,
     Close,
+    /// Of the gateway's own: its CloseComplete is not the client's.
+    OwnClose,
     Execute(Option<Box<Running>>),
     Query(Option<Box<Running>>),
     Sync,
@@ -101,6 +103,15 @@ impl State {
             Some(Expect::Execute(r) | Expect::Query(r)) => r.as_deref_mut(),
             _ => None,
         }
+    }
+
+    /// The next reply with this tag is the gateway's own: not to be forwarded.
+    pub fn take_own(&mut self, tag: u8) -> bool {
+        let own = tag == b'3' && matches!(self.owed.front(), Some(Expect::OwnClose));
+        if own {
+            self.owed.pop_front();
+        }
+        own
     }
 
     /// A frame with this tag came from PostgreSQL. Returns the statement it ended, if any.
