@@ -180,6 +180,7 @@ impl Engine {
             // ones are still to be fetched.
             let _permit = permit;
             tokio::select! {
+                biased;
                 () = stopped.cancelled() => {}
                 () = run(&state, plan, start, send) => {}
             }

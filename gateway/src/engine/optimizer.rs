@@ -7,10 +7,10 @@
 //!   `decorrelate_predicate_subquery` (mark joins blind to NULL #21309, correlated NOT IN #25347, EXISTS over
 //!   aggregates #24960 and OFFSET #25283), `scalar_subquery_to_join`, `decorrelate_lateral_join`. A plan with
 //!   a subquery fails instead, and the statement runs on PostgreSQL;
-//! - about joins, windows and set operations, of which the proven-equal set has none: `eliminate_join`,
-//!   `eliminate_cross_join`, `eliminate_outer_join`, `extract_equijoin_predicate`, `filter_null_join_keys`,
-//!   `optimize_unions`, `unions_to_filter`, `join_selection`, `HashJoinBuffering`, `WindowTopN`,
-//!   `LimitPushPastWindows`;
+//! - about windows and set operations, of which the proven-equal set has none, and rewrites of joins that
+//!   virtual tables (whose joins are inner and left ones on small relations) do not need: `eliminate_join`,
+//!   `eliminate_cross_join`, `eliminate_outer_join`, `filter_null_join_keys`, `optimize_unions`,
+//!   `unions_to_filter`, `HashJoinBuffering`, `WindowTopN`, `LimitPushPastWindows`;
 //! - not needed, and not covered by the comparison with PostgreSQL: `eliminate_group_by_constant`,
 //!   `extract_leaf_expressions`, `push_down_leaf_projections`, `LimitAggregation` (a top-k in place of a
 //!   grouped min or max), `PushdownSort`, `TopKRepartition`;
@@ -33,6 +33,7 @@ use datafusion::physical_optimizer::optimizer::PhysicalOptimizer;
 const LOGICAL: &[&str] = &[
     "simplify_expressions",
     "replace_distinct_aggregate",
+    "extract_equijoin_predicate",
     "eliminate_duplicated_expr",
     "eliminate_filter",
     "eliminate_limit",
@@ -47,6 +48,7 @@ const LOGICAL: &[&str] = &[
 const PHYSICAL: &[&str] = &[
     "OutputRequirements",
     "aggregate_statistics",
+    "join_selection",
     "LimitedDistinctAggregation",
     "EnsureRequirements",
     "CombinePartialFinalAggregate",
