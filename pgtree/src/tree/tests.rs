@@ -67,18 +67,16 @@ fn views_are_subqueries_that_name_their_owner() {
 #[test]
 fn parameters_and_types() {
     let q = tree("params");
-    let mut found = Vec::new();
-    let Some(Expr::Bool(BoolOp::And, parts)) = &q.quals else { panic!() };
-    for part in parts {
-        let args = match part {
-            Expr::Op(call) => &call.args,
-            Expr::ScalarArray { args, .. } => args,
-            other => panic!("{other:?}"),
-        };
-        if let Expr::Param(p) = &args[1] {
-            found.push((p.id, p.type_oid, p.kind));
+    fn params(expr: &Expr, found: &mut Vec<(i64, u32, i64)>) {
+        match expr {
+            Expr::Param(p) => found.push((p.id, p.type_oid, p.kind)),
+            Expr::Op(call) => call.args.iter().for_each(|e| params(e, found)),
+            Expr::Bool(_, args) | Expr::ScalarArray { args, .. } => args.iter().for_each(|e| params(e, found)),
+            _ => {}
         }
     }
+    let mut found = Vec::new();
+    params(q.quals.as_ref().expect("quals"), &mut found);
     assert_eq!(found, vec![(1, 25, 0), (2, 1184, 0), (3, 1184, 0), (4, 1016, 0)]);
     assert!(matches!(&q.limit_count, Some(Expr::Param(p)) if p.type_oid == 20));
 }
@@ -88,7 +86,7 @@ fn type_modifiers_follow_expr_typmod() {
     let q = tree("expressions");
     let by_index: Vec<_> = q.targets.iter().map(|t| (t.expr.type_oid(), t.expr.typmod())).collect();
     assert_eq!(by_index[0], (1043, -1), "CASE of text and varchar(20)");
-    assert_eq!(by_index[7], (1082, -1));
+    assert_eq!(by_index[8], (1082, -1), "CURRENT_DATE");
     assert_eq!(by_index[17], (1043, 11), "t::varchar(7)");
     assert_eq!(by_index[18], (1700, (5 << 16 | 1) + 4), "numeric(5,1)");
     assert!(q.targets.iter().all(|t| !matches!(t.expr, Expr::Unknown(_))));
@@ -98,13 +96,14 @@ fn type_modifiers_follow_expr_typmod() {
 fn what_is_not_known_has_its_name() {
     let q = tree("rowcompare");
     let Some(Expr::Bool(BoolOp::And, parts)) = &q.quals else { panic!() };
-    assert_eq!(parts[0], Expr::Unknown("ROWCOMPARE".into()));
+    assert_eq!(parts[0], Expr::Unknown("ROWCOMPAREEXPR".into()));
     let q = tree("subqueries");
     assert!(q.has_sublinks && q.has_window_funcs && q.has_windows);
     assert!(q.ctes.len() == 1 && q.ctes[0].query.is_some());
     assert!(matches!(q.targets[0].expr, Expr::SubLink { .. }));
     assert!(matches!(q.targets[2].expr, Expr::Window { .. }));
-    assert!(q.rtable.iter().any(|r| matches!(&r.kind, RteKind::Values { rows } if rows.len() == 2)));
+    let two_rows = |r: &Rte| matches!(&r.kind, RteKind::Values { rows } if rows.len() == 2);
+    assert!(q.rtable.iter().any(|r| two_rows(r) || matches!(&r.kind, RteKind::Subquery { query, .. } if query.rtable.iter().any(two_rows))));
     assert!(q.rtable.iter().any(|r| r.lateral));
     assert!(tree("set_operation").has_set_operations);
     assert!(tree("for_update").has_row_marks && tree("for_update").has_for_update);
