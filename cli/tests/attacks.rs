@@ -378,13 +378,7 @@ fn reserved_names_in_a_clients_hands_change_no_answer() {
         count(&mut gateway);
         gateway.send(&[bind_execute("", name), frontend::sync()].concat());
         let reply = gateway.reply();
-        let rows = reply.rows();
-        assert!(
-            reply.error().is_some()
-                || rows == [[Some("from the client".to_owned())]]
-                || rows == [[Some("100".to_owned())]],
-            "{name} gave neither a statement of the client's nor an error: {reply:?}"
-        );
+        assert!(reply.error().is_some(), "{name} is the gateway's own: {reply:?}");
         // Closed, deallocated, prepared in SQL, declared as a cursor: the next probe works all the same.
         let frames = [frontend::close(b'S', name), frontend::close(b'P', name), frontend::sync()];
         gateway.send(&frames.concat());
@@ -418,8 +412,10 @@ fn only_the_gateway_can_hide_statements_from_the_log() {
     let mut gateway = owner();
     gateway.run("SELECT count(*) FROM audited");
     assert_route(&gateway, "SELECT count(*) FROM audited", "lake");
-    let log = std::fs::read_to_string(instance().dir().join("pg.log")).unwrap_or_default();
-    assert!(!log.contains("rewritten parse tree"), "trees are in the server log");
+    // (Other tests have trees printed directly on PostgreSQL.)
+    let relid = gateway.value("SELECT 'audited'::regclass::oid");
+    let log = std::fs::read_to_string(instance().dir().join("pg.log")).expect("the server log");
+    assert!(!log.contains(&format!(":relid {relid} ")), "trees are in the server log");
     assert_eq!(gateway.value("SELECT watershed_control.hush('guess', 'fatal')"), "f");
     assert_eq!(gateway.value("SELECT watershed_control.hush(NULL, 'fatal') IS TRUE"), "f");
     assert_eq!(gateway.value("SHOW log_min_messages"), "warning");
@@ -871,6 +867,10 @@ fn rights_are_those_of_postgresql() {
             direct.send(&bytes);
             gateway.send(&bytes);
             assert_same(&format!("{sql} as {name}, extended"), &direct.reply(), &gateway.reply());
+            if sql == statements[0] || sql == statements[1] {
+                let expected = if *name == "guard_table" { "lake" } else { "postgres" };
+                assert_route(&gateway, sql, expected);
+            }
             // Forced to the lake nobody reads more than PostgreSQL shows him.
             gateway.run("SET watershed.route = 'lake'");
             let forced = gateway.query(sql);
@@ -881,9 +881,6 @@ fn rights_are_those_of_postgresql() {
                 assert_same(&format!("{sql} as {name}, lake forced"), &expected, &forced);
             }
         }
-        let expected = if *name == "guard_table" { "lake" } else { "postgres" };
-        assert_route(&gateway, "SELECT count(*) FROM guarded", expected);
-        assert_route(&gateway, "SELECT count(a), sum(a) FROM guarded", expected);
     }
     let analyst = instance().secret("WATERSHED_ANALYST_PASSWORD");
     let mut analyst = Client::connect(&instance().gateway().login("watershed_analyst", &analyst));
@@ -984,11 +981,6 @@ fn the_route_can_be_chosen_and_never_buys_a_wrong_answer() {
     expect("SET watershed.route = 'lake'", "SELECT 1 AS untouched", "postgres");
     expect("RESET watershed.route", "SELECT a FROM routed ORDER BY ts DESC LIMIT 3", "postgres");
 
-    // Compared, the answer is still one, and the right one.
-    gateway.run("SET watershed.route = 'compare'");
-    assert_eq!(gateway.value(count), "100");
-    gateway.run("RESET watershed.route");
-
     // An unproven statement cannot be forced, and says why; outside and inside of a transaction.
     gateway.run("SET watershed.route = 'lake'");
     let reply = gateway.query(unproven);
@@ -1009,9 +1001,15 @@ fn the_route_can_be_chosen_and_never_buys_a_wrong_answer() {
     assert_eq!(gateway.reply().ok().rows(), [[Some("100".to_owned())]]);
     // Values that are no route are refused or ignored, but never break the session.
     gateway.run("RESET watershed.route");
-    gateway.query("SET watershed.route = 'sideways'");
-    gateway.query(count);
-    gateway.run("RESET watershed.route");
+    for value in ["sideways", "compare", ""] {
+        gateway.query(&format!("SET watershed.route = '{value}'"));
+        let reply = gateway.query(count);
+        assert!(
+            reply.sqlstate() == "22023" || reply.clone().ok().value() == "100",
+            "with route {value:?}: {reply:?}"
+        );
+        gateway.run("RESET watershed.route");
+    }
     assert_eq!(gateway.value(count), "100");
 
     // At login, for a role.
