@@ -15,6 +15,17 @@ impl PgError {
         Self { sqlstate, message: message.into() }
     }
 
+    /// Not an error of PostgreSQL's, which would go on: the exact result cannot be computed here, and the
+    /// statement belongs to PostgreSQL. XX000.
+    pub fn not_exact(message: impl Into<String>) -> Self {
+        Self::new("XX000", message)
+    }
+
+    /// Whether this came from [`Self::not_exact`].
+    pub fn is_not_exact(&self) -> bool {
+        self.sqlstate == "XX000"
+    }
+
     /// 22012, as every division operator raises it.
     pub fn division_by_zero() -> Self {
         Self::new("22012", "division by zero")

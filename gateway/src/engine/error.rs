@@ -26,7 +26,7 @@ pub enum EngineError {
 impl From<PgError> for EngineError {
     fn from(e: PgError) -> Self {
         // What the kernels refuse because they cannot be exact is no error of PostgreSQL's.
-        if e.sqlstate == "XX000" {
+        if e.is_not_exact() {
             return EngineError::Internal(e.message);
         }
         EngineError::Postgres { sqlstate: e.sqlstate.to_owned(), message: e.message }

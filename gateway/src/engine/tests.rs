@@ -896,3 +896,12 @@ mod pruning {
         assert!(Test::read(&col("t").gt(lit("a")), &schema()).is_some());
     }
 }
+
+#[test]
+fn what_kernels_cannot_do_exactly_is_no_error_of_postgres() {
+    let kind = |e: PgError| EngineError::from(DataFusionError::External(Box::new(e)).context("while running"));
+    assert!(matches!(kind(PgError::not_exact("a zone")), EngineError::Internal(_)));
+    assert!(matches!(kind(PgError::division_by_zero()), EngineError::Postgres { .. }));
+    let arrow = datafusion::arrow::error::ArrowError::ExternalError(Box::new(PgError::division_by_zero()));
+    assert!(matches!(EngineError::from(DataFusionError::from(arrow)), EngineError::Postgres { .. }));
+}

@@ -92,9 +92,9 @@ fn unwrap(e: ArrowError) -> PgError {
     match e {
         ArrowError::ExternalError(e) => match e.downcast::<PgError>() {
             Ok(e) => *e,
-            Err(e) => PgError::new("XX000", e.to_string()),
+            Err(e) => PgError::not_exact(e.to_string()),
         },
-        e => PgError::new("XX000", e.to_string()),
+        e => PgError::not_exact(e.to_string()),
     }
 }
 
@@ -127,13 +127,13 @@ where
 }
 
 /// `a op b` over two Int16, Int32 or Int64 arrays of the same type; an array of one row is a constant.
-/// 22003 "… out of range", 22012 "division by zero", 0A000 for other types.
+/// 22003 "… out of range", 22012 "division by zero", [`PgError::not_exact`] for other types.
 pub fn binary(op: BinaryOp, a: &dyn Array, b: &dyn Array) -> Result<ArrayRef, PgError> {
     match (a.data_type(), b.data_type()) {
         (DataType::Int16, DataType::Int16) => binary_typed::<Int16Type>(op, a, b),
         (DataType::Int32, DataType::Int32) => binary_typed::<Int32Type>(op, a, b),
         (DataType::Int64, DataType::Int64) => binary_typed::<Int64Type>(op, a, b),
-        (a, b) => Err(PgError::new("0A000", format!("no integer operator for {a} and {b}"))),
+        (a, b) => Err(PgError::not_exact(format!("no integer operator for {a} and {b}"))),
     }
 }
 
@@ -153,7 +153,7 @@ pub fn unary(op: UnaryOp, a: &dyn Array) -> Result<ArrayRef, PgError> {
         DataType::Int16 => unary_typed::<Int16Type>(op, a),
         DataType::Int32 => unary_typed::<Int32Type>(op, a),
         DataType::Int64 => unary_typed::<Int64Type>(op, a),
-        other => Err(PgError::new("0A000", format!("no integer operator for {other}"))),
+        other => Err(PgError::not_exact(format!("no integer operator for {other}"))),
     }
 }
 
@@ -184,6 +184,6 @@ pub fn cast(a: &dyn Array, to: &DataType) -> Result<ArrayRef, PgError> {
         (Int64, Int16) => narrow_typed::<Int64Type, Int16Type>(a),
         (Int64, Int32) => narrow_typed::<Int64Type, Int32Type>(a),
         (Int64, Int64) => narrow_typed::<Int64Type, Int64Type>(a),
-        (from, to) => Err(PgError::new("0A000", format!("no integer cast from {from} to {to}"))),
+        (from, to) => Err(PgError::not_exact(format!("no integer cast from {from} to {to}"))),
     }
 }

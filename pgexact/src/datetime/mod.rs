@@ -164,7 +164,7 @@ pub fn date_trunc_timestamp(
 /// `date_trunc(unit, timestamptz)` in a zone: the session's, or the one of the three-argument form.
 ///
 /// Units below a day keep the offset of the value itself, others take the offset PostgreSQL gives the cut
-/// local time. Infinities pass through. 22008 as above; 0A000 where the zone's data cannot be relied on.
+/// local time. Infinities pass through. 22008 as above; [`PgError::not_exact`] where the zone's data cannot be relied on.
 pub fn date_trunc_timestamptz(
     unit: Unit,
     array: &TimestampMicrosecondArray,

@@ -23,11 +23,11 @@ pub enum Op {
 
 /// 22003, as numeric arithmetic never raises it below 131072 digits: the caller chose too narrow a type.
 fn too_wide() -> PgError {
-    PgError::new("0A000", "a numeric result is wider than 38 digits")
+    PgError::not_exact("a numeric result is wider than 38 digits")
 }
 
 fn unsupported(data_type: &DataType) -> PgError {
-    PgError::new("0A000", format!("no decimal kernel for {data_type}"))
+    PgError::not_exact(format!("no decimal kernel for {data_type}"))
 }
 
 fn power(exponent: u32) -> Result<i128, PgError> {
@@ -73,7 +73,7 @@ fn build(
     let array: Decimal128Array = out
         .finish()
         .with_precision_and_scale(precision, scale)
-        .map_err(|e| PgError::new("XX000", e.to_string()))?;
+        .map_err(|e| PgError::not_exact(e.to_string()))?;
     Ok(Arc::new(array))
 }
 
@@ -81,12 +81,12 @@ fn build(
 /// larger of both, or their sum for products. 22012 for a zero divisor.
 pub fn binary(op: Op, a: &dyn Array, b: &dyn Array, to: (u8, i8)) -> Result<ArrayRef, PgError> {
     if a.len() != b.len() {
-        return Err(PgError::new("XX000", format!("arrays of {} and {} rows", a.len(), b.len())));
+        return Err(PgError::not_exact(format!("arrays of {} and {} rows", a.len(), b.len())));
     }
     let ((x, sx), (y, sy)) = (mantissas(a)?, mantissas(b)?);
     let expected = if op == Op::Multiply { sx + sy } else { sx.max(sy) };
     if to.1 != expected {
-        return Err(PgError::new("XX000", "a decimal kernel was asked for another scale"));
+        return Err(PgError::not_exact("a decimal kernel was asked for another scale"));
     }
     let (grow_x, grow_y) = match op {
         Op::Multiply => (1, 1),
@@ -146,7 +146,7 @@ fn rounded(value: i128, from: i32, to: i32) -> Result<i128, PgError> {
 pub fn round(a: &dyn Array, digits: i32, to: (u8, i8)) -> Result<ArrayRef, PgError> {
     let (value, scale) = mantissas(a)?;
     if i32::from(to.1) != digits.max(0) {
-        return Err(PgError::new("XX000", "a decimal kernel was asked for another scale"));
+        return Err(PgError::not_exact("a decimal kernel was asked for another scale"));
     }
     build(a.len(), to, |i| {
         if a.is_null(i) {
@@ -169,7 +169,7 @@ pub fn cast(a: &dyn Array, to: (u8, i8)) -> Result<ArrayRef, PgError> {
         return build(a.len(), to, |i| match texts.value(i) {
             None => Ok(None),
             Some("NaN" | "Infinity" | "-Infinity") => {
-                Err(PgError::new("0A000", "a numeric that is not finite has no decimal"))
+                Err(PgError::not_exact("a numeric that is not finite has no decimal"))
             }
             Some(text) => {
                 let short = round_text(text, scale.into())?;
@@ -208,7 +208,7 @@ fn round_text(text: &str, digits: i32) -> Result<String, PgError> {
     if matches!(text, "NaN" | "Infinity" | "-Infinity") {
         return Ok(text.to_owned());
     }
-    let malformed = || PgError::new("XX000", format!("\"{text}\" is no numeric"));
+    let malformed = || PgError::not_exact(format!("\"{text}\" is no numeric"));
     let (negative, body) = text.strip_prefix('-').map_or((false, text), |rest| (true, rest));
     let (whole, fraction) = body.split_once('.').unwrap_or((body, ""));
     if whole.is_empty() || !whole.bytes().chain(fraction.bytes()).all(|b| b.is_ascii_digit()) {

@@ -169,7 +169,7 @@ fn each<'a>(
         DataType::Utf8 => rows!(array.as_string::<i32>()),
         DataType::LargeUtf8 => rows!(array.as_string::<i64>()),
         DataType::Utf8View => rows!(array.as_string_view()),
-        other => Err(PgError::new("0A000", format!("LIKE over {other}"))),
+        other => Err(PgError::not_exact(format!("LIKE over {other}"))),
     }
 }
 
@@ -189,7 +189,7 @@ pub fn like(array: &dyn Array, pattern: &Pattern, negated: bool) -> Result<Boole
 /// `array LIKE patterns` row by row; NULL where either is.
 pub fn like_rows(array: &dyn Array, patterns: &dyn Array, negated: bool) -> Result<BooleanArray, PgError> {
     if array.len() != patterns.len() {
-        return Err(PgError::new("XX000", format!("arrays of {} and {} rows", array.len(), patterns.len())));
+        return Err(PgError::not_exact(format!("arrays of {} and {} rows", array.len(), patterns.len())));
     }
     let mut compiled: Vec<Option<&str>> = Vec::with_capacity(patterns.len());
     each(patterns, |_, pattern| {

@@ -21,7 +21,7 @@ enum Mantissas<'a> {
 }
 
 fn unsupported(data_type: &DataType) -> PgError {
-    PgError::new("0A000", format!("no exact numeric kernel for {data_type}"))
+    PgError::not_exact(format!("no exact numeric kernel for {data_type}"))
 }
 
 impl<'a> Mantissas<'a> {
@@ -62,7 +62,7 @@ fn same_length(a: &dyn Array, b: &dyn Array) -> Result<(), PgError> {
     if a.len() == b.len() {
         Ok(())
     } else {
-        Err(PgError::new("XX000", format!("arrays of {} and {} rows", a.len(), b.len())))
+        Err(PgError::not_exact(format!("arrays of {} and {} rows", a.len(), b.len())))
     }
 }
 
@@ -186,15 +186,15 @@ pub fn compare(op: Comparison, a: &dyn Array, b: &dyn Array) -> Result<BooleanAr
         .collect()
 }
 
-/// Numerics in any representation as Decimal256(76, `scale`). 0A000 where that cannot hold one exactly:
+/// Numerics in any representation as Decimal256(76, `scale`). [`PgError::not_exact`] where that cannot hold one exactly:
 /// more digits after the point than `scale` (trailing zeros aside), more than 76 in all, NaN, infinities.
 pub fn to_decimal256(array: &dyn Array, scale: u8) -> Result<ArrayRef, PgError> {
     let inexact = |v: &Numeric| {
-        PgError::new("0A000", format!("{v} does not fit a decimal of 76 digits, {scale} after the point"))
+        PgError::not_exact(format!("{v} does not fit a decimal of 76 digits, {scale} after the point"))
     };
     let mut out = Decimal256Builder::with_capacity(array.len())
         .with_precision_and_scale(76, scale as i8)
-        .map_err(|e| PgError::new("0A000", e.to_string()))?;
+        .map_err(|e| PgError::not_exact(e.to_string()))?;
     for i in 0..array.len() {
         let Some(value) = numeric_at(array, i)? else {
             out.append_null();

@@ -12,7 +12,7 @@ use crate::fixed::Texts;
 mod tests;
 
 fn texts(array: &dyn Array) -> Result<Texts<'_>, PgError> {
-    Texts::of(array).ok_or_else(|| PgError::new("0A000", format!("no text kernel for {}", array.data_type())))
+    Texts::of(array).ok_or_else(|| PgError::not_exact(format!("no text kernel for {}", array.data_type())))
 }
 
 /// `length(text)`: characters.
@@ -56,9 +56,7 @@ pub fn jsonb_field(documents: &dyn Array, key: &str, as_text: bool) -> Result<Ar
             out.append_null();
             continue;
         };
-        match field(document, &quoted)
-            .map_err(|()| PgError::new("XX000", "a jsonb value is not canonical"))?
-        {
+        match field(document, &quoted).map_err(|()| PgError::not_exact("a jsonb value is not canonical"))? {
             None => out.append_null(),
             Some("null") if as_text => out.append_null(),
             Some(found) if as_text && found.starts_with('"') => out.append_value(unescape(found)?),
@@ -91,7 +89,7 @@ fn escape(text: &str) -> String {
 
 /// The reverse of [`escape`].
 fn unescape(quoted: &str) -> Result<String, PgError> {
-    let malformed = || PgError::new("XX000", "a jsonb value is not canonical");
+    let malformed = || PgError::not_exact("a jsonb value is not canonical");
     let inner = quoted.strip_prefix('"').and_then(|t| t.strip_suffix('"')).ok_or_else(malformed)?;
     if !inner.contains('\\') {
         return Ok(inner.to_owned());

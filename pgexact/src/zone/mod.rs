@@ -195,9 +195,9 @@ impl Zone {
 }
 
 impl From<OutsideZoneData> for PgError {
-    /// Not an error PostgreSQL would raise, but one that tells the gateway to fall back: `0A000`.
+    /// Not an error PostgreSQL would raise, but one that tells the gateway to fall back: [`PgError::not_exact`].
     fn from(e: OutsideZoneData) -> Self {
-        PgError::new("0A000", e.to_string())
+        PgError::not_exact(e.to_string())
     }
 }
 
