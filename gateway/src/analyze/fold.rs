@@ -251,7 +251,5 @@ fn date(day: i64) -> (String, &'static str) {
     (format!("{shown:04}-{month:02}-{day_of_month:02}"), suffix)
 }
 
-#[cfg(test)]
-pub(super) mod for_tests {
     pub(in crate::analyze) use super::{literal, quoted};
 }

@@ -219,9 +219,6 @@ impl<'a> Analyzer<'a> {
             if ty.type_oid() != field.type_oid {
                 return refuse(format!("column \"{}\" has another type in the plan", field.name));
             }
-            if !presentable(*ty) {
-                return refuse(format!("result column \"{}\" of type {}", field.name, names::type_name(field.type_oid)));
-            }
         }
         if types.is_empty() {
             return refuse("a SELECT without columns");
@@ -271,14 +268,5 @@ impl<'a> Analyzer<'a> {
             outputs,
         };
         if is_virtual { Verdict::Virtual(analysis) } else { Verdict::Lake(analysis) }
-    }
-}
-
-/// Types that a result may have.
-fn presentable(ty: ColType) -> bool {
-    use ColType::*;
-    match ty {
-        Bool | Int2 | Int4 | Int8 | Numeric { .. } | NumericText | Text | Varchar | Date | Timestamp | TimestampTz | Uuid | Jsonb | Xid8 => true,
-        Float4 | Float8 | Bytea => false,
     }
 }

@@ -262,11 +262,20 @@ impl<'a> Analyzer<'a> {
 
     fn finish<'q>(&mut self, query: &'q Query, mut rel: Rel) -> Outcome<Rel> {
         let types = rel.types();
+        let mut dropped = false;
         let position = |reference: u32| query.targets.iter().position(|t| t.sort_group_ref == reference && reference != 0);
         if !query.distinct.is_empty() {
             self.aggregated = true;
-            if query.targets.iter().any(|t| t.junk) {
+            let junk = |t: &Target| t.junk;
+            let sorted_by = |t: &Target| query.sort.iter().any(|s| s.target == t.sort_group_ref);
+            // PostgreSQL appends what is not selected (here, of GROUP BY only) behind what is.
+            let selected = query.targets.iter().take_while(|t| !t.junk).count();
+            if query.targets.iter().any(|t| junk(t) && sorted_by(t)) || !query.targets.iter().skip(selected).all(junk) {
                 return refuse("DISTINCT with an ORDER BY beyond the select list");
+            }
+            if selected < query.targets.len() {
+                rel = project(rel, (0..selected).map(|index| Expr::column(index, types[index])).collect());
+                dropped = true;
             }
             for clause in &query.distinct {
                 let target = referenced(query, clause.target)?;
@@ -274,7 +283,7 @@ impl<'a> Analyzer<'a> {
                 self.groupable(&Expr::column(index, types[index]), &target.expr, clause, "DISTINCT")?;
             }
             let covered = |t: &Target| query.distinct.iter().any(|d| d.target == t.sort_group_ref && d.target != 0);
-            if !query.targets.iter().all(covered) {
+            if !query.targets.iter().filter(|t| !t.junk).all(covered) {
                 return refuse("DISTINCT over some of the columns");
             }
             rel = Rel::Distinct { input: Box::new(rel) };
@@ -299,7 +308,7 @@ impl<'a> Analyzer<'a> {
         if offset.is_some() || count.is_some() {
             rel = Rel::Limit { input: Box::new(rel), offset, count };
         }
-        if query.targets.iter().any(|t| t.junk) {
+        if !dropped && query.targets.iter().any(|t| t.junk) {
             let kept = query.targets.iter().enumerate().filter(|(_, t)| !t.junk);
             let outputs = kept.map(|(index, _)| Expr::column(index, types[index])).collect();
             rel = project(rel, outputs);

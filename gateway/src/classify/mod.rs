@@ -97,7 +97,8 @@ pub fn classify(sql: &str, names: &Names) -> Classified {
         };
     }
     let tokens = fingerprint::tokens(sql);
-    let masked = fingerprint::mask(tokens.as_deref());
+    let masked = fingerprint::mask(tokens.as_deref(), false);
+    let folded = fingerprint::mask(tokens.as_deref(), true);
     let lower = sql.to_ascii_lowercase();
     Classified {
         sql: sql.into(),
@@ -107,7 +108,7 @@ pub fn classify(sql: &str, names: &Names) -> Classified {
         touches_level: ["client_min_messages", "reset", "discard"].iter().any(|w| lower.contains(w)),
         reads: tokens.as_deref().is_some_and(reads),
         ddl: tokens.as_deref().is_none_or(may_be_ddl),
-        fingerprint: fingerprint::fingerprint(&masked).into(),
+        fingerprint: fingerprint::fingerprint(&folded).into(),
         masked: masked.into(),
     }
 }

@@ -10,9 +10,9 @@ pub fn tokens(sql: &str) -> Option<Vec<Token>> {
     Tokenizer::new(&PostgreSqlDialect {}, sql).with_unescape(false).tokenize().ok()
 }
 
-/// The statement with every literal replaced by `?`, unquoted words in lower case, and single spaces.
-/// An unreadable statement is hidden whole.
-pub fn mask(tokens: Option<&[Token]>) -> String {
+/// The statement with every literal replaced by `?`, without comments and with single spaces; unquoted words in
+/// lower case where `fold`. An unreadable statement is hidden whole.
+pub fn mask(tokens: Option<&[Token]>, fold: bool) -> String {
     let Some(tokens) = tokens else { return "<unreadable statement>".into() };
     let mut out = String::new();
     let mut space = false;
@@ -23,7 +23,8 @@ pub fn mask(tokens: Option<&[Token]>) -> String {
                 continue;
             }
             Token::EOF => continue,
-            Token::Word(w) if w.quote_style.is_none() => w.value.to_lowercase().into(),
+            Token::Word(w) if w.quote_style.is_none() && fold => w.value.to_lowercase().into(),
+            Token::Word(w) if w.quote_style.is_none() => w.value.as_str().into(),
             Token::Word(w) => format!("\"{}\"", w.value).into(),
             Token::Placeholder(p) => p.as_str().into(),
             Token::Number(..) => "?".into(),
@@ -59,7 +60,7 @@ fn is_literal(t: &Token) -> bool {
     )
 }
 
-/// Sixteen hexadecimal digits over the masked text.
+/// Sixteen hexadecimal digits over the masked and folded text.
 pub fn fingerprint(masked: &str) -> String {
     hex::encode(&Sha256::digest(masked.as_bytes())[..8])
 }

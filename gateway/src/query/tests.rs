@@ -5,7 +5,7 @@ use crate::classify::{Names, classify};
 use std::sync::Arc;
 
 fn masked(sql: &str) -> String {
-    mask(tokens(sql).as_deref())
+    mask(tokens(sql).as_deref(), true)
 }
 
 #[test]
