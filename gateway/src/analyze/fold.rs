@@ -250,6 +250,3 @@ fn date(day: i64) -> (String, &'static str) {
     let (shown, suffix) = if year > 0 { (year, "") } else { (1 - year, " BC") };
     (format!("{shown:04}-{month:02}-{day_of_month:02}"), suffix)
 }
-
-    pub(in crate::analyze) use super::{literal, quoted};
-}

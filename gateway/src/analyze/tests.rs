@@ -1,6 +1,6 @@
 //! What needs no server: literals and quoting. Analysis itself is tested with real trees, next to the plans (`plan::tests`).
 
-use super::fold::for_tests::{literal, quoted};
+use super::fold::{literal, quoted};
 use pgtree::value::Value;
 
 fn shown(value: Value) -> String {
