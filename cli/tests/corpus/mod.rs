@@ -72,7 +72,9 @@ impl Case {
 
 /// The whole corpus.
 pub fn all() -> impl Iterator<Item = &'static Case> {
-    [AGGREGATES, GROUPS, FILTERS, SHAPES, ROWS, PARAMETERS, VIEWS, LOGS, OTHERS, ERRORS].into_iter().flatten()
+    [AGGREGATES, GROUPS, FILTERS, SHAPES, ROWS, FAR, PARAMETERS, VIEWS, LOGS, OTHERS, ERRORS]
+        .into_iter()
+        .flatten()
 }
 
 const AGGREGATES: &[Case] = &[
@@ -415,6 +417,25 @@ const ROWS: &[Case] = &[
     postgres("SELECT id FROM zoo WHERE id < 5 ORDER BY id FOR SHARE"),
     postgres("SELECT id, ctid FROM zoo WHERE id < 5 ORDER BY id"),
 ];
+/// Times of other ages, where the lake may have to give up, but never wrongly.
+const FAR: &[Case] = &[
+    lake("SELECT count(*) FROM far"),
+    lake("SELECT count(*) FROM far WHERE ts > '2100-01-01 00:00:00+00'"),
+    lake("SELECT count(*) FROM far WHERE ts < '0001-06-01 00:00:00+00'"),
+    lake("SELECT count(*) FROM far WHERE tz < '0044-03-16 00:00:00+00 BC' OR tm = '-infinity'"),
+    free("SELECT min(ts), max(ts), min(tz), max(tz), min(tm), max(tm) FROM far"),
+    free("SELECT date_trunc('day', ts), count(*) FROM far GROUP BY 1 ORDER BY 1"),
+    free("SELECT date_trunc('month', tm), count(*) FROM far WHERE tm > '-infinity' GROUP BY 1 ORDER BY 1"),
+    free("SELECT date_trunc('year', ts), count(*) FROM far GROUP BY 1 ORDER BY 1"),
+    free("SELECT date_trunc('week', ts), count(*) FROM far WHERE id < 6 GROUP BY 1 ORDER BY 1"),
+    free(
+        "SELECT date_bin('1 hour', ts, '2000-01-01 00:00:00+00'), count(*) FROM far WHERE id < 3 GROUP BY 1 ORDER BY 1",
+    ),
+    free("SELECT date_trunc('day', tz), count(*) FROM far GROUP BY 1 ORDER BY 1"),
+    free("SELECT id, ts, tz, tm FROM far ORDER BY ts"),
+    free("SELECT count(*) FROM far WHERE ts >= date_trunc('day', timestamptz '2150-06-15 12:00:00+00')"),
+];
+
 const PARAMETERS: &[Case] = &[
     lake("SELECT count(*) FROM zoo WHERE i4 = $1").with(&[("int4", Some("17"))]),
     lake("SELECT count(*) FROM zoo WHERE i4 > $1 AND i2 < $2")
@@ -497,9 +518,7 @@ const LOGS: &[Case] = &[
     ),
     lake("SELECT service FROM logs GROUP BY service HAVING count(*) > 100 ORDER BY service"),
     lake("SELECT DISTINCT level FROM logs ORDER BY level"),
-    lookup(
-        "SELECT ts, level, service, host, message, metadata FROM logs ORDER BY ts, message, host LIMIT 0",
-    ),
+    lookup("SELECT ts, level, service, host, message, metadata FROM logs ORDER BY ts, message, host LIMIT 0"),
     lookup(
         "SELECT ts, level, service, host, message FROM logs WHERE ts < '2015-05-17 12:00:00+00' ORDER BY ts, host, message",
     ),

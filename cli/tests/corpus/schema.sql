@@ -31,3 +31,15 @@ CREATE FUNCTION own_add(int8, int8) RETURNS int8 LANGUAGE sql IMMUTABLE AS 'SELE
 CREATE FUNCTION own_slow(int8) RETURNS int8 LANGUAGE plpgsql VOLATILE AS 'BEGIN RETURN $1; END';
 CREATE SCHEMA shadow;
 CREATE FUNCTION shadow.date_trunc(text, timestamptz) RETURNS timestamptz LANGUAGE sql IMMUTABLE AS 'SELECT ''2000-01-01 00:00+00''::timestamptz';
+
+-- Times beyond what the lake knows of time zones to come, and before the common era.
+CREATE TABLE public.far (ts timestamptz NOT NULL, id int4 NOT NULL, tz timestamptz, tm timestamp);
+SELECT watershed.attach_table('public.far', event_time => 'ts');
+INSERT INTO far VALUES
+    ('2150-06-15 12:00:00+00', 1, '2150-07-01 00:00:00+00', '2150-07-01 00:00:00'),
+    ('2150-12-15 12:00:00+00', 2, '2500-01-01 00:00:00+00', '9999-12-31 23:59:59'),
+    ('9999-12-31 23:59:59.999999+00', 3, '10000-01-01 00:00:00+00', '10000-01-01 00:00:00'),
+    ('1883-11-18 17:00:00+00', 4, '1883-11-18 16:00:00+00', '1883-11-18 12:00:00'),
+    ('0001-01-01 00:00:00+00', 5, '0044-03-15 12:00:00+00 BC', '0044-03-15 12:00:00 BC'),
+    ('4712-01-01 00:00:00+00 BC', 6, '4713-01-01 00:00:00+00 BC', '4713-01-01 00:00:00 BC'),
+    ('294246-06-01 00:00:00+00', 7, 'infinity', '-infinity');
