@@ -1627,3 +1627,54 @@ fn the_rest_of_the_protocol_is_relayed() {
     );
     wait_for("the gateway to be idle", || (gateway.value("SELECT 1") == "1").then_some(()));
 }
+
+/// psql shows the same through the gateway, down to what its backslash commands ask of the catalog.
+#[test]
+fn psql_sees_postgresql() {
+    if !support::instance::on_path("psql") {
+        println!("psql is not installed: nothing to see");
+        return;
+    }
+    table("shown");
+    let psql = |target: &Target, arguments: &[&str]| {
+        let support::wire::Host::Tcp(host, port) = &target.host else { panic!("the owner connects by TCP") };
+        let mut command = std::process::Command::new("psql");
+        command.args(["-X", "-v", "VERBOSITY=verbose"]).args(arguments);
+        command.env("PGHOST", host).env("PGPORT", port.to_string()).env("PGUSER", &target.user);
+        command.env("PGPASSWORD", &target.password).env("PGDATABASE", &target.database);
+        let output = command.output().expect("psql starts");
+        (
+            output.status.code(),
+            String::from_utf8_lossy(&output.stdout).into_owned(),
+            String::from_utf8_lossy(&output.stderr).into_owned(),
+        )
+    };
+    let (direct, gateway) = (instance().direct(), instance().gateway());
+    for arguments in [
+        &["-c", "\\d shown"][..],
+        &["-c", "\\d+ logs"],
+        &["-c", "\\dt"],
+        &["-c", "\\dv watershed.*"],
+        &["-c", "\\df watershed.*"],
+        &["-c", "\\du"],
+        &["-c", "\\dn+"],
+        &["-c", "\\l"],
+        &["-c", "SELECT t, count(*), avg(a) FROM shown GROUP BY t ORDER BY t"],
+        &[
+            "-c",
+            "SELECT count(*) FROM shown",
+            "-c",
+            "SELECT sum(a) FROM shown",
+            "-c",
+            "SELECT nothing FROM shown",
+        ],
+        &["-c", "\\copy (SELECT a, t FROM shown ORDER BY a) TO STDOUT WITH (FORMAT csv, HEADER)"],
+        &["-v", "FETCH_COUNT=7", "-c", "SELECT a, count(*) FROM shown GROUP BY a ORDER BY a"],
+        &["-At", "-c", "SELECT count(*) FROM shown \\gdesc"],
+        &["-1", "-c", "SELECT count(*) FROM shown", "-c", "SELECT 1 / 0", "-c", "SELECT count(*) FROM shown"],
+        &["-c", "\\sv watershed.queries"],
+    ] {
+        let (expected, actual) = (psql(&direct, arguments), psql(&gateway, arguments));
+        assert_eq!(expected, actual, "psql {arguments:?}");
+    }
+}

@@ -17,8 +17,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use support::compare::difference;
 use support::instance::{Instance, Options, argument, kill_child, shown};
-use support::wire::Client;
+use support::wire::{Client, Frame, Reply};
 use support::{Sequence, wait_for};
 
 const LOAD: [&str; 4] = ["load.position", "load.copied", "load.before_commit", "load.committed"];
@@ -402,6 +403,111 @@ fn a_clean_stop_is_clean() {
     assert!(!instance.dir().join("pg/postmaster.pid").exists(), "the cluster was left running or unclean");
     instance.restart();
     assert_exact(&instance, "clean", 1000);
+    verify(&instance);
+}
+
+/// A lake that cannot be read costs time, not answers: before the first row was sent, PostgreSQL answers instead, and it shows.
+#[test]
+fn a_lake_that_cannot_be_read_is_stood_in_for() {
+    let instance = Instance::start(Options::on_demand());
+    let file = instance.file("rows.ndjson", ndjson("unread", 0, 2000));
+    instance.run(&["load", "logs", argument(&file)]);
+    instance.archive();
+    assert_exact(&instance, "unread", 2000);
+    let sql = "SELECT service, count(*), count(DISTINCT host), max(message) FROM logs GROUP BY service";
+    let mut gateway = Client::connect(&instance.gateway());
+    let expected = gateway.run(sql);
+    let route = |gateway: &mut Client| {
+        let sql = format!(
+            "SELECT route, fell_back FROM watershed.queries WHERE pid = {} AND sql = '{sql}' ORDER BY id DESC LIMIT 1",
+            gateway.pid
+        );
+        gateway.run(&sql).rows().remove(0)
+    };
+    assert_eq!(route(&mut gateway), [Some("lake".to_owned()), Some("f".to_owned())]);
+
+    // Every data file gone, then every data file full of nonsense.
+    let lake = instance.dir().join("lake");
+    let away = instance.dir().join("lake-away");
+    let mut files = Vec::new();
+    data_files(&lake, &mut files);
+    assert!(!files.is_empty(), "no data files below {}", lake.display());
+    fs::create_dir(&away).expect("a place for the files");
+    let hidden: Vec<PathBuf> = (0..files.len()).map(|n| away.join(n.to_string())).collect();
+    for (file, hidden) in files.iter().zip(&hidden) {
+        fs::rename(file, hidden).expect("a file moved away");
+    }
+    // A fresh start forgets what was cached of the files.
+    instance.terminate();
+    instance.restart();
+    let mut gateway = Client::connect(&instance.gateway());
+    assert_eq!(gateway.run(sql), expected, "with the files gone");
+    assert_eq!(route(&mut gateway), [Some("postgres".to_owned()), Some("t".to_owned())]);
+    for file in &files {
+        fs::write(file, "this is no Parquet file").expect("nonsense written");
+    }
+    assert_eq!(gateway.run(sql), expected, "with the files broken");
+    assert_eq!(route(&mut gateway), [Some("postgres".to_owned()), Some("t".to_owned())]);
+    // In a transaction, too, the failure is not the client's.
+    gateway.run("BEGIN");
+    assert_eq!(gateway.run(sql), Reply { frames: with_status(&expected, b'T') });
+    gateway.run("COMMIT");
+    let output = instance.output(&["verify", "logs"]);
+    assert!(!output.status.success(), "verify must not pass over broken files: {}", shown(&output));
+    for (file, hidden) in files.iter().zip(&hidden) {
+        fs::rename(hidden, file).expect("a file moved back");
+    }
+    instance.terminate();
+    instance.restart();
+    let mut gateway = Client::connect(&instance.gateway());
+    assert_eq!(gateway.run(sql), expected);
+    assert_eq!(route(&mut gateway), [Some("lake".to_owned()), Some("f".to_owned())]);
+    verify(&instance);
+}
+
+fn data_files(folder: &Path, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(folder).expect("a folder of the lake") {
+        let path = entry.expect("a file of the lake").path();
+        if path.is_dir() && path.file_name().is_some_and(|name| name != "_delta_log") {
+            data_files(&path, found);
+        } else if path.extension().is_some_and(|extension| extension == "parquet") {
+            found.push(path);
+        }
+    }
+}
+
+fn with_status(reply: &Reply, status: u8) -> Vec<Frame> {
+    let mut frames = reply.frames.clone();
+    for frame in frames.iter_mut().filter(|frame| frame.tag == b'Z') {
+        frame.body = vec![status];
+    }
+    frames
+}
+
+/// With hardly any memory for the lake, answers may come from the disk or from PostgreSQL, but they are the same.
+#[test]
+fn little_memory_changes_no_answer() {
+    let instance = Instance::start(Options::on_demand().with("WATERSHED_MEMORY_LIMIT", "48MiB"));
+    let file = instance.file("rows.ndjson", ndjson("little", 0, 400_000));
+    instance.run(&["load", "logs", argument(&file)]);
+    instance.archive();
+    let (mut direct, mut gateway) =
+        (Client::connect(&instance.direct()), Client::connect(&instance.gateway()));
+    for sql in [
+        "SELECT message, count(*) FROM logs GROUP BY message ORDER BY message",
+        "SELECT count(DISTINCT message), count(DISTINCT ts) FROM logs",
+        "SELECT message, ts, host, count(*), min(service) FROM logs GROUP BY message, ts, host ORDER BY ts DESC, message, host LIMIT 1000",
+    ] {
+        let (expected, actual) = (direct.run(sql), gateway.run(sql));
+        if let Some(difference) = difference(&expected, &actual, true) {
+            panic!("{sql}: {difference}");
+        }
+        let route = gateway.run(&format!(
+            "SELECT route, fell_back, reasons FROM watershed.queries WHERE pid = {} AND sql = '{sql}'",
+            gateway.pid
+        ));
+        println!("{sql}: {:?}", route.rows());
+    }
     verify(&instance);
 }
 

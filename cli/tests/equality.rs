@@ -14,6 +14,7 @@ use std::path::PathBuf;
 use std::sync::OnceLock;
 
 use corpus::{Case, Expect};
+use support::Sequence;
 use support::compare::difference;
 use support::instance::{Instance, argument};
 use support::wire::{Client, Format, Reply};
@@ -362,6 +363,272 @@ fn the_corpus_is_large_and_mostly_for_the_lake() {
     let lake = cases.iter().filter(|case| matches!(case.expect, Expect::Lake | Expect::Lookup)).count();
     assert!(cases.len() >= 200, "{} statements", cases.len());
     assert!(lake >= 120, "{lake} statements are proven");
+}
+
+/// Zones whose clocks do odd things: midnights that come twice or not at all, half hours, quarters, a day left out, POSIX signs.
+#[test]
+fn answers_about_time_are_equal_in_stranger_zones() {
+    let instance = fixture().instance;
+    let about_time = |case: &&Case| {
+        let sql = case.sql;
+        case.parameters.is_empty()
+            && case.expect != Expect::Error
+            && ["date_", "ts", "tz", "tm", "current_date", "extract"].iter().any(|word| sql.contains(word))
+    };
+    let cases: Vec<&'static Case> = corpus::all().filter(about_time).collect();
+    let (mut direct, mut gateway) =
+        (Client::connect(&instance.direct()), Client::connect(&instance.gateway()));
+    let mut wrong = String::new();
+    for zone in [
+        "Europe/Berlin",
+        "America/Havana",
+        "Australia/Lord_Howe",
+        "Asia/Kathmandu",
+        "Africa/Casablanca",
+        "America/Santiago",
+        "Asia/Beirut",
+        "Pacific/Apia",
+        "Europe/Dublin",
+        "EST5EDT",
+        "UTC+3",
+        "-04:30",
+    ] {
+        for client in [&mut direct, &mut gateway] {
+            client.run(&format!("SET TimeZone = '{zone}'"));
+        }
+        let virtual_rows = gateway.query("SELECT count(*) FROM watershed.queries");
+        if virtual_rows.error().is_some() {
+            let _ = writeln!(wrong, "  {zone}: virtual tables cannot be read:\n{virtual_rows:?}"); // writing to a String cannot fail
+        }
+        for case in &cases {
+            let (expected, actual) = (direct.query(case.sql), gateway.query(case.sql));
+            if let Some(difference) = difference(&expected, &actual, case.ordered) {
+                let _ = writeln!(wrong, "  {zone}: {}\n    {difference}", case.sql); // writing to a String cannot fail
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong}");
+    gateway.run("RESET TimeZone");
+    let pid = gateway.pid;
+    let routes = gateway.run(&format!("SELECT route, fell_back, count(*) FROM watershed.queries WHERE pid = {pid} GROUP BY 1, 2 ORDER BY 1, 2"));
+    println!("in stranger zones: {:?}", routes.rows());
+}
+
+/// Statements that nobody thought of: aggregates, groups, filters and orders put together at random, the same in every run.
+#[test]
+fn random_statements_are_equal() {
+    const STATEMENTS: usize = 700;
+    let instance = fixture().instance;
+    let (mut direct, mut gateway) =
+        (Client::connect(&instance.direct()), Client::connect(&instance.gateway()));
+    let mut random = Sequence(15_18);
+    let mut wrong = String::new();
+    for n in 0..STATEMENTS {
+        if n % 100 == 0 {
+            let zone = ZONES[n / 100 % ZONES.len()];
+            for client in [&mut direct, &mut gateway] {
+                client.run(&format!("SET TimeZone = '{zone}'"));
+            }
+        }
+        let (sql, ordered) = random_statement(&mut random);
+        let mode = [Mode::Simple, Mode::ExtendedText, Mode::ExtendedBinary][n % 3];
+        let run = |client: &mut Client| match mode {
+            Mode::Simple => client.query(&sql),
+            Mode::ExtendedText => client.pipelined(&sql, Format::Text, &[], Format::Text),
+            Mode::ExtendedBinary => client.prepared("random", &sql, Format::Binary, &[], Format::Binary),
+        };
+        let (expected, actual) = (run(&mut direct), run(&mut gateway));
+        assert!(
+            expected.error().is_none_or(|fields| fields[&'C'] != "42601"),
+            "the test's own syntax: {sql}\n{expected:?}"
+        );
+        if let Some(difference) = difference(&expected, &actual, ordered) {
+            let _ = writeln!(wrong, "  {mode:?}: {sql}\n    {difference}"); // writing to a String cannot fail
+        }
+    }
+    let pid = gateway.pid;
+    let routes = gateway.run(&format!("SELECT route, count(*) FROM watershed.queries WHERE pid = {pid} AND sql LIKE 'SELECT%FROM zoo%' GROUP BY route ORDER BY route"));
+    println!("random statements: {:?}", routes.rows());
+    assert!(wrong.is_empty(), "{wrong}");
+    let by_lake =
+        routes.rows().iter().find(|row| row[0].as_deref() == Some("lake")).map_or(0, |row| {
+            row[1].as_deref().and_then(|count| count.parse::<usize>().ok()).expect("a number")
+        });
+    assert!(by_lake > STATEMENTS * 9 / 10, "{:?}", routes.rows());
+}
+
+/// A statement of the proven set, and whether its rows have one order.
+fn random_statement(random: &mut Sequence) -> (String, bool) {
+    fn pick<'a>(random: &mut Sequence, from: &[&'a str]) -> &'a str {
+        from[random.below(from.len() as u64) as usize]
+    }
+    fn condition(random: &mut Sequence, depth: u32) -> String {
+        if depth > 0 && random.below(2) == 0 {
+            let (left, right) = (condition(random, depth - 1), condition(random, depth - 1));
+            return match random.below(5) {
+                0 => format!("NOT ({left})"),
+                1 | 2 => format!("({left}) AND ({right})"),
+                _ => format!("({left}) OR ({right})"),
+            };
+        }
+        let comparison = pick(random, &["=", "<>", "<", "<=", ">", ">="]);
+        let number = random.below(10_000) as i64 - 5_000;
+        let (column, value) = match random.below(13) {
+            0 => ("i2", (number / 5).to_string()),
+            1 => ("i4", number.to_string()),
+            2 => ("i8", (number * 400_000_000_000).to_string()),
+            3 => ("n", format!("{}.{:02}", number, random.below(100))),
+            4 => ("nb", format!("{}.{:010}", number * 400, random.below(10_000_000_000))),
+            5 => (
+                "t",
+                pick(random, &["''", "'a'", "'A'", "'ä'", "'z'", "'日本語'", "'row 7'", "'a '"]).to_owned(),
+            ),
+            6 => ("v", pick(random, &["'v'", "'vc4'", "'va'", "'ve4da3b7fbbce2345d7772b0'"]).to_owned()),
+            7 => ("d", format!("date '2024-01-01' + {}", random.below(400))),
+            8 => ("tm", format!("timestamp '2024-03-10 01:30:00.{:06}'", random.below(1_000_000))),
+            9 => (
+                "tz",
+                pick(
+                    random,
+                    &["'2024-11-03 01:30:00'", "'infinity'", "'2024-11-03 06:00:00+00'", "'-infinity'"],
+                )
+                .to_owned(),
+            ),
+            10 => (
+                "ts",
+                pick(
+                    random,
+                    &[
+                        "'2024-03-10 02:30:00'",
+                        "'2024-07-01'",
+                        "now()",
+                        "'2000-01-01 00:00:00+00'",
+                        "'2015-05-19'",
+                    ],
+                )
+                .to_owned(),
+            ),
+            11 => ("u", "'c4ca4238-a0b9-2382-0dcc-509a6f75849b'".to_owned()),
+            _ => ("g", random.below(14).to_string()),
+        };
+        match random.below(9) {
+            0 => format!("{column} IS NULL"),
+            1 => format!("{column} IS NOT NULL"),
+            2 => pick(
+                random,
+                &[
+                    "t LIKE 'a%'",
+                    "t LIKE '%e%'",
+                    "v NOT LIKE 'v_4%'",
+                    "t LIKE '_'",
+                    "b",
+                    "NOT b",
+                    "b IS NULL",
+                ],
+            )
+            .to_owned(),
+            3 => format!("{column} IN ({value}, {value}, NULL)"),
+            4 => format!("{column} NOT IN ({value})"),
+            5 => format!("g BETWEEN {} AND {}", random.below(6), random.below(14)),
+            _ => format!("{column} {comparison} {value}"),
+        }
+    }
+    let keys: Vec<&str> = (0..random.below(4))
+        .map(|_| {
+            pick(
+                random,
+                &[
+                    "g",
+                    "b",
+                    "t",
+                    "v",
+                    "d",
+                    "i2",
+                    "u",
+                    "\"Odd Name\"",
+                    "date_trunc('month', ts)",
+                    "date_trunc('day', ts)",
+                    "date_trunc('hour', tm)",
+                    "date_bin('6 hours', ts, '2001-01-01')",
+                    "n",
+                ],
+            )
+        })
+        .collect();
+    let mut outputs: Vec<String> = keys.iter().map(|key| (*key).to_owned()).collect();
+    for _ in 0..=random.below(4) {
+        let aggregate = pick(
+            random,
+            &[
+                "count(*)",
+                "sum(i2)",
+                "sum(i4)",
+                "sum(i8)",
+                "sum(n)",
+                "sum(nb)",
+                "avg(i2)",
+                "avg(i4)",
+                "avg(i8)",
+                "avg(n)",
+                "avg(nb)",
+                "min(t)",
+                "max(v)",
+                "min(d)",
+                "max(tm)",
+                "min(ts)",
+                "max(tz)",
+                "min(i8)",
+                "max(nb)",
+                "count(t)",
+                "count(j)",
+                "count(DISTINCT g)",
+                "count(DISTINCT t)",
+                "count(DISTINCT u)",
+                "count(DISTINCT tz)",
+                "count(DISTINCT i4)",
+            ],
+        );
+        let filter = if random.below(4) == 0 {
+            format!(" FILTER (WHERE {})", condition(random, 1))
+        } else {
+            String::new()
+        };
+        outputs.push(format!("{aggregate}{filter}"));
+    }
+    let mut sql = format!("SELECT {} FROM zoo", outputs.join(", "));
+    if random.below(4) > 0 {
+        let _ = write!(sql, " WHERE {}", condition(random, 3)); // writing to a String cannot fail, here and below
+    }
+    if keys.is_empty() {
+        return (sql, true);
+    }
+    let ordinals: Vec<String> = (1..=keys.len()).map(|n| n.to_string()).collect();
+    let _ = write!(sql, " GROUP BY {}", ordinals.join(", "));
+    if random.below(3) == 0 {
+        let having = pick(
+            random,
+            &[
+                "count(*) > 3",
+                "min(i4) < 0",
+                "avg(n) > 100",
+                "max(t) IS NOT NULL",
+                "sum(i8) > 0 OR count(b) = 0",
+            ],
+        );
+        let _ = write!(sql, " HAVING {having}");
+    }
+    if random.below(5) == 0 {
+        return (sql, false);
+    }
+    let order: Vec<String> = ordinals
+        .iter()
+        .map(|n| format!("{n}{}", pick(random, &["", " DESC", " ASC NULLS FIRST", " DESC NULLS LAST"])))
+        .collect();
+    let _ = write!(sql, " ORDER BY {}", order.join(", "));
+    if random.below(3) == 0 {
+        let _ = write!(sql, " LIMIT {} OFFSET {}", random.below(30), random.below(10));
+    }
+    (sql, true)
 }
 
 /// Every answer again, inside REPEATABLE READ transactions, where the lake may answer only if a version fits the snapshot.
