@@ -15,6 +15,7 @@ use lake::pgcopy::CopyDecoder;
 use lake::spec::{Column as SpecColumn, TableSpec};
 use pg::{Answer, Client, ServerError};
 use pgexact::encode::{Format, RowEncoder, Target};
+use std::result::Result;
 use std::sync::OnceLock;
 use tokio_util::sync::CancellationToken;
 
