@@ -305,6 +305,8 @@ DECLARE
     day date;
     stream int;
 BEGIN
+    -- One at a time: two of them would grant on the same schema, and PostgreSQL lets the second fail.
+    PERFORM pg_advisory_xact_lock(hashtext('watershed/attach'));
     IF proof IS DISTINCT FROM 'watershed: attached by transaction ' || pg_current_xact_id()
        OR obj_description(target, 'pg_class') IS DISTINCT FROM proof THEN
         PERFORM watershed_control.refuse('watershed_control.attach_proven is not to be called directly', 'Call watershed.attach_table.', NULL, '42501');

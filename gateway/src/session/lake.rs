@@ -537,8 +537,15 @@ impl Session {
             providers.insert(relid, provider);
         }
         let clock = Instant::now();
-        let zone = pgexact::Zone::parse(&portal.settings.timezone)
-            .ok_or_else(|| GiveUp::FallBack(format!("time zone {}", portal.settings.timezone)))?;
+        let zone = pgexact::Zone::parse(&portal.settings.timezone).ok_or_else(|| {
+            let name = &portal.settings.timezone;
+            if portal.path != Path::Virtual {
+                return GiveUp::FallBack(format!("time zone {name}"));
+            }
+            // Nobody else has the rows.
+            let e = ErrorReport::error("0A000", format!("virtual tables cannot be read in time zone \"{name}\""));
+            GiveUp::Error(e.hint("SET TimeZone to a zone of the IANA database, such as 'UTC' or 'Europe/Berlin'."))
+        })?;
         let inputs = PlanInputs {
             params: portal.params.clone(),
             folded: portal.folded.clone(),
