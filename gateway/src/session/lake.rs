@@ -33,6 +33,8 @@ use tokio_util::sync::CancellationToken;
 const PIN_ATTEMPTS: usize = 3;
 /// Rows are held back up to this many bytes, so that falling back stays possible.
 const HOLD_BACK: usize = 1024 * 1024;
+/// PostgreSQL's type OID.
+const TIMESTAMPTZ: u32 = 1184;
 /// Rows encoded at a time.
 const ENCODE_ROWS: usize = 1024;
 
@@ -537,7 +539,11 @@ impl Session {
             providers.insert(relid, provider);
         }
         let clock = Instant::now();
-        let zone = pgexact::Zone::parse(&portal.settings.timezone).ok_or_else(|| {
+        // Analysis lets nothing pass that computes in an unknown zone; what is left is printing.
+        let printed = |(f, format): (&message::Field, &Format)| f.type_oid == TIMESTAMPTZ && *format == Format::Text;
+        let prints_zone = portal.probed.fields.iter().zip(&portal.formats).any(printed);
+        let known = pgexact::Zone::parse(&portal.settings.timezone);
+        let zone = known.or_else(|| (!prints_zone).then(pgexact::Zone::utc)).ok_or_else(|| {
             let name = &portal.settings.timezone;
             if portal.path != Path::Virtual {
                 return GiveUp::FallBack(format!("time zone {name}"));
