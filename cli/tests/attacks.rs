@@ -1678,3 +1678,170 @@ fn psql_sees_postgresql() {
         assert_eq!(expected, actual, "psql {arguments:?}");
     }
 }
+
+/// Before and during login: requests for encryption, other versions of the protocol, unknown options, and nonsense.
+#[test]
+fn odd_beginnings_get_postgresqls_answer() {
+    let (gateway, direct) = (instance().gateway(), instance().direct());
+    // Encryption is not offered; the login goes on in the clear on the same connection.
+    for code in [80_877_103, 80_877_104] {
+        let mut client = Client::unspoken(&gateway).expect("a connection");
+        client.send(&frontend::untagged(code, &[]));
+        assert_eq!(client.byte().expect("an answer"), b'N', "request {code}");
+        client.send(&frontend::startup(196_608, &gateway, &[]));
+        assert_eq!(client.frame().tag, b'R', "request {code}");
+    }
+    // Newer minor versions and protocol options are negotiated down, newer major ones refused.
+    let cases: [(i32, &[(&str, &str)]); 4] = [
+        (196_610, &[]),
+        (196_608, &[("_pq_.unknown", "1")]),
+        (196_611, &[("_pq_.unknown", "1"), ("_pq_.other", "x")]),
+        (262_144, &[]),
+    ];
+    for (version, options) in cases {
+        let ask = |target: &Target| {
+            let mut client = Client::unspoken(target).expect("a connection");
+            client.send(&frontend::startup(version, target, options));
+            let mut frames = vec![client.frame()];
+            if frames[0].tag == b'v' {
+                frames.push(client.frame());
+            }
+            Reply { frames }
+        };
+        assert_same(&format!("version {version}, {options:?}"), &ask(&direct), &ask(&gateway));
+    }
+    // Nonsense ends that connection and no other.
+    for nonsense in [
+        &b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"[..],
+        &[0; 64],
+        &[0xff; 64],
+        &[0, 0, 0, 4],
+        b"\0\0\0\x08\x04\xd2\x16\x2f",
+        b"x",
+    ] {
+        let mut client = Client::unspoken(&gateway).expect("a connection");
+        client.send(nonsense);
+        client.drop_connection();
+    }
+    let mut client = owner();
+    // In the middle of a session a message that does not exist ends it, as in PostgreSQL.
+    client.send(b"\x01\0\0\0\x04");
+    let frame = client.frame();
+    assert_eq!((frame.tag, frame.fields()[&'C'].as_str()), (b'E', "08P01"), "{frame:?}");
+    assert_eq!(owner().value("SELECT 1"), "1");
+}
+
+#[test]
+fn other_encodings_and_the_old_function_call_are_relayed() {
+    table("encoded");
+    let options = [("client_encoding", "LATIN1")];
+    let connect =
+        |target: &Target| Client::try_connect(target, &options).unwrap_or_else(|error| panic!("{error:?}"));
+    let (mut direct, mut gateway) = (connect(&instance().direct()), connect(&instance().gateway()));
+    for sql in [
+        &b"SELECT '\xe9\xe8' AS \"\xe4\", count(*) FROM encoded"[..],
+        b"SELECT count(*) FROM encoded WHERE t <> '\xe9'",
+        b"SELECT '\xff'",
+    ] {
+        same_frames(&mut direct, &mut gateway, "LATIN1", &[frontend::query_bytes(sql)], 1);
+    }
+    let (mut direct, mut gateway) = (self::direct(), owner());
+    same_frames(
+        &mut direct,
+        &mut gateway,
+        "no UTF-8",
+        &[frontend::query_bytes(b"SELECT '\xe9', count(*) FROM encoded")],
+        1,
+    );
+    // int4abs, and a function that is not there.
+    for call in [
+        frontend::function_call(1251, &["-5"]),
+        frontend::function_call(1251, &["x"]),
+        frontend::function_call(1, &[]),
+    ] {
+        same_frames(&mut direct, &mut gateway, "FunctionCall", &[call], 1);
+    }
+    // COPY in the extended protocol: what is sent before the server asks for it is the data.
+    let copy = [extended("COPY encoded (ts, a, t) FROM STDIN")];
+    let bytes = copy.concat();
+    let mut replies = Vec::new();
+    for client in [&mut direct, &mut gateway] {
+        client.run("BEGIN");
+        client.send(&bytes);
+        client.send(&frontend::flush());
+        let mut reply = client.until(b"GE");
+        client.send(
+            &[
+                frontend::copy_data(b"2024-05-05\t1\tx\n"),
+                frontend::flush(),
+                frontend::copy_data(b"2024-05-06\t2\ty\n"),
+                frontend::copy_done(),
+                frontend::sync(),
+            ]
+            .concat(),
+        );
+        reply.frames.extend(client.reply().frames);
+        reply.frames.extend(client.query("SELECT count(*) FROM encoded").frames);
+        client.run("ROLLBACK");
+        replies.push(reply);
+    }
+    assert_same("COPY in the extended protocol", &replies[0], &replies[1]);
+}
+
+/// Hundreds of requests sent before the first answer is read, and dozens of sessions at once.
+#[test]
+fn a_crowd_of_requests_is_answered_in_order() {
+    table("crowded");
+    let (mut direct, mut gateway) = (direct(), owner());
+    let mut frames = vec![frontend::parse("st", "SELECT count(*) FROM crowded WHERE a < $1", &[23])];
+    for n in 0..300i32 {
+        frames.push(frontend::bind(
+            "",
+            "st",
+            Format::Binary,
+            &[Some(n.to_be_bytes().to_vec())],
+            Format::Text,
+        ));
+        frames.push(frontend::execute("", 0));
+        if n % 50 == 49 {
+            frames.push(frontend::sync());
+        }
+    }
+    same_frames(&mut direct, &mut gateway, "one pipeline", &frames, 6);
+    let simple: Vec<Vec<u8>> = (0..100)
+        .map(|n| frontend::query(&format!("SELECT {n}, count(*) FROM crowded WHERE a <> {n}")))
+        .collect();
+    same_frames(&mut direct, &mut gateway, "simple queries", &simple, 100);
+
+    std::thread::scope(|scope| {
+        for session in 0..32 {
+            scope.spawn(move || {
+                let mut client = owner();
+                for round in 0..6 {
+                    let sql = format!(
+                        "SELECT count(*), sum(a), min(ts), max(t) FROM crowded WHERE a >= {}",
+                        (session + round) % 90
+                    );
+                    let expected = (100 - (session + round) % 90).to_string();
+                    assert_eq!(client.run(&sql).rows()[0][0].as_deref(), Some(expected.as_str()), "{sql}");
+                }
+            });
+        }
+    });
+    // More prepared statements than anybody remembers.
+    let mut frames = Vec::new();
+    for n in 0..4500 {
+        frames.push(frontend::parse(
+            &format!("st{n}"),
+            if n % 100 == 0 { "SELECT count(*) FROM crowded" } else { "SELECT 1" },
+            &[],
+        ));
+    }
+    frames.push(frontend::sync());
+    gateway.send(&frames.concat());
+    gateway.reply().ok();
+    for n in [0, 100, 4000, 4100, 4400] {
+        gateway.send(&[bind_execute("", &format!("st{n}")), frontend::sync()].concat());
+        assert_eq!(gateway.reply().ok().rows(), [[Some("100".to_owned())]], "st{n}");
+    }
+}

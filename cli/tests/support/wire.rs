@@ -381,10 +381,48 @@ pub mod frontend {
         out.extend_from_slice(&i16::try_from(n).expect("a small count").to_be_bytes());
     }
 
-    pub fn query(sql: &str) -> Vec<u8> {
+    /// A message without a tag: its length, then a code, then more.
+    pub fn untagged(code: i32, rest: &[u8]) -> Vec<u8> {
+        let mut out = (i32::try_from(rest.len()).expect("a small message") + 8).to_be_bytes().to_vec();
+        out.extend_from_slice(&code.to_be_bytes());
+        out.extend_from_slice(rest);
+        out
+    }
+
+    /// StartupMessage of a protocol version: 196608 is 3.0.
+    pub fn startup(version: i32, target: &super::Target, options: &[(&str, &str)]) -> Vec<u8> {
         let mut body = Vec::new();
-        string(&mut body, sql);
-        message(b'Q', &body)
+        for (name, value) in
+            [("user", target.user.as_str()), ("database", target.database.as_str())].iter().chain(options)
+        {
+            string(&mut body, name);
+            string(&mut body, value);
+        }
+        body.push(0);
+        untagged(version, &body)
+    }
+
+    pub fn query(sql: &str) -> Vec<u8> {
+        query_bytes(sql.as_bytes())
+    }
+
+    /// A Query in whatever encoding the session speaks.
+    pub fn query_bytes(sql: &[u8]) -> Vec<u8> {
+        message(b'Q', &[sql, &[0]].concat())
+    }
+
+    /// FunctionCall with arguments and result in text.
+    pub fn function_call(oid: u32, arguments: &[&str]) -> Vec<u8> {
+        let mut body = oid.to_be_bytes().to_vec();
+        count(&mut body, 1);
+        count(&mut body, Format::Text as usize);
+        count(&mut body, arguments.len());
+        for argument in arguments {
+            body.extend_from_slice(&i32::try_from(argument.len()).expect("a small value").to_be_bytes());
+            body.extend_from_slice(argument.as_bytes());
+        }
+        count(&mut body, Format::Text as usize);
+        message(b'F', &body)
     }
 
     pub fn parse(name: &str, sql: &str, types: &[u32]) -> Vec<u8> {
@@ -535,9 +573,9 @@ impl Client {
         }
     }
 
-    /// Logs in with more startup parameters.
-    pub fn try_connect(target: &Target, options: &[(&str, &str)]) -> Result<Client, LoginError> {
-        let mut client = Client {
+    /// A connection on which nothing was said yet.
+    pub fn unspoken(target: &Target) -> io::Result<Client> {
+        Ok(Client {
             socket: open(&target.host)?,
             host: target.host.clone(),
             pending: Vec::new(),
@@ -545,21 +583,20 @@ impl Client {
             greeting: Vec::new(),
             pid: 0,
             key: 0,
-        };
-        let mut body = 196_608i32.to_be_bytes().to_vec();
-        for (name, value) in
-            [("user", target.user.as_str()), ("database", target.database.as_str())].iter().chain(options)
-        {
-            body.extend_from_slice(name.as_bytes());
-            body.push(0);
-            body.extend_from_slice(value.as_bytes());
-            body.push(0);
-        }
-        body.push(0);
-        let mut startup =
-            (i32::try_from(body.len()).expect("a small startup message") + 4).to_be_bytes().to_vec();
-        startup.extend_from_slice(&body);
-        client.socket.write_all(&startup)?;
+        })
+    }
+
+    /// One byte outside of any frame: the answer to SSLRequest and GSSENCRequest.
+    pub fn byte(&mut self) -> io::Result<u8> {
+        let mut byte = [0];
+        self.socket.read_exact(&mut byte)?;
+        Ok(byte[0])
+    }
+
+    /// Logs in with more startup parameters.
+    pub fn try_connect(target: &Target, options: &[(&str, &str)]) -> Result<Client, LoginError> {
+        let mut client = Client::unspoken(target)?;
+        client.socket.write_all(&frontend::startup(196_608, target, options))?;
         client.login(target)?;
         Ok(client)
     }
