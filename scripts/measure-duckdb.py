@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """The demo's queries on the gateway's lake route and on DuckDB over the same Parquet files: medians of 7, after one
-warm-up, one process each. Needs `pip install duckdb psycopg[binary]`. Usage: measure-duckdb.py DATA_DIR"""
-import glob, os, statistics, sys, time
+warm-up, one process each. Needs `pip install duckdb pytz psycopg[binary]`. Usage: measure-duckdb.py DATA_DIR"""
+import json, glob, os, statistics, sys, time
 
 import duckdb
 import psycopg
@@ -36,10 +36,10 @@ gateway = psycopg.connect("", autocommit=True)
 gateway.execute("SET TimeZone = 'UTC'")
 duck = duckdb.connect()
 duck.execute("SET threads = 2")
-duck.execute("SET TimeZone = 'UTC'") if duck.execute("SELECT count(*) FROM duckdb_extensions() WHERE extension_name = 'icu' AND loaded").fetchone()[0] else None
-live = [f for f in glob.glob(os.path.join(data, "lake/public.logs/**/*.parquet"), recursive=True) if "_delta_log" not in f]
+icu = "SELECT count(*) FROM duckdb_extensions() WHERE extension_name = 'icu' AND loaded"
+if duck.execute(icu).fetchone()[0]:
+    duck.execute("SET TimeZone = 'UTC'")
 # Files that compaction replaced wait for vacuum: what the log names is what counts.
-import json
 names = {}
 for entry in sorted(glob.glob(os.path.join(data, "lake/public.logs/_delta_log/*.json"))):
     for line in open(entry):
