@@ -110,7 +110,7 @@ impl Session {
 
     fn forward_parse(&mut self, f: &[u8], prepared: &Prepared) {
         self.link.upstream.output.extend_from_slice(f);
-        let running = Running { record: self.prepared_record(prepared), lines: Vec::new() };
+        let running = Running { record: self.prepared_record(prepared), lines: Vec::new(), prefix: None };
         self.state.sent(Expect::Parse(Some(Box::new(running))));
     }
 
@@ -153,7 +153,7 @@ impl Session {
         let prepared = self.statements.get(msg.statement).cloned();
         let Some((prepared, probed)) = prepared.as_ref().and_then(|p| Some((p, p.probed.clone()?))) else {
             self.link.upstream.output.extend_from_slice(&f);
-            let running = prepared.as_ref().map(|p| Running { record: self.prepared_record(p), lines: Vec::new() });
+            let running = prepared.as_ref().map(|p| Running { record: self.prepared_record(p), lines: Vec::new(), prefix: None });
             self.state.sent(Expect::Bind(running.map(Box::new)));
             self.portals.remove(&name);
             if let Some(prepared) = prepared
@@ -228,7 +228,7 @@ impl Session {
                     Answer::Failed => {}
                     Answer::FallBack(record) => {
                         self.link.upstream.output.extend_from_slice(&f);
-                        let running = Running { record: *record, lines: Vec::new() };
+                        let running = Running { record: *record, lines: Vec::new(), prefix: None };
                         self.state.sent(Expect::Execute(Some(Box::new(running))));
                     }
                 }
@@ -239,7 +239,7 @@ impl Session {
             Some(Portal::Relayed { prepared }) => {
                 let prepared = prepared.clone();
                 self.note_effects(&prepared.statement);
-                Some(Box::new(Running { record: self.prepared_record(&prepared), lines: prepared.lines }))
+                Some(Box::new(Running { record: self.prepared_record(&prepared), lines: prepared.lines, prefix: None }))
             }
             _ => None,
         };

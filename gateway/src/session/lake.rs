@@ -587,6 +587,10 @@ impl Session {
         let mut newer = false;
         for _ in 0..PIN_ATTEMPTS {
             let pin = engine.pin(used.relid, newer).await.map_err(|e| give_up_engine(false, e))?;
+            if !newer && used.attnums.iter().any(|n| pin.spec.column(*n).is_none()) {
+                newer = true;
+                continue;
+            }
             let clock = Instant::now();
             let tail = self.tail(&pin, &used.attnums, facts).await?;
             if let Some(r) = &mut portal.record {
@@ -595,6 +599,10 @@ impl Session {
             let Some(fence) = tail.fence else { return Err(GiveUp::FallBack("the table is no longer tiered".into())) };
             if fence.lineage != pin.spec.lineage || fence.schema_epoch != pin.spec.schema_epoch {
                 self.shared.catalog.suspect();
+                if !newer {
+                    newer = true;
+                    continue;
+                }
                 return Err(GiveUp::FallBack("the table's definition has just changed".into()));
             }
             if fence.min_archive > pin.version.archive {

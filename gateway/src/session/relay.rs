@@ -29,6 +29,9 @@ impl Session {
                 let _ = self.link.upstream.input.split_to(h.len);
                 continue;
             }
+            if let Some(prefix) = self.state.running().and_then(|r| r.prefix.take()) {
+                self.link.client.output.extend_from_slice(&prefix);
+            }
             match h.tag {
                 b'D' => self.row(h.len),
                 b'E' => {

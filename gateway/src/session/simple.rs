@@ -43,7 +43,7 @@ impl Session {
         }
         if !probed {
             self.forget_unnamed();
-            self.relay_query(&f, Some(Box::new(Running { record, lines: Vec::new() })));
+            self.relay_query(&f, Some(Box::new(Running { record, lines: Vec::new(), prefix: None })));
             return Ok(());
         }
         self.forget_unnamed();
@@ -81,7 +81,7 @@ impl Session {
     async fn give_up(&mut self, f: &[u8], record: Record, lines: Vec<String>) -> Result<(), SessionEnd> {
         message::put_close(&mut self.link.upstream.output, b'P', SIMPLE);
         self.sync().await?;
-        self.relay_query(f, Some(Box::new(Running { record, lines })));
+        self.relay_query(f, Some(Box::new(Running { record, lines, prefix: None })));
         Ok(())
     }
 
@@ -186,12 +186,12 @@ impl Session {
 
     /// Has PostgreSQL execute the portal that is bound under the reserved name, framed as a Query's answer.
     fn execute_bound(&mut self, row_description: &Bytes, record: Record) {
-        self.link.client.output.extend_from_slice(row_description);
         let out = &mut self.link.upstream.output;
         message::put_execute(out, SIMPLE, 0);
         message::put_close(out, b'P', SIMPLE);
         message::put_sync(out);
-        self.state.sent(Expect::Execute(Some(Box::new(Running { record, lines: Vec::new() }))));
+        let running = Running { record, lines: Vec::new(), prefix: Some(row_description.clone()) };
+        self.state.sent(Expect::Execute(Some(Box::new(running))));
         self.state.sent(Expect::OwnClose);
         self.state.sent(Expect::Sync);
     }

@@ -3,6 +3,7 @@
 //! transaction state the last ReadyForQuery named. ✗ I/O, clock, frame bodies.
 
 use crate::query::record::Record;
+use bytes::Bytes;
 use std::collections::VecDeque;
 
 /// Transaction status of the last ReadyForQuery.
@@ -36,6 +37,9 @@ pub struct Running {
     pub record: Record,
     /// For EXPLAIN: route and reasons.
     pub lines: Vec<String>,
+    /// A RowDescription that goes to the client when PostgreSQL begins to answer, not before: who has it may
+    /// rely on the statement running.
+    pub prefix: Option<Bytes>,
 }
 
 /// See the module.
