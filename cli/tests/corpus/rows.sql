@@ -8,7 +8,7 @@ SELECT
         WHEN 3 THEN timestamptz '1999-12-31 23:59:59.999998+00' + (k % 5) * interval '1 microsecond'
         WHEN 4 THEN date_trunc('day', now()) + interval '5 hours' - (k % 4) * interval '1 day' + (k * 31 % 3600) * interval '1.000001 seconds'
         WHEN 5 THEN date_trunc('day', now()) - interval '1 hour' + (k % 3) * interval '1 day'
-        WHEN 6 THEN timestamptz '2031-01-01 00:00:00+00' + (k % 90) * interval '17 hours'
+        WHEN 6 THEN timestamptz '2031-01-01 00:00:00+00' + (k % 9) * interval '17 hours'
         ELSE timestamptz '2024-07-01 00:00:00+00' + (k % 7) * interval '1 day'
     END,
     k,
