@@ -175,6 +175,29 @@ impl Expr {
         }
     }
 
+    /// Whether the expression has at most `nodes` nodes.
+    pub fn is_small(&self, nodes: usize) -> bool {
+        fn left(expr: &Expr, nodes: usize) -> Option<usize> {
+            let nodes = nodes.checked_sub(1)?;
+            let several = |items: &[&Expr]| items.iter().try_fold(nodes, |n, e| left(e, n));
+            match &expr.node {
+                Node::Column(_) | Node::Constant(_) => Some(nodes),
+                Node::Compare(_, a, b) | Node::Distinct(a, b) | Node::NullIf(a, b) => several(&[a, b]),
+                Node::InList { arg, .. } | Node::Like { arg, .. } | Node::DateBin { arg, .. } => left(arg, nodes),
+                Node::And(items) | Node::Or(items) | Node::Coalesce(items) | Node::Call(_, items) => {
+                    items.iter().try_fold(nodes, |n, e| left(e, n))
+                }
+                Node::Not(a) | Node::IsNull(a) | Node::IsNotNull(a) | Node::BoolTest(a, _) => left(a, nodes),
+                Node::Case { whens, default } => {
+                    let mut all: Vec<&Expr> = whens.iter().flat_map(|(c, r)| [c, r]).collect();
+                    all.extend(default.as_deref());
+                    several(&all)
+                }
+            }
+        }
+        left(self, nodes).is_some()
+    }
+
     /// The constant, if the expression is one.
     pub fn as_constant(&self) -> Option<&Constant> {
         match &self.node {

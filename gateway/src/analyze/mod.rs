@@ -156,8 +156,13 @@ fn refuse<T>(reason: impl Into<String>) -> Outcome<T> {
 
 /// Reasons kept for one statement.
 const MAX_REASONS: usize = 8;
-/// Levels of sub-selects and expressions together.
-const MAX_LEVELS: usize = 100;
+/// Levels of sub-selects and expressions together: both engines and we recurse.
+const MAX_LEVELS: usize = 60;
+/// Conditions of one AND or OR: optimizers make chains of them, and recurse along these.
+const MAX_CONDITIONS: usize = 150;
+/// Nodes of an expression that the planner may have to write several times (in COALESCE, NULLIF, CASE operand WHEN): nested, their number doubles
+/// at each level.
+const MAX_REPEATED: usize = 12;
 
 struct Analyzer<'a> {
     catalog: &'a Catalog,

@@ -2,7 +2,7 @@
 
 use super::ir::{Aggregate, Arith, Compare, Constant, Expr, Kernel, List, Node};
 use super::relation::Scope;
-use super::{Analyzer, MAX_LEVELS, Outcome, names, refuse};
+use super::{Analyzer, MAX_CONDITIONS, MAX_LEVELS, MAX_REPEATED, Outcome, names, refuse};
 use lake::types::ColType;
 use pgexact::datetime::{Kind, Unit};
 use pgtree::oid::{self, Function};
@@ -61,12 +61,16 @@ impl<'a> Analyzer<'a> {
                 if compare != Compare::Eq || a.ty.type_oid() != call.type_oid {
                     return refuse("NULLIF over these types");
                 }
+                if !a.is_small(MAX_REPEATED) {
+                    return refuse("NULLIF of a long expression");
+                }
                 let ty = a.ty;
                 Ok(Expr { node: Node::NullIf(Box::new(a), Box::new(b)), ty })
             }
             tree::Expr::ScalarArray { op, func, use_or, input_collation, args } => {
                 self.in_list(*op, *func, *use_or, *input_collation, args, scope)
             }
+            tree::Expr::Bool(_, args) if args.len() > MAX_CONDITIONS => refuse(format!("more than {MAX_CONDITIONS} conditions in a row")),
             tree::Expr::Bool(op, args) => {
                 let mut items = Vec::with_capacity(args.len());
                 for arg in args {
@@ -80,7 +84,10 @@ impl<'a> Analyzer<'a> {
                     return Ok(Expr::boolean(Node::And(Vec::new())));
                 }
                 Ok(Expr::boolean(match op {
-                    BoolOp::And => Node::And(flatten(items)),
+                    BoolOp::And => match flatten(items) {
+                        all if all.len() > MAX_CONDITIONS => return refuse(format!("more than {MAX_CONDITIONS} conditions in a row")),
+                        all => Node::And(all),
+                    },
                     BoolOp::Or => Node::Or(items),
                     BoolOp::Not => match items.pop() {
                         Some(item) if items.is_empty() => Node::Not(Box::new(item)),
@@ -119,6 +126,10 @@ impl<'a> Analyzer<'a> {
                     let item = self.expr(arg, scope);
                     self.guarded -= usize::from(index > 0);
                     items.push(item?);
+                }
+                // The last one is written once.
+                if items.iter().rev().skip(1).any(|item| !item.is_small(MAX_REPEATED)) {
+                    return refuse("COALESCE of long expressions");
                 }
                 let ty = unify(items.iter_mut().collect(), "COALESCE")?;
                 Ok(Expr { node: Node::Coalesce(items), ty })
@@ -336,6 +347,9 @@ impl<'a> Analyzer<'a> {
     ) -> Outcome<Expr> {
         if let Some(arg) = arg {
             let arg = self.expr(arg, scope)?;
+            if !arg.is_small(MAX_REPEATED) {
+                return refuse("CASE of a long operand");
+            }
             self.case_args.push(arg);
         }
         self.guarded += 1;

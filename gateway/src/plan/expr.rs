@@ -110,16 +110,21 @@ impl Expressions<'_> {
         })
     }
 
+    /// Conditions joined in a balanced tree: what walks it recurses by the logarithm of their number.
     fn all(&self, items: &[ir::Expr], op: Operator) -> Result<Option<Expr>> {
-        let mut all: Option<Expr> = None;
-        for item in items {
-            let item = self.expr(item)?;
-            all = Some(match all {
-                None => item,
-                Some(before) => binary_expr(before, op, item),
-            });
+        let mut level = items.iter().map(|item| self.expr(item)).collect::<Result<Vec<_>>>()?;
+        while level.len() > 1 {
+            let mut next = Vec::with_capacity(level.len().div_ceil(2));
+            let mut items = level.into_iter();
+            while let Some(left) = items.next() {
+                next.push(match items.next() {
+                    Some(right) => binary_expr(left, op, right),
+                    None => left,
+                });
+            }
+            level = next;
         }
-        Ok(all)
+        Ok(level.pop())
     }
 
     fn call(&self, kernel: &Kernel, args: &[ir::Expr], ty: ColType) -> Result<Expr> {

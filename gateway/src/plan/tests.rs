@@ -369,6 +369,41 @@ fn analysis(sql: &'static str) -> Analysis {
     }
 }
 
+/// Statements of a size that PostgreSQL takes lightly are answered or refused; none may exhaust a stack.
+#[tokio::test(flavor = "multi_thread")]
+async fn long_and_deep_statements_do_no_harm() {
+    let engine = engine();
+    let mut client = world().cluster.connect();
+    let leak = |sql: String| -> &'static str { Box::leak(sql.into_boxed_str()) };
+    let join = |n: usize, op: &str, item: &dyn Fn(usize) -> String| (0..n).map(item).collect::<Vec<_>>().join(op);
+    let count = |condition: String| leak(format!("SELECT count(*) FROM zoo WHERE {condition}"));
+    let mut answered = 0;
+    for size in [20, 50, 140, 1000] {
+        let statements = [
+            count(join(size, " OR ", &|i| format!("i4 = {i} AND g <> {i}"))),
+            count(join(size, " AND ", &|i| format!("(i4 <> {i} OR g = {i})"))),
+            count(format!("id {} > 0", "+ 1 ".repeat(size))),
+            count(format!("{} b", "NOT ".repeat(size))),
+            count(format!("id IN ({})", join(size * 20, ", ", &|i| i.to_string()))),
+            count(format!("t NOT IN ({})", join(size * 20, ", ", &|i| format!("'x{i}'")))),
+            leak(format!("SELECT {} FROM zoo", join(size, ", ", &|i| format!("count(*) FILTER (WHERE g = {i}), sum(i4 % {})", i + 1)))),
+            leak(format!("SELECT max(x) FROM (SELECT CASE {} END AS x FROM zoo) s", join(size, " ", &|i| format!("WHEN i4 = {i} THEN {i}")))),
+            leak(format!("SELECT max({}i4{}) FROM zoo", "coalesce(".repeat(size), ", 1)".repeat(size))),
+            leak(format!("SELECT max({}i4{}) FROM zoo", "nullif(".repeat(size), ", 1)".repeat(size))),
+            leak(format!("SELECT max({}i4{}) FROM zoo", "CASE ".repeat(size), " WHEN 1 THEN 2 ELSE 3 END".repeat(size))),
+            leak(format!("SELECT count(*) FROM {}zoo{}", "(SELECT * FROM ".repeat(size), ") s".repeat(size))),
+        ];
+        for sql in statements {
+            match compare(&engine, &mut client, &Case { sql, params: &[] }, "UTC").await {
+                Ok(()) => answered += 1,
+                Err(reason) if reason.starts_with("refused: ") || reason.starts_with("PostgreSQL refuses it") => {}
+                Err(other) => panic!("{}: {other}", &sql[..sql.len().min(120)]),
+            }
+        }
+    }
+    assert!(answered >= 20, "{answered}");
+}
+
 #[test]
 fn only_the_columns_needed_are_used() {
     let world = world();
