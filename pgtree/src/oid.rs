@@ -7,7 +7,9 @@ mod operators;
 mod tests;
 
 pub use functions::{Aggregate, Arith, Function, aggregate, function};
-pub use operators::{Compare, Comparison, Foldable, comparison, comparison_operator, foldable_function, foldable_operator};
+pub use operators::{
+    Compare, Comparison, Foldable, comparison, comparison_operator, foldable_function, foldable_operator,
+};
 
 pub const BOOL: u32 = 16;
 pub const BYTEA: u32 = 17;

@@ -70,7 +70,9 @@ fn lower_of(conjunct: &Expr, input: &Rel, relid: u32, event_time: i16) -> Option
     }
     let Constant::Literal(value) = constant else { return None };
     let (instant, step) = match (value, column.ty) {
-        (Value::TimestampTz(us), ColType::TimestampTz) | (Value::Timestamp(us), ColType::Timestamp) => (*us, 1),
+        (Value::TimestampTz(us), ColType::TimestampTz) | (Value::Timestamp(us), ColType::Timestamp) => {
+            (*us, 1)
+        }
         (Value::Date(i32::MIN), ColType::Date) => (i64::MIN, 0),
         (Value::Date(i32::MAX), ColType::Date) => (i64::MAX, 0),
         (Value::Date(day), ColType::Date) => (i64::from(*day).saturating_mul(DAY_MICROS), DAY_MICROS),
@@ -87,9 +89,15 @@ fn lower_of(conjunct: &Expr, input: &Rel, relid: u32, event_time: i16) -> Option
 fn column_of(expr: &Expr, input: &Rel) -> Option<(u32, i16)> {
     let Node::Column(number) = expr.node else { return None };
     match input {
-        Rel::Scan { source, columns, .. } => columns.iter().find(|c| c.output == number).map(|c| (*source, c.attnum)),
-        Rel::Filter { input, .. } | Rel::Distinct { input } | Rel::Sort { input, .. } => column_of(expr, input),
-        Rel::Project { input, outputs, .. } => outputs.iter().find(|(n, _)| *n == number).and_then(|(_, e)| column_of(e, input)),
+        Rel::Scan { source, columns, .. } => {
+            columns.iter().find(|c| c.output == number).map(|c| (*source, c.attnum))
+        }
+        Rel::Filter { input, .. } | Rel::Distinct { input } | Rel::Sort { input, .. } => {
+            column_of(expr, input)
+        }
+        Rel::Project { input, outputs, .. } => {
+            outputs.iter().find(|(n, _)| *n == number).and_then(|(_, e)| column_of(e, input))
+        }
         Rel::Aggregate { input, groups, .. } => groups.get(number).and_then(|g| column_of(g, input)),
         // LIMIT chooses among all rows before the filter sees them.
         Rel::OneRow | Rel::Limit { .. } | Rel::Join { .. } => None,

@@ -114,12 +114,16 @@ fn total(expr: &Expr) -> bool {
         Expr::Const(_) | Expr::Param(_) | Expr::SqlValue { .. } => true,
         Expr::Func(call) => {
             // now, date_trunc of a literal unit, casts between date and timestamps
-            let known = matches!(call.func, 1299 | 2647 | 1217 | 2020 | 1174 | 1178 | 2024 | 2027 | 2028 | 2029 | 313 | 481 | 754);
+            let known = matches!(
+                call.func,
+                1299 | 2647 | 1217 | 2020 | 1174 | 1178 | 2024 | 2027 | 2028 | 2029 | 313 | 481 | 754
+            );
             known && call.args.iter().all(total)
         }
         // timestamps and dates plus or minus intervals and days
         Expr::Op(call) => {
-            matches!(call.func, 1189 | 1190 | 2032 | 2033 | 2071 | 2072 | 1141 | 1142) && call.args.iter().all(total)
+            matches!(call.func, 1189 | 1190 | 2032 | 2033 | 2071 | 2072 | 1141 | 1142)
+                && call.args.iter().all(total)
         }
         Expr::Relabel { arg, .. } => total(arg),
         _ => false,
@@ -145,7 +149,8 @@ fn sql(expr: &Expr) -> Option<String> {
             Some(format!("pg_catalog.\"{}\"({})", function.name, args?.join(", ")))
         }
         Expr::Op(call) if !call.retset => {
-            let operator = oid::foldable_operator(call.op, call.func).filter(|o| o.result == call.type_oid)?;
+            let operator =
+                oid::foldable_operator(call.op, call.func).filter(|o| o.result == call.type_oid)?;
             match call.args.as_slice() {
                 [a, b] => Some(format!("({} OPERATOR(pg_catalog.{}) {})", sql(a)?, operator.name, sql(b)?)),
                 [a] => Some(format!("(OPERATOR(pg_catalog.{}) {})", operator.name, sql(a)?)),
@@ -177,7 +182,11 @@ fn sql(expr: &Expr) -> Option<String> {
 /// Quotes a string so that it means the same whatever `standard_conforming_strings` says.
 pub(in crate::analyze) fn quoted(text: &str) -> String {
     let doubled = text.replace('\'', "''");
-    if doubled.contains('\\') { format!("E'{}'", doubled.replace('\\', "\\\\")) } else { format!("'{doubled}'") }
+    if doubled.contains('\\') {
+        format!("E'{}'", doubled.replace('\\', "\\\\"))
+    } else {
+        format!("'{doubled}'")
+    }
 }
 
 /// The input text of a value under every DateStyle and IntervalStyle; Some(None) is NULL, None has no such text here.
@@ -193,8 +202,12 @@ pub(in crate::analyze) fn literal(value: &Value) -> Option<Option<String>> {
         Value::Numeric(v) => v.to_string(),
         Value::Text(v) => v.clone(),
         Value::Uuid(v) => uuid_text(v),
-        Value::Date(i32::MAX) | Value::Timestamp(i64::MAX) | Value::TimestampTz(i64::MAX) => "infinity".into(),
-        Value::Date(i32::MIN) | Value::Timestamp(i64::MIN) | Value::TimestampTz(i64::MIN) => "-infinity".into(),
+        Value::Date(i32::MAX) | Value::Timestamp(i64::MAX) | Value::TimestampTz(i64::MAX) => {
+            "infinity".into()
+        }
+        Value::Date(i32::MIN) | Value::Timestamp(i64::MIN) | Value::TimestampTz(i64::MIN) => {
+            "-infinity".into()
+        }
         Value::Date(day) => {
             let (date, era) = date(i64::from(*day));
             format!("{date}{era}")
@@ -231,7 +244,13 @@ fn timestamp(us: i64, zone: &str) -> String {
     let (date, era) = date(us.div_euclid(DAY));
     let time = us.rem_euclid(DAY);
     let seconds = time / 1_000_000;
-    format!("{date} {:02}:{:02}:{:02}.{:06}{zone}{era}", seconds / 3600, seconds / 60 % 60, seconds % 60, time % 1_000_000)
+    format!(
+        "{date} {:02}:{:02}:{:02}.{:06}{zone}{era}",
+        seconds / 3600,
+        seconds / 60 % 60,
+        seconds % 60,
+        time % 1_000_000
+    )
 }
 
 /// `YYYY-MM-DD` of a day since 1970-01-01 in the proleptic Gregorian calendar, and ` BC` where the year is one.

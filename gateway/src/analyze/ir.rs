@@ -13,17 +13,46 @@ pub enum Rel {
     /// The one row of a SELECT without FROM.
     OneRow,
     /// A tiered table (`source` is its OID) or a virtual table (`source` is its function's OID).
-    Scan { source: u32, columns: Vec<ScanColumn>, width: usize },
-    Filter { input: Box<Rel>, predicate: Expr },
+    Scan {
+        source: u32,
+        columns: Vec<ScanColumn>,
+        width: usize,
+    },
+    Filter {
+        input: Box<Rel>,
+        predicate: Expr,
+    },
     /// `outputs` are (number, expression).
-    Project { input: Box<Rel>, outputs: Vec<(usize, Expr)>, width: usize },
+    Project {
+        input: Box<Rel>,
+        outputs: Vec<(usize, Expr)>,
+        width: usize,
+    },
     /// Outputs: the groups, then the aggregates.
-    Aggregate { input: Box<Rel>, groups: Vec<Expr>, aggregates: Vec<Aggregate> },
-    Distinct { input: Box<Rel> },
-    Sort { input: Box<Rel>, keys: Vec<SortKey> },
-    Limit { input: Box<Rel>, offset: Option<Constant>, count: Option<Constant> },
+    Aggregate {
+        input: Box<Rel>,
+        groups: Vec<Expr>,
+        aggregates: Vec<Aggregate>,
+    },
+    Distinct {
+        input: Box<Rel>,
+    },
+    Sort {
+        input: Box<Rel>,
+        keys: Vec<SortKey>,
+    },
+    Limit {
+        input: Box<Rel>,
+        offset: Option<Constant>,
+        count: Option<Constant>,
+    },
     /// Outputs: those of the left, then those of the right.
-    Join { kind: JoinKind, left: Box<Rel>, right: Box<Rel>, on: Option<Expr> },
+    Join {
+        kind: JoinKind,
+        left: Box<Rel>,
+        right: Box<Rel>,
+        on: Option<Expr>,
+    },
 }
 
 /// A column of a scan.
@@ -88,18 +117,33 @@ pub enum Node {
     /// IS DISTINCT FROM
     Distinct(Box<Expr>, Box<Expr>),
     /// IN, or NOT IN.
-    InList { arg: Box<Expr>, list: List, negated: bool },
+    InList {
+        arg: Box<Expr>,
+        list: List,
+        negated: bool,
+    },
     And(Vec<Expr>),
     Or(Vec<Expr>),
     Not(Box<Expr>),
     IsNull(Box<Expr>),
     IsNotNull(Box<Expr>),
     BoolTest(Box<Expr>, BoolTest),
-    Like { arg: Box<Expr>, pattern: Constant, negated: bool },
+    Like {
+        arg: Box<Expr>,
+        pattern: Constant,
+        negated: bool,
+    },
     /// `date_bin(stride, arg, origin)`; the stride is an interval, the origin has the type of `arg`.
-    DateBin { arg: Box<Expr>, stride: Constant, origin: Constant },
+    DateBin {
+        arg: Box<Expr>,
+        stride: Constant,
+        origin: Constant,
+    },
     /// Conditions and results; all results and the default have the type of the whole.
-    Case { whens: Vec<(Expr, Expr)>, default: Option<Box<Expr>> },
+    Case {
+        whens: Vec<(Expr, Expr)>,
+        default: Option<Box<Expr>>,
+    },
     Coalesce(Vec<Expr>),
     NullIf(Box<Expr>, Box<Expr>),
     Call(Kernel, Vec<Expr>),
@@ -139,7 +183,10 @@ pub enum Kernel {
     TextConcat,
     TextLength,
     /// `jsonb ->> key` and `jsonb -> key`
-    JsonbField { key: String, as_text: bool },
+    JsonbField {
+        key: String,
+        as_text: bool,
+    },
 }
 
 impl Expr {
@@ -161,7 +208,9 @@ impl Expr {
                 b.columns(f);
             }
             Node::InList { arg, .. } | Node::Like { arg, .. } | Node::DateBin { arg, .. } => arg.columns(f),
-            Node::And(items) | Node::Or(items) | Node::Coalesce(items) | Node::Call(_, items) => items.iter().for_each(|e| e.columns(f)),
+            Node::And(items) | Node::Or(items) | Node::Coalesce(items) | Node::Call(_, items) => {
+                items.iter().for_each(|e| e.columns(f))
+            }
             Node::Not(a) | Node::IsNull(a) | Node::IsNotNull(a) | Node::BoolTest(a, _) => a.columns(f),
             Node::Case { whens, default } => {
                 for (condition, result) in whens {
@@ -183,7 +232,9 @@ impl Expr {
             match &expr.node {
                 Node::Column(_) | Node::Constant(_) => Some(nodes),
                 Node::Compare(_, a, b) | Node::Distinct(a, b) | Node::NullIf(a, b) => several(&[a, b]),
-                Node::InList { arg, .. } | Node::Like { arg, .. } | Node::DateBin { arg, .. } => left(arg, nodes),
+                Node::InList { arg, .. } | Node::Like { arg, .. } | Node::DateBin { arg, .. } => {
+                    left(arg, nodes)
+                }
                 Node::And(items) | Node::Or(items) | Node::Coalesce(items) | Node::Call(_, items) => {
                     items.iter().try_fold(nodes, |n, e| left(e, n))
                 }
@@ -213,7 +264,10 @@ impl Rel {
         match self {
             Rel::OneRow => 0,
             Rel::Scan { width, .. } | Rel::Project { width, .. } => *width,
-            Rel::Filter { input, .. } | Rel::Distinct { input } | Rel::Sort { input, .. } | Rel::Limit { input, .. } => input.width(),
+            Rel::Filter { input, .. }
+            | Rel::Distinct { input }
+            | Rel::Sort { input, .. }
+            | Rel::Limit { input, .. } => input.width(),
             Rel::Aggregate { groups, aggregates, .. } => groups.len() + aggregates.len(),
             Rel::Join { left, right, .. } => left.width() + right.width(),
         }
@@ -225,7 +279,10 @@ impl Rel {
             Rel::OneRow => Vec::new(),
             Rel::Scan { columns, .. } => columns.iter().map(|c| c.ty).collect(),
             Rel::Project { outputs, .. } => outputs.iter().map(|(_, e)| e.ty).collect(),
-            Rel::Filter { input, .. } | Rel::Distinct { input } | Rel::Sort { input, .. } | Rel::Limit { input, .. } => input.types(),
+            Rel::Filter { input, .. }
+            | Rel::Distinct { input }
+            | Rel::Sort { input, .. }
+            | Rel::Limit { input, .. } => input.types(),
             Rel::Aggregate { groups, aggregates, .. } => {
                 groups.iter().map(|g| g.ty).chain(aggregates.iter().map(|a| a.ty)).collect()
             }

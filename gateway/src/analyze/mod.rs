@@ -39,7 +39,10 @@ pub struct VirtualTable {
 
 impl From<&crate::virtual_tables::Definition> for VirtualTable {
     fn from(d: &crate::virtual_tables::Definition) -> Self {
-        VirtualTable { name: d.name.into(), columns: d.columns.iter().map(|(n, o)| (n.to_string(), *o)).collect() }
+        VirtualTable {
+            name: d.name.into(),
+            columns: d.columns.iter().map(|(n, o)| (n.to_string(), *o)).collect(),
+        }
     }
 }
 
@@ -216,7 +219,10 @@ impl<'a> Analyzer<'a> {
         }
         for (target, field) in targets.iter().zip(row) {
             if (target.expr.type_oid(), target.expr.typmod()) != (field.type_oid, field.typmod) {
-                return refuse(format!("column \"{}\" of the tree is not the one of the row description", field.name));
+                return refuse(format!(
+                    "column \"{}\" of the tree is not the one of the row description",
+                    field.name
+                ));
             }
         }
         let types = plan.types();
@@ -238,7 +244,10 @@ impl<'a> Analyzer<'a> {
         let tables: Vec<_> = self
             .tiered
             .keys()
-            .map(|relid| TableUse { relid: *relid, attnums: attnums.remove(relid).unwrap_or_default().into_iter().collect() })
+            .map(|relid| TableUse {
+                relid: *relid,
+                attnums: attnums.remove(relid).unwrap_or_default().into_iter().collect(),
+            })
             .collect();
         let mixed = !tables.is_empty() && !self.virtuals.is_empty();
         if mixed {
@@ -261,17 +270,11 @@ impl<'a> Analyzer<'a> {
             Shape::Scan
         };
         let is_virtual = tables.is_empty();
-        let event_time = tables.first().and_then(|t| self.catalog.tiered.get(&t.relid)).map(|s| (s.relid, s.event_time));
+        let event_time =
+            tables.first().and_then(|t| self.catalog.tiered.get(&t.relid)).map(|s| (s.relid, s.event_time));
         let time_from_us = event_time.and_then(|(relid, attnum)| bounds::lower_bound(&plan, relid, attnum));
-        let analysis = Analysis {
-            tables,
-            params: self.params,
-            folds: self.folds,
-            shape,
-            time_from_us,
-            plan,
-            outputs,
-        };
+        let analysis =
+            Analysis { tables, params: self.params, folds: self.folds, shape, time_from_us, plan, outputs };
         if is_virtual { Verdict::Virtual(analysis) } else { Verdict::Lake(analysis) }
     }
 }

@@ -16,7 +16,10 @@ pub fn type_name(oid: u32) -> String {
         1266 => "timetz".into(),
         2205 => "regclass".into(),
         2249 => "record".into(),
-        _ => match (pgtree::oid::type_name(oid), pgtree::oid::array_element(oid).and_then(pgtree::oid::type_name)) {
+        _ => match (
+            pgtree::oid::type_name(oid),
+            pgtree::oid::array_element(oid).and_then(pgtree::oid::type_name),
+        ) {
             (Some(name), _) => name.into(),
             (None, Some(element)) => format!("{element}[]"),
             (None, None) => format!("with oid {oid}"),
@@ -69,7 +72,11 @@ pub fn function(func: u32) -> String {
         4047 => "jsonb ?",
         _ => "",
     };
-    if name.is_empty() { format!("function with oid {func}") } else { format!("function {name} (oid {func})") }
+    if name.is_empty() {
+        format!("function with oid {func}")
+    } else {
+        format!("function {name} (oid {func})")
+    }
 }
 
 /// An aggregate by name, or by number.
@@ -89,7 +96,11 @@ pub fn aggregate(func: u32) -> String {
         3984 => "mode",
         _ => "",
     };
-    if name.is_empty() { format!("aggregate with oid {func}") } else { format!("aggregate {name} (oid {func})") }
+    if name.is_empty() {
+        format!("aggregate with oid {func}")
+    } else {
+        format!("aggregate {name} (oid {func})")
+    }
 }
 
 /// An expression node in words.

@@ -47,7 +47,9 @@ impl<'a> Analyzer<'a> {
             let next = self.from_item(item, &stack, &mut scope)?;
             rel = match index {
                 0 => next,
-                _ => Rel::Join { kind: JoinKind::Inner, left: Box::new(rel), right: Box::new(next), on: None },
+                _ => {
+                    Rel::Join { kind: JoinKind::Inner, left: Box::new(rel), right: Box::new(next), on: None }
+                }
             };
         }
         scope.types = rel.types();
@@ -87,7 +89,12 @@ impl<'a> Analyzer<'a> {
         }
     }
 
-    fn from_item<'q>(&mut self, item: &'q FromItem, stack: &[&'q Query], scope: &mut Scope<'q>) -> Outcome<Rel> {
+    fn from_item<'q>(
+        &mut self,
+        item: &'q FromItem,
+        stack: &[&'q Query],
+        scope: &mut Scope<'q>,
+    ) -> Outcome<Rel> {
         match item {
             FromItem::Ref(index) => {
                 let Some(rte) = index.checked_sub(1).and_then(|i| scope.query.rtable.get(i)) else {
@@ -129,7 +136,9 @@ impl<'a> Analyzer<'a> {
             return refuse("LATERAL");
         }
         match &rte.kind {
-            RteKind::Relation { relid, relkind, tablesample } => self.tiered_scan(rte, *relid, *relkind, *tablesample),
+            RteKind::Relation { relid, relkind, tablesample } => {
+                self.tiered_scan(rte, *relid, *relkind, *tablesample)
+            }
             RteKind::Subquery { query, security_barrier } => {
                 if *security_barrier {
                     return refuse("a security barrier view");
@@ -231,7 +240,13 @@ impl<'a> Analyzer<'a> {
         if grouping.groups.is_empty() && aggregates.is_empty() {
             // HAVING alone: one group of all rows.
             let count = oid::Aggregate::CountStar;
-            aggregates.push(ir::Aggregate { kind: count, arg: None, distinct: false, filter: None, ty: ColType::Int8 });
+            aggregates.push(ir::Aggregate {
+                kind: count,
+                arg: None,
+                distinct: false,
+                filter: None,
+                ty: ColType::Int8,
+            });
         }
         let groups = grouping.groups.into_iter().map(|(_, e)| e).collect();
         let mut rel = Rel::Aggregate { input: Box::new(input), groups, aggregates };
@@ -263,14 +278,18 @@ impl<'a> Analyzer<'a> {
     fn finish<'q>(&mut self, query: &'q Query, mut rel: Rel) -> Outcome<Rel> {
         let types = rel.types();
         let mut dropped = false;
-        let position = |reference: u32| query.targets.iter().position(|t| t.sort_group_ref == reference && reference != 0);
+        let position = |reference: u32| {
+            query.targets.iter().position(|t| t.sort_group_ref == reference && reference != 0)
+        };
         if !query.distinct.is_empty() {
             self.aggregated = true;
             let junk = |t: &Target| t.junk;
             let sorted_by = |t: &Target| query.sort.iter().any(|s| s.target == t.sort_group_ref);
             // PostgreSQL appends what is not selected (here, of GROUP BY only) behind what is.
             let selected = query.targets.iter().take_while(|t| !t.junk).count();
-            if query.targets.iter().any(|t| junk(t) && sorted_by(t)) || !query.targets.iter().skip(selected).all(junk) {
+            if query.targets.iter().any(|t| junk(t) && sorted_by(t))
+                || !query.targets.iter().skip(selected).all(junk)
+            {
                 return refuse("DISTINCT with an ORDER BY beyond the select list");
             }
             if selected < query.targets.len() {
@@ -282,7 +301,8 @@ impl<'a> Analyzer<'a> {
                 let index = position(clause.target).unwrap_or_default();
                 self.groupable(&Expr::column(index, types[index]), &target.expr, clause, "DISTINCT")?;
             }
-            let covered = |t: &Target| query.distinct.iter().any(|d| d.target == t.sort_group_ref && d.target != 0);
+            let covered =
+                |t: &Target| query.distinct.iter().any(|d| d.target == t.sort_group_ref && d.target != 0);
             if !query.targets.iter().filter(|t| !t.junk).all(covered) {
                 return refuse("DISTINCT over some of the columns");
             }
@@ -299,7 +319,11 @@ impl<'a> Analyzer<'a> {
                     _ => return refuse(format!("ORDER BY with operator {}", clause.sortop)),
                 };
                 self.orderable(types[index], &target.expr, "ORDER BY")?;
-                keys.push(SortKey { expr: Expr::column(index, types[index]), descending, nulls_first: clause.nulls_first });
+                keys.push(SortKey {
+                    expr: Expr::column(index, types[index]),
+                    descending,
+                    nulls_first: clause.nulls_first,
+                });
             }
             rel = Rel::Sort { input: Box::new(rel), keys };
         }
@@ -328,7 +352,8 @@ impl<'a> Analyzer<'a> {
 
     /// GROUP BY and DISTINCT: equal values must be equal representations, and which of them is shown must not matter.
     fn groupable(&self, expr: &Expr, source: &tree::Expr, clause: &SortGroup, place: &str) -> Outcome<()> {
-        let known = oid::comparison_operator(clause.eqop).is_some_and(|c| c.compare == Compare::Eq && c.left == c.right);
+        let known = oid::comparison_operator(clause.eqop)
+            .is_some_and(|c| c.compare == Compare::Eq && c.left == c.right);
         if !known {
             return refuse(format!("{place} with operator {}", clause.eqop));
         }
@@ -339,10 +364,14 @@ impl<'a> Analyzer<'a> {
     pub(super) fn hashable(&self, ty: ColType, collation: u32, place: &str) -> Outcome<()> {
         use ColType::*;
         match ty {
-            Bool | Int2 | Int4 | Int8 | Numeric { .. } | Date | Timestamp | TimestampTz | Uuid | Xid8 => Ok(()),
+            Bool | Int2 | Int4 | Int8 | Numeric { .. } | Date | Timestamp | TimestampTz | Uuid | Xid8 => {
+                Ok(())
+            }
             Text | Varchar => self.deterministic(collation, place),
             NumericText => refuse(format!("{place} of a numeric without fixed scale")),
-            Float4 | Float8 | Jsonb | Bytea => refuse(format!("{place} of {}", names::type_name(ty.type_oid()))),
+            Float4 | Float8 | Jsonb | Bytea => {
+                refuse(format!("{place} of {}", names::type_name(ty.type_oid())))
+            }
         }
     }
 
@@ -350,9 +379,21 @@ impl<'a> Analyzer<'a> {
     fn orderable(&self, ty: ColType, source: &tree::Expr, place: &str) -> Outcome<()> {
         use ColType::*;
         match ty {
-            Bool | Int2 | Int4 | Int8 | Numeric { .. } | NumericText | Date | Timestamp | TimestampTz | Uuid | Xid8 => Ok(()),
+            Bool
+            | Int2
+            | Int4
+            | Int8
+            | Numeric { .. }
+            | NumericText
+            | Date
+            | Timestamp
+            | TimestampTz
+            | Uuid
+            | Xid8 => Ok(()),
             Text | Varchar => self.bytewise(source.collation(), place),
-            Float4 | Float8 | Jsonb | Bytea => refuse(format!("{place} of {}", names::type_name(ty.type_oid()))),
+            Float4 | Float8 | Jsonb | Bytea => {
+                refuse(format!("{place} of {}", names::type_name(ty.type_oid())))
+            }
         }
     }
 
@@ -377,7 +418,11 @@ impl<'a> Analyzer<'a> {
 }
 
 fn project(input: Rel, outputs: Vec<Expr>) -> Rel {
-    Rel::Project { input: Box::new(input), width: outputs.len(), outputs: outputs.into_iter().enumerate().collect() }
+    Rel::Project {
+        input: Box::new(input),
+        width: outputs.len(),
+        outputs: outputs.into_iter().enumerate().collect(),
+    }
 }
 
 /// The target that a sort, group or distinct clause means.

@@ -48,7 +48,8 @@ impl<'a> Analyzer<'a> {
             tree::Expr::Aggref(aggref) => self.aggregate(aggref, scope),
             tree::Expr::Func(call) | tree::Expr::Op(call) => self.call(call, scope),
             tree::Expr::Distinct(call) => {
-                let (compare, a, b) = self.compared(call.op, call.func, call.input_collation, &call.args, scope)?;
+                let (compare, a, b) =
+                    self.compared(call.op, call.func, call.input_collation, &call.args, scope)?;
                 match compare {
                     Compare::Eq if ![a.ty, b.ty].contains(&ColType::NumericText) => {
                         Ok(Expr::boolean(Node::Distinct(Box::new(a), Box::new(b))))
@@ -57,7 +58,8 @@ impl<'a> Analyzer<'a> {
                 }
             }
             tree::Expr::NullIf(call) => {
-                let (compare, a, b) = self.compared(call.op, call.func, call.input_collation, &call.args, scope)?;
+                let (compare, a, b) =
+                    self.compared(call.op, call.func, call.input_collation, &call.args, scope)?;
                 if compare != Compare::Eq || a.ty.type_oid() != call.type_oid {
                     return refuse("NULLIF over these types");
                 }
@@ -70,7 +72,9 @@ impl<'a> Analyzer<'a> {
             tree::Expr::ScalarArray { op, func, use_or, input_collation, args } => {
                 self.in_list(*op, *func, *use_or, *input_collation, args, scope)
             }
-            tree::Expr::Bool(_, args) if args.len() > MAX_CONDITIONS => refuse(format!("more than {MAX_CONDITIONS} conditions in a row")),
+            tree::Expr::Bool(_, args) if args.len() > MAX_CONDITIONS => {
+                refuse(format!("more than {MAX_CONDITIONS} conditions in a row"))
+            }
             tree::Expr::Bool(op, args) => {
                 let mut items = Vec::with_capacity(args.len());
                 for arg in args {
@@ -85,7 +89,9 @@ impl<'a> Analyzer<'a> {
                 }
                 Ok(Expr::boolean(match op {
                     BoolOp::And => match flatten(items) {
-                        all if all.len() > MAX_CONDITIONS => return refuse(format!("more than {MAX_CONDITIONS} conditions in a row")),
+                        all if all.len() > MAX_CONDITIONS => {
+                            return refuse(format!("more than {MAX_CONDITIONS} conditions in a row"));
+                        }
                         all => Node::And(all),
                     },
                     BoolOp::Or => Node::Or(items),
@@ -99,7 +105,9 @@ impl<'a> Analyzer<'a> {
                 let inner = self.expr(arg, scope)?;
                 match (inner.ty, *type_oid) {
                     (ColType::Text | ColType::Varchar, oid::TEXT) => Ok(Expr { ty: ColType::Text, ..inner }),
-                    (ColType::Text | ColType::Varchar, oid::VARCHAR) => Ok(Expr { ty: ColType::Varchar, ..inner }),
+                    (ColType::Text | ColType::Varchar, oid::VARCHAR) => {
+                        Ok(Expr { ty: ColType::Varchar, ..inner })
+                    }
                     _ => refuse(cast_reason(arg.type_oid(), *type_oid)),
                 }
             }
@@ -114,7 +122,9 @@ impl<'a> Analyzer<'a> {
                 let inner = self.condition(arg, scope)?;
                 Ok(Expr::boolean(Node::BoolTest(Box::new(inner), *test)))
             }
-            tree::Expr::Case { arg, whens, default, .. } => self.case(arg.as_deref(), whens, default.as_deref(), scope),
+            tree::Expr::Case { arg, whens, default, .. } => {
+                self.case(arg.as_deref(), whens, default.as_deref(), scope)
+            }
             tree::Expr::CaseTest { .. } => match self.case_args.last() {
                 Some(arg) => Ok(arg.clone()),
                 None => refuse("a CASE placeholder outside CASE"),
@@ -146,7 +156,10 @@ impl<'a> Analyzer<'a> {
             return refuse("a column of a range table entry that is not there");
         };
         if let RteKind::Join { alias_vars, .. } = &rte.kind {
-            let alias = usize::try_from(var.attno).ok().and_then(|n| n.checked_sub(1)).and_then(|i| alias_vars.get(i));
+            let alias = usize::try_from(var.attno)
+                .ok()
+                .and_then(|n| n.checked_sub(1))
+                .and_then(|i| alias_vars.get(i));
             return match alias {
                 Some(expr) => self.expr(expr, scope),
                 None => refuse("a whole row"),
@@ -164,11 +177,16 @@ impl<'a> Analyzer<'a> {
         let position = match &rte.kind {
             RteKind::Relation { relid, .. } => {
                 let spec = self.catalog.tiered.get(relid);
-                spec.and_then(|s| s.columns.iter().position(|c| c.attnum == var.attno && c.type_oid == var.type_oid && c.typmod == var.typmod))
+                spec.and_then(|s| {
+                    s.columns.iter().position(|c| {
+                        c.attnum == var.attno && c.type_oid == var.type_oid && c.typmod == var.typmod
+                    })
+                })
             }
             _ => usize::try_from(var.attno - 1).ok(),
         };
-        let Some((position, ty)) = position.and_then(|p| scope.types.get(offset + p).map(|ty| (p, *ty))) else {
+        let Some((position, ty)) = position.and_then(|p| scope.types.get(offset + p).map(|ty| (p, *ty)))
+        else {
             return refuse(format!("a column of \"{}\" that the lake does not know", rte.name));
         };
         if ty.type_oid() != var.type_oid {
@@ -178,7 +196,9 @@ impl<'a> Analyzer<'a> {
     }
 
     fn aggregate<'q>(&mut self, aggref: &'q tree::Aggref, scope: &mut Scope<'q>) -> Outcome<Expr> {
-        let Some(grouping) = scope.grouping.take() else { return refuse("an aggregate inside another or outside its query") };
+        let Some(grouping) = scope.grouping.take() else {
+            return refuse("an aggregate inside another or outside its query");
+        };
         let known = grouping.aggregates.iter().position(|(other, _)| *other == aggref);
         let outcome = match known {
             Some(_) => Ok(None),
@@ -195,13 +215,20 @@ impl<'a> Analyzer<'a> {
     fn aggregate_call<'q>(&mut self, aggref: &'q tree::Aggref, scope: &mut Scope<'q>) -> Outcome<Aggregate> {
         use oid::Aggregate as Kind;
         let name = || names::aggregate(aggref.fnoid);
-        if aggref.levels_up > 0 || aggref.kind != 'n' || aggref.direct_args || aggref.variadic || aggref.split != 0 {
+        if aggref.levels_up > 0
+            || aggref.kind != 'n'
+            || aggref.direct_args
+            || aggref.variadic
+            || aggref.split != 0
+        {
             return refuse(name());
         }
         if !aggref.order.is_empty() {
             return refuse(format!("{} with ORDER BY", name()));
         }
-        let Some((kind, arg_type)) = oid::aggregate(aggref.fnoid) else { return refuse(format!("{} is not proven equal", name())) };
+        let Some((kind, arg_type)) = oid::aggregate(aggref.fnoid) else {
+            return refuse(format!("{} is not proven equal", name()));
+        };
         let arg = match (kind, aggref.args.as_slice()) {
             (Kind::CountStar, []) if aggref.star => None,
             (Kind::CountStar, _) | (_, []) => return refuse(name()),
@@ -214,7 +241,9 @@ impl<'a> Analyzer<'a> {
         }
         let ty = match (&arg, kind) {
             (None, _) | (_, Kind::Count | Kind::CountStar) => ColType::Int8,
-            (Some(arg), _) if arg.ty.type_oid() != arg_type => return refuse(format!("{} of another type", name())),
+            (Some(arg), _) if arg.ty.type_oid() != arg_type => {
+                return refuse(format!("{} of another type", name()));
+            }
             (Some(arg), Kind::Sum) => match arg.ty {
                 ColType::Int2 | ColType::Int4 => ColType::Int8,
                 ColType::Int8 => ColType::Numeric { precision: MAX_PRECISION, scale: 0 },
@@ -229,7 +258,13 @@ impl<'a> Analyzer<'a> {
                 _ => return refuse(format!("{} of {}", name(), numeric_name(arg.ty))),
             },
             (Some(arg), Kind::Min | Kind::Max) => match arg.ty {
-                ColType::Int2 | ColType::Int4 | ColType::Int8 | ColType::Numeric { .. } | ColType::Date | ColType::Timestamp | ColType::TimestampTz => arg.ty,
+                ColType::Int2
+                | ColType::Int4
+                | ColType::Int8
+                | ColType::Numeric { .. }
+                | ColType::Date
+                | ColType::Timestamp
+                | ColType::TimestampTz => arg.ty,
                 ColType::Text => {
                     self.bytewise(aggref.input_collation, "min or max")?;
                     arg.ty
@@ -262,9 +297,13 @@ impl<'a> Analyzer<'a> {
         };
         let place = format!("\"{}\"", c.compare.symbol());
         match (c.left, c.right) {
-            (oid::TEXT, oid::TEXT) if matches!(c.compare, Compare::Eq | Compare::Ne) => self.deterministic(collation, &place)?,
+            (oid::TEXT, oid::TEXT) if matches!(c.compare, Compare::Eq | Compare::Ne) => {
+                self.deterministic(collation, &place)?
+            }
             (oid::TEXT, oid::TEXT) => self.bytewise(collation, &place)?,
-            (oid::FLOAT4 | oid::FLOAT8, _) | (_, oid::FLOAT4 | oid::FLOAT8) => return refuse(format!("{place} over floats")),
+            (oid::FLOAT4 | oid::FLOAT8, _) | (_, oid::FLOAT4 | oid::FLOAT8) => {
+                return refuse(format!("{place} over floats"));
+            }
             (a, b) if a == b || (is_int(a) && is_int(b)) => {}
             // PostgreSQL converts the other side in the session's zone; a constant one it converts for us.
             (wide @ oid::TIMESTAMPTZ, oid::DATE | oid::TIMESTAMP) | (wide @ oid::TIMESTAMP, oid::DATE) => {
@@ -275,7 +314,9 @@ impl<'a> Analyzer<'a> {
                 let left = typed_constant(self.constant_as(left, wide)?, wide)?;
                 return Ok((c.compare, left, self.expr(right, scope)?));
             }
-            (a, b) => return refuse(format!("{place} of {} with {}", names::type_name(a), names::type_name(b))),
+            (a, b) => {
+                return refuse(format!("{place} of {} with {}", names::type_name(a), names::type_name(b)));
+            }
         }
         let (left, right) = (self.expr(left, scope)?, self.expr(right, scope)?);
         if left.ty.type_oid() != c.left || right.ty.type_oid() != c.right {
@@ -313,7 +354,8 @@ impl<'a> Analyzer<'a> {
         if arg.ty.type_oid() != c.left {
             return refuse("IN over other types than the tree says");
         }
-        let element = |type_oid: u32| type_oid == c.right || (c.right == oid::TEXT && type_oid == oid::VARCHAR);
+        let element =
+            |type_oid: u32| type_oid == c.right || (c.right == oid::TEXT && type_oid == oid::VARCHAR);
         let list = match array {
             tree::Expr::Array { elements, multidims: false, element_oid, .. } if element(*element_oid) => {
                 let mut items = Vec::with_capacity(elements.len());
@@ -329,7 +371,9 @@ impl<'a> Analyzer<'a> {
                 Some((Constant::Literal(Value::Array { element: of, elements }), _)) if element(of) => {
                     List::Items(elements.into_iter().map(Constant::Literal).collect())
                 }
-                Some((constant @ (Constant::Param(_) | Constant::Fold(_)), type_oid)) if oid::array_element(type_oid).is_some_and(element) => {
+                Some((constant @ (Constant::Param(_) | Constant::Fold(_)), type_oid))
+                    if oid::array_element(type_oid).is_some_and(element) =>
+                {
                     List::Array(constant)
                 }
                 _ => return refuse("ANY or ALL of something that is not a constant array"),
@@ -387,7 +431,8 @@ impl<'a> Analyzer<'a> {
             return refuse(names::function(call.func));
         }
         if call.op != 0 && oid::comparison_operator(call.op).is_some() {
-            let (compare, a, b) = self.compared(call.op, call.func, call.input_collation, &call.args, scope)?;
+            let (compare, a, b) =
+                self.compared(call.op, call.func, call.input_collation, &call.args, scope)?;
             return Ok(Expr::boolean(Node::Compare(compare, Box::new(a), Box::new(b))));
         }
         let unproven = || names::function(call.func) + " is not proven equal";
@@ -432,13 +477,18 @@ impl<'a> Analyzer<'a> {
                     ColType::Int8 => 19,
                     _ => return refuse(unproven()),
                 };
-                Expr { node: Node::Call(Kernel::NumericCast, vec![arg]), ty: ColType::Numeric { precision, scale: 0 } }
+                Expr {
+                    node: Node::Call(Kernel::NumericCast, vec![arg]),
+                    ty: ColType::Numeric { precision, scale: 0 },
+                }
             }
             Function::NumericTypmod => {
                 let [arg, typmod] = call.args.as_slice() else { return refuse(unproven()) };
                 let arg = self.expr(arg, scope)?;
                 let ty = match self.constant(typmod)? {
-                    Some((Constant::Literal(Value::Int4(typmod)), _)) => ColType::from_pg(oid::NUMERIC, typmod),
+                    Some((Constant::Literal(Value::Int4(typmod)), _)) => {
+                        ColType::from_pg(oid::NUMERIC, typmod)
+                    }
                     _ => None,
                 };
                 match (ty, arg.ty) {
@@ -449,17 +499,21 @@ impl<'a> Analyzer<'a> {
                 }
             }
             Function::RoundNumeric => self.round(call, scope)?,
-            Function::DateTruncTimestamp | Function::DateTruncTimestampTz | Function::DateTruncTimestampTzZone => {
-                self.date_trunc(function, call, scope)?
-            }
+            Function::DateTruncTimestamp
+            | Function::DateTruncTimestampTz
+            | Function::DateTruncTimestampTzZone => self.date_trunc(function, call, scope)?,
             Function::DateBin => {
                 let [stride, source, origin] = call.args.as_slice() else { return refuse(unproven()) };
                 let arg = self.expr(source, scope)?;
-                if arg.ty.type_oid() != call.type_oid || !matches!(arg.ty, ColType::Timestamp | ColType::TimestampTz) {
+                if arg.ty.type_oid() != call.type_oid
+                    || !matches!(arg.ty, ColType::Timestamp | ColType::TimestampTz)
+                {
                     return refuse(unproven());
                 }
                 match (self.constant(stride)?, self.constant(origin)?) {
-                    (Some((stride, oid::INTERVAL)), Some((origin, type_oid))) if type_oid == call.type_oid => {
+                    (Some((stride, oid::INTERVAL)), Some((origin, type_oid)))
+                        if type_oid == call.type_oid =>
+                    {
                         let ty = arg.ty;
                         Expr { node: Node::DateBin { arg: Box::new(arg), stride, origin }, ty }
                     }
@@ -470,14 +524,18 @@ impl<'a> Analyzer<'a> {
                 let arg = self.only(call, scope)?;
                 self.session_zone()?;
                 match arg.ty {
-                    ColType::TimestampTz => Expr { node: Node::Call(Kernel::TimestampTzToDate, vec![arg]), ty: ColType::Date },
+                    ColType::TimestampTz => {
+                        Expr { node: Node::Call(Kernel::TimestampTzToDate, vec![arg]), ty: ColType::Date }
+                    }
                     _ => return refuse(unproven()),
                 }
             }
             Function::TimestampToDate => {
                 let arg = self.only(call, scope)?;
                 match arg.ty {
-                    ColType::Timestamp => Expr { node: Node::Call(Kernel::TimestampToDate, vec![arg]), ty: ColType::Date },
+                    ColType::Timestamp => {
+                        Expr { node: Node::Call(Kernel::TimestampToDate, vec![arg]), ty: ColType::Date }
+                    }
                     _ => return refuse(unproven()),
                 }
             }
@@ -485,14 +543,18 @@ impl<'a> Analyzer<'a> {
             Function::TextConcat => {
                 let (a, b) = self.pair(call, scope)?;
                 match (a.ty, b.ty) {
-                    (ColType::Text, ColType::Text) => Expr { node: Node::Call(Kernel::TextConcat, vec![a, b]), ty: ColType::Text },
+                    (ColType::Text, ColType::Text) => {
+                        Expr { node: Node::Call(Kernel::TextConcat, vec![a, b]), ty: ColType::Text }
+                    }
                     _ => return refuse(unproven()),
                 }
             }
             Function::TextLength => {
                 let arg = self.only(call, scope)?;
                 match arg.ty {
-                    ColType::Text => Expr { node: Node::Call(Kernel::TextLength, vec![arg]), ty: ColType::Int4 },
+                    ColType::Text => {
+                        Expr { node: Node::Call(Kernel::TextLength, vec![arg]), ty: ColType::Int4 }
+                    }
                     _ => return refuse(unproven()),
                 }
             }
@@ -559,7 +621,9 @@ impl<'a> Analyzer<'a> {
     }
 
     fn date_trunc<'q>(&mut self, function: Function, call: &'q Call, scope: &mut Scope<'q>) -> Outcome<Expr> {
-        let (Some(unit), Some(source)) = (call.args.first(), call.args.get(1)) else { return refuse(names::function(call.func)) };
+        let (Some(unit), Some(source)) = (call.args.first(), call.args.get(1)) else {
+            return refuse(names::function(call.func));
+        };
         let Some((Constant::Literal(Value::Text(unit)), _)) = self.constant(unit)? else {
             return refuse("date_trunc whose unit is not a literal");
         };
@@ -578,7 +642,9 @@ impl<'a> Analyzer<'a> {
                     None => None,
                 };
                 match zone {
-                    Some((Constant::Literal(Value::Text(zone)), _)) if pgexact::Zone::parse(&zone).is_some() => {
+                    Some((Constant::Literal(Value::Text(zone)), _))
+                        if pgexact::Zone::parse(&zone).is_some() =>
+                    {
                         Kernel::DateTruncTz(unit, Some(zone))
                     }
                     _ => return refuse("date_trunc in a zone that is not a literal or not known here"),
@@ -604,7 +670,9 @@ impl<'a> Analyzer<'a> {
             return refuse("LIKE over other types than the tree says");
         }
         match self.constant(pattern)? {
-            Some((Constant::Literal(Value::Text(p)), _)) if p.bytes().rev().take_while(|b| *b == b'\\').count() % 2 == 1 => {
+            Some((Constant::Literal(Value::Text(p)), _))
+                if p.bytes().rev().take_while(|b| *b == b'\\').count() % 2 == 1 =>
+            {
                 refuse("a LIKE pattern that ends with its escape character")
             }
             Some((pattern, oid::TEXT | oid::VARCHAR)) => {
@@ -672,7 +740,9 @@ fn numeric_arith(arith: Arith, a: Expr, b: Expr) -> Outcome<Expr> {
             _ => refuse("division of a numeric without fixed scale"),
         };
     }
-    let (ColType::Numeric { precision: p1, scale: s1 }, ColType::Numeric { precision: p2, scale: s2 }) = (a.ty, b.ty) else {
+    let (ColType::Numeric { precision: p1, scale: s1 }, ColType::Numeric { precision: p2, scale: s2 }) =
+        (a.ty, b.ty)
+    else {
         return refuse("arithmetic on a numeric without fixed scale");
     };
     let (whole1, whole2) = (p1 as i16 - i16::from(s1), p2 as i16 - i16::from(s2));
@@ -719,4 +789,3 @@ fn numeric_name(ty: ColType) -> String {
         other => names::type_name(other.type_oid()),
     }
 }
-

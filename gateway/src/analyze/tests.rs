@@ -16,9 +16,15 @@ fn literals_mean_the_same_under_every_style() {
     assert_eq!(shown(Value::Timestamp(-1)), "1969-12-31 23:59:59.999999");
     assert_eq!(shown(Value::TimestampTz(i64::MIN)), "-infinity");
     assert_eq!(shown(Value::TimestampTz(1_710_000_000_123_456)), "2024-03-09 16:00:00.123456+00");
-    assert_eq!(shown(Value::Interval { months: -1, days: 7, micros: -3_600_000_001 }), "-1 mons +7 days -01:00:00.000001");
+    assert_eq!(
+        shown(Value::Interval { months: -1, days: 7, micros: -3_600_000_001 }),
+        "-1 mons +7 days -01:00:00.000001"
+    );
     assert_eq!(shown(Value::Float8(f64::NAN)), "NaN");
-    assert!(literal(&Value::Interval { months: 0, days: 0, micros: i64::MAX }).is_none(), "more hours than it reads");
+    assert!(
+        literal(&Value::Interval { months: 0, days: 0, micros: i64::MAX }).is_none(),
+        "more hours than it reads"
+    );
     assert_eq!(literal(&Value::Null), Some(None));
 }
 

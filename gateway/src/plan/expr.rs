@@ -78,9 +78,11 @@ impl Expressions<'_> {
                 let stride = self.inputs.value(stride)?;
                 match (stride, self.inputs.value(origin)?) {
                     (Value::Null, _) | (_, Value::Null) => Expr::Literal(null(expr.ty)?, None),
-                    (_, Value::Timestamp(origin) | Value::TimestampTz(origin)) => {
-                        kernel::call(Function::DateBin(kernel::interval(stride)?, *origin), vec![source], expr.ty.arrow())
-                    }
+                    (_, Value::Timestamp(origin) | Value::TimestampTz(origin)) => kernel::call(
+                        Function::DateBin(kernel::interval(stride)?, *origin),
+                        vec![source],
+                        expr.ty.arrow(),
+                    ),
                     _ => return Err(PlanError::Internal("an origin that is no timestamp".into())),
                 }
             }
@@ -98,7 +100,10 @@ impl Expressions<'_> {
             Node::Coalesce(items) => {
                 let mut items = items.iter().map(|e| self.expr(e)).collect::<Result<Vec<_>>>()?;
                 let last = items.pop().ok_or_else(|| PlanError::Internal("COALESCE of nothing".into()))?;
-                let arms = items.into_iter().map(|e| (Box::new(e.clone().is_not_null()), Box::new(e))).collect::<Vec<_>>();
+                let arms = items
+                    .into_iter()
+                    .map(|e| (Box::new(e.clone().is_not_null()), Box::new(e)))
+                    .collect::<Vec<_>>();
                 if arms.is_empty() { last } else { Expr::Case(Case::new(None, arms, Some(Box::new(last)))) }
             }
             Node::NullIf(a, b) => {
@@ -135,10 +140,13 @@ impl Expressions<'_> {
                 return Ok(Expr::Cast(Cast::new(Box::new(arg), ty.arrow())));
             }
             Kernel::DateTruncTz(_, Some(name)) => {
-                let zone = pgexact::Zone::parse(name).ok_or_else(|| PlanError::Unproven(format!("time zone {name}")))?;
+                let zone = pgexact::Zone::parse(name)
+                    .ok_or_else(|| PlanError::Unproven(format!("time zone {name}")))?;
                 Function::Zoned(kernel.clone(), zone)
             }
-            Kernel::DateTruncTz(_, None) | Kernel::TimestampTzToDate => Function::Zoned(kernel.clone(), self.inputs.zone.clone()),
+            Kernel::DateTruncTz(_, None) | Kernel::TimestampTzToDate => {
+                Function::Zoned(kernel.clone(), self.inputs.zone.clone())
+            }
             other => Function::Kernel(other.clone()),
         };
         Ok(kernel::call(function, exprs, ty.arrow()))
@@ -151,14 +159,17 @@ impl Expressions<'_> {
             _ => {
                 let (left, right) = (self.expr(a)?, self.expr(b)?);
                 Ok(match (a.ty, b.ty) {
-                    (x, y) if x.arrow() == y.arrow() && x != ColType::NumericText => binary_expr(left, operator(compare), right),
+                    (x, y) if x.arrow() == y.arrow() && x != ColType::NumericText => {
+                        binary_expr(left, operator(compare), right)
+                    }
                     (x, y) if int_range(x).is_some() && int_range(y).is_some() => {
                         let wide = |e| Expr::Cast(Cast::new(Box::new(e), ColType::Int8.arrow()));
                         binary_expr(wide(left), operator(compare), wide(right))
                     }
-                    (ColType::Numeric { .. } | ColType::NumericText, ColType::Numeric { .. } | ColType::NumericText) => {
-                        numeric_compare(compare, left, right)
-                    }
+                    (
+                        ColType::Numeric { .. } | ColType::NumericText,
+                        ColType::Numeric { .. } | ColType::NumericText,
+                    ) => numeric_compare(compare, left, right),
                     _ => return Err(PlanError::Internal("a comparison of different types".into())),
                 })
             }
@@ -225,8 +236,14 @@ impl Expressions<'_> {
             if values.len() > MOST {
                 return Err(PlanError::Unproven("a long list of numerics without fixed scale".into()));
             }
-            let equal = values.iter().map(|v| self.compare_constant(Compare::Eq, arg, v)).collect::<Result<Vec<_>>>()?;
-            let any = equal.into_iter().reduce(|a, b| binary_expr(a, Operator::Or, b)).unwrap_or_else(|| boolean(Some(false)));
+            let equal = values
+                .iter()
+                .map(|v| self.compare_constant(Compare::Eq, arg, v))
+                .collect::<Result<Vec<_>>>()?;
+            let any = equal
+                .into_iter()
+                .reduce(|a, b| binary_expr(a, Operator::Or, b))
+                .unwrap_or_else(|| boolean(Some(false)));
             return Ok(if negated { Expr::Not(Box::new(any)) } else { any });
         }
         let mut literals = Vec::with_capacity(values.len());
@@ -293,7 +310,9 @@ fn place(value: &Value, ty: ColType) -> Result<Place> {
             ColType::Int4 => ScalarValue::Int32(Some(v as i32)),
             _ => ScalarValue::Int64(Some(v)),
         })),
-        (_, _, Value::Numeric(n), ColType::Numeric { precision, scale }) => Ok(place_numeric(n, precision, scale)),
+        (_, _, Value::Numeric(n), ColType::Numeric { precision, scale }) => {
+            Ok(place_numeric(n, precision, scale))
+        }
         (_, _, Value::Xid8(v), ColType::Xid8) => Ok(match i64::try_from(*v) {
             Ok(v) => Place::At(ScalarValue::Int64(Some(v))),
             Err(_) => Place::AboveAll,
@@ -309,7 +328,9 @@ fn place_numeric(n: &Numeric, precision: u8, scale: i8) -> Place {
         Numeric::NegInfinity => Place::BelowAll,
         Numeric::Finite { negative, .. } => {
             // Scales of columns are not negative.
-            let Some((floor, exact)) = n.floor_to(scale.unsigned_abs().into()) else { return by_sign(*negative) };
+            let Some((floor, exact)) = n.floor_to(scale.unsigned_abs().into()) else {
+                return by_sign(*negative);
+            };
             let limit = 10i128.checked_pow(precision.into()).unwrap_or(i128::MAX);
             if floor >= limit {
                 return Place::AboveAll;
@@ -340,10 +361,14 @@ fn scalar(value: &Value, ty: ColType) -> Result<ScalarValue> {
         (Value::Float8(v), ColType::Float8) => ScalarValue::Float64(Some(*v)),
         (Value::Numeric(n), ColType::NumericText) => ScalarValue::Utf8View(Some(n.to_string())),
         (Value::Numeric(n), ColType::Numeric { precision, scale }) => match n.unscaled() {
-            Some((unscaled, own)) if i32::from(own) == i32::from(scale) => ScalarValue::Decimal128(Some(unscaled), precision, scale),
+            Some((unscaled, own)) if i32::from(own) == i32::from(scale) => {
+                ScalarValue::Decimal128(Some(unscaled), precision, scale)
+            }
             _ => return Err(PlanError::Internal("a numeric of another scale".into())),
         },
-        (Value::Text(v), ColType::Text | ColType::Varchar) | (Value::Jsonb(v), ColType::Jsonb) => ScalarValue::Utf8View(Some(v.clone())),
+        (Value::Text(v), ColType::Text | ColType::Varchar) | (Value::Jsonb(v), ColType::Jsonb) => {
+            ScalarValue::Utf8View(Some(v.clone()))
+        }
         (Value::Date(v), ColType::Date) => ScalarValue::Date32(Some(*v)),
         (Value::Timestamp(v), ColType::Timestamp) => ScalarValue::TimestampMicrosecond(Some(*v), None),
         (Value::TimestampTz(v), ColType::TimestampTz) => ScalarValue::TimestampMicrosecond(Some(*v), utc()),

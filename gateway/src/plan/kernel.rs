@@ -5,7 +5,9 @@ use crate::analyze::ir::{Arith, Compare, Kernel};
 use datafusion::arrow::array::{Array, ArrayRef, AsArray, Date32Array};
 use datafusion::arrow::datatypes::{DataType, TimestampMicrosecondType};
 use datafusion::common::{DataFusionError, ScalarValue};
-use datafusion::logical_expr::{ColumnarValue, Expr, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility};
+use datafusion::logical_expr::{
+    ColumnarValue, Expr, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
+};
 use pgexact::arith::{BinaryOp, UnaryOp};
 use pgexact::{PgError, Zone, arith, datetime, fixed, like, numeric, text};
 use std::sync::Arc;
@@ -23,7 +25,10 @@ pub(super) enum Function {
     NumericKey,
     /// Sum and count to PostgreSQL's text of the average.
     Average,
-    Like { pattern: String, negated: bool },
+    Like {
+        pattern: String,
+        negated: bool,
+    },
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -86,16 +91,34 @@ impl ScalarUDFImpl for PgFunction {
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> datafusion::common::Result<ColumnarValue> {
         let constant = args.args.iter().all(|a| matches!(a, ColumnarValue::Scalar(_)));
         let rows = if constant { 1 } else { args.number_rows };
-        let arrays = args.args.into_iter().map(|a| a.into_array(rows)).collect::<datafusion::common::Result<Vec<_>>>()?;
-        let result = compute(&self.function, &arrays, &self.returns).map_err(|e| DataFusionError::External(Box::new(e)))?;
+        let arrays = args
+            .args
+            .into_iter()
+            .map(|a| a.into_array(rows))
+            .collect::<datafusion::common::Result<Vec<_>>>()?;
+        let result = compute(&self.function, &arrays, &self.returns)
+            .map_err(|e| DataFusionError::External(Box::new(e)))?;
         if *result.data_type() != self.returns {
-            return Err(DataFusionError::Internal(format!("{} gave {} for {}", self.name(), result.data_type(), self.returns)));
+            return Err(DataFusionError::Internal(format!(
+                "{} gave {} for {}",
+                self.name(),
+                result.data_type(),
+                self.returns
+            )));
         }
-        if constant { Ok(ColumnarValue::Scalar(ScalarValue::try_from_array(&result, 0)?)) } else { Ok(ColumnarValue::Array(result)) }
+        if constant {
+            Ok(ColumnarValue::Scalar(ScalarValue::try_from_array(&result, 0)?))
+        } else {
+            Ok(ColumnarValue::Array(result))
+        }
     }
 }
 
-fn compute(function: &Function, args: &[ArrayRef], returns: &DataType) -> std::result::Result<ArrayRef, PgError> {
+fn compute(
+    function: &Function,
+    args: &[ArrayRef],
+    returns: &DataType,
+) -> std::result::Result<ArrayRef, PgError> {
     let misused = || PgError::new("XX000", "a kernel with other arguments");
     let first = args.first().ok_or_else(misused)?;
     let second = || args.get(1).ok_or_else(misused);
@@ -138,7 +161,9 @@ fn compute(function: &Function, args: &[ArrayRef], returns: &DataType) -> std::r
         Function::Zoned(Kernel::DateTruncTz(unit, _), zone) => {
             Ok(Arc::new(datetime::date_trunc_timestamptz(*unit, instants()?, zone)?))
         }
-        Function::Zoned(Kernel::TimestampTzToDate, zone) => Ok(dates(&datetime::timestamptz_to_timestamp(instants()?, zone)?)),
+        Function::Zoned(Kernel::TimestampTzToDate, zone) => {
+            Ok(dates(&datetime::timestamptz_to_timestamp(instants()?, zone)?))
+        }
         Function::Zoned(..) => Err(misused()),
         Function::DateBin(stride, origin) => Ok(Arc::new(datetime::date_bin(*stride, instants()?, *origin)?)),
         Function::NumericCompare(compare) => {
@@ -154,7 +179,9 @@ fn compute(function: &Function, args: &[ArrayRef], returns: &DataType) -> std::r
         }
         Function::NumericKey => numeric::sort_keys(first),
         Function::Average => numeric::average(first, second()?),
-        Function::Like { pattern, negated } => Ok(Arc::new(like::like(first, &like::Pattern::new(pattern), *negated)?)),
+        Function::Like { pattern, negated } => {
+            Ok(Arc::new(like::like(first, &like::Pattern::new(pattern), *negated)?))
+        }
     }
 }
 

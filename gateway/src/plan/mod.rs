@@ -83,7 +83,8 @@ pub fn plan(analysis: &Analysis, inputs: &PlanInputs) -> Result<LogicalPlan> {
     }
     let mut planner = Planner { inputs, next: 0 };
     let built = planner.rel(&analysis.plan)?;
-    let outputs = (0..analysis.outputs.len()).map(|number| built.column(number)).collect::<Result<Vec<_>>>()?;
+    let outputs =
+        (0..analysis.outputs.len()).map(|number| built.column(number)).collect::<Result<Vec<_>>>()?;
     let names = outputs.into_iter().enumerate().map(|(number, expr)| expr.alias(format!("column{number}")));
     Ok(built.plan.project(names.collect::<Vec<_>>())?.build()?)
 }
@@ -132,7 +133,8 @@ impl Planner<'_> {
                 let mut outputs = Vec::with_capacity(columns.len());
                 let mut names = vec![None; *width];
                 for column in columns {
-                    let index = schema.index_of(&column.name).map_err(|e| PlanError::Internal(e.to_string()))?;
+                    let index =
+                        schema.index_of(&column.name).map_err(|e| PlanError::Internal(e.to_string()))?;
                     projection.push(index);
                     let qualified = Expr::Column(Column::new(Some(table.clone()), column.name.clone()));
                     let ours = if *schema.field(index).data_type() == column.ty.arrow() {
@@ -144,7 +146,8 @@ impl Planner<'_> {
                     outputs.push(ours.alias(&name));
                     names[column.output] = Some(name);
                 }
-                let plan = LogicalPlanBuilder::scan(table, provider_as_source(provider.clone()), Some(projection))?;
+                let plan =
+                    LogicalPlanBuilder::scan(table, provider_as_source(provider.clone()), Some(projection))?;
                 let plan = if outputs.is_empty() { plan } else { plan.project(outputs)? };
                 Ok(Built { plan, names })
             }
@@ -222,7 +225,9 @@ impl Planner<'_> {
         let expr = self.expressions(built).expr(&key.expr)?;
         let expr = match key.expr.ty {
             // Text of varying scale: sorted by value.
-            ColType::NumericText => kernel::call(Function::NumericKey, vec![expr], datafusion::arrow::datatypes::DataType::Binary),
+            ColType::NumericText => {
+                kernel::call(Function::NumericKey, vec![expr], datafusion::arrow::datatypes::DataType::Binary)
+            }
             _ => expr,
         };
         Ok(Sort::new(expr, !key.descending, key.nulls_first))
@@ -237,7 +242,12 @@ impl Planner<'_> {
     }
 
     /// Arguments, filters and groups are computed below the aggregation, averages finished above it.
-    fn aggregate(&mut self, built: Built, groups: &[crate::analyze::ir::Expr], aggregates: &[Aggregate]) -> Result<Built> {
+    fn aggregate(
+        &mut self,
+        built: Built,
+        groups: &[crate::analyze::ir::Expr],
+        aggregates: &[Aggregate],
+    ) -> Result<Built> {
         let id = self.number();
         let column = |name: &str| Expr::Column(Column::new_unqualified(name));
         let mut below = Vec::new();
@@ -276,7 +286,8 @@ impl Planner<'_> {
             let mut call = |function, arg: Expr, suffix: &str| {
                 let name = format!("c{id}_{number}{suffix}");
                 let filter = filter.clone().map(Box::new);
-                let call = AggregateFunction::new_udf(function, vec![arg], aggregate.distinct, filter, vec![], None);
+                let call =
+                    AggregateFunction::new_udf(function, vec![arg], aggregate.distinct, filter, vec![], None);
                 calls.push(Expr::AggregateFunction(call).alias(&name));
                 column(&name)
             };
@@ -321,8 +332,12 @@ impl PlanInputs {
     fn value<'v>(&'v self, constant: &'v Constant) -> Result<&'v Value> {
         match constant {
             Constant::Literal(value) => Ok(value),
-            Constant::Param(index) => self.params.get(*index).ok_or_else(|| PlanError::Internal("a parameter is missing".into())),
-            Constant::Fold(index) => self.folded.get(*index).ok_or_else(|| PlanError::Internal("a folded value is missing".into())),
+            Constant::Param(index) => {
+                self.params.get(*index).ok_or_else(|| PlanError::Internal("a parameter is missing".into()))
+            }
+            Constant::Fold(index) => {
+                self.folded.get(*index).ok_or_else(|| PlanError::Internal("a folded value is missing".into()))
+            }
         }
     }
 }

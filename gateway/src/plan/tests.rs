@@ -21,7 +21,8 @@ use tokio_util::sync::CancellationToken;
 
 const SCHEMA: &str = include_str!("tests/schema.sql");
 
-const PRINT: &str = "SET client_min_messages = log; SET debug_print_rewritten = on; SET debug_pretty_print = off";
+const PRINT: &str =
+    "SET client_min_messages = log; SET debug_print_rewritten = on; SET debug_pretty_print = off";
 const QUIET: &str = "SET client_min_messages = notice; SET debug_print_rewritten = off";
 
 fn text(value: &Option<Vec<u8>>) -> String {
@@ -86,7 +87,8 @@ fn world() -> &'static World {
         let mut client = cluster.connect();
         let zoo = spec(&mut client, "zoo");
         let secret = spec(&mut client, "secret");
-        let functions = vec![virtual_table(&mut client, "virtual_queries"), virtual_table(&mut client, "virtual_stats")];
+        let functions =
+            vec![virtual_table(&mut client, "virtual_queries"), virtual_table(&mut client, "virtual_stats")];
         let relid = zoo.relid;
         let catalog = Catalog {
             tiered: [zoo, secret].into_iter().map(|s| (s.relid, Arc::new(s))).collect(),
@@ -99,8 +101,9 @@ fn world() -> &'static World {
 
 /// The rows of a SELECT as batches of the given columns, cut into several partitions of several batches.
 fn provider(client: &mut Client, sql: &str, columns: &[(String, ColType)]) -> Arc<dyn TableProvider> {
-    let schema: SchemaRef =
-        Arc::new(Schema::new(columns.iter().map(|(n, ty)| Field::new(n, ty.arrow(), true)).collect::<Vec<_>>()));
+    let schema: SchemaRef = Arc::new(Schema::new(
+        columns.iter().map(|(n, ty)| Field::new(n, ty.arrow(), true)).collect::<Vec<_>>(),
+    ));
     let types: Vec<ColType> = columns.iter().map(|(_, ty)| *ty).collect();
     let mut batches: Vec<RecordBatch> = Vec::new();
     if columns.is_empty() {
@@ -143,7 +146,11 @@ fn verdict(answer: &Answer, zone: &str) -> Verdict {
     let fields: Vec<_> = answer
         .fields
         .iter()
-        .map(|(name, type_oid, typmod)| analyze::Field { name: name.clone(), type_oid: *type_oid, typmod: *typmod })
+        .map(|(name, type_oid, typmod)| analyze::Field {
+            name: name.clone(),
+            type_oid: *type_oid,
+            typmod: *typmod,
+        })
         .collect();
     analyze(&answer.trees[0], &world().catalog, &Settings { timezone: zone.into() }, &fields)
 }
@@ -170,7 +177,11 @@ async fn ours(
     if !wanted.is_empty() {
         let list: Vec<&str> = wanted.iter().map(|(sql, _)| sql.as_str()).collect();
         let constants = format!("SELECT {}", list.join(", "));
-        let row = client.execute(&constants, &types, &texts, true).map_err(|e| format!("constants: {e:?}: {constants}"))?.rows.remove(0);
+        let row = client
+            .execute(&constants, &types, &texts, true)
+            .map_err(|e| format!("constants: {e:?}: {constants}"))?
+            .rows
+            .remove(0);
         for ((_, type_oid), bytes) in wanted.iter().zip(Answer::values(&row)) {
             values.push(Value::from_pg_binary(*type_oid, bytes.as_deref()).map_err(|e| e.to_string())?);
         }
@@ -188,8 +199,11 @@ async fn ours(
     }
     if analysis.tables.is_empty() {
         for (oid, table) in &world.functions {
-            let typed: Vec<_> =
-                table.columns.iter().map(|(n, oid)| (n.clone(), ColType::from_pg(*oid, -1).expect("a type"))).collect();
+            let typed: Vec<_> = table
+                .columns
+                .iter()
+                .map(|(n, oid)| (n.clone(), ColType::from_pg(*oid, -1).expect("a type")))
+                .collect();
             providers.insert(*oid, provider(client, &format!("SELECT * FROM {}()", table.name), &typed));
         }
     }
@@ -206,7 +220,8 @@ async fn ours(
     let mut stream = engine.execute(plan, CancellationToken::new()).await.map_err(failed)?;
     let targets: Vec<Target> =
         answer.fields.iter().map(|f| Target { type_oid: f.1, typmod: f.2, format }).collect();
-    let encoder = RowEncoder::try_new(&targets, &stream.schema(), &zone).map_err(|e| format!("encode: {e}"))?;
+    let encoder =
+        RowEncoder::try_new(&targets, &stream.schema(), &zone).map_err(|e| format!("encode: {e}"))?;
     let mut frames = Vec::new();
     while let Some(batch) = stream.next().await {
         let batch = batch.map_err(failed)?;
@@ -323,7 +338,8 @@ fn unproven_statements_name_their_reason() {
 fn row_level_security_is_refused() {
     let mut client = world().cluster.connect();
     client.query("SET ROLE watcher").expect("role");
-    let answer = described(&mut client, &Case { sql: "SELECT count(*) FROM secret", params: &[] }).expect("described");
+    let answer =
+        described(&mut client, &Case { sql: "SELECT count(*) FROM secret", params: &[] }).expect("described");
     let Verdict::Postgres(reasons) = verdict(&answer, "UTC") else { panic!("proven") };
     assert!(reasons.iter().any(|r| r.contains("row-level security")), "{reasons:?}");
 }
@@ -331,7 +347,8 @@ fn row_level_security_is_refused() {
 #[test]
 fn the_row_description_must_be_the_trees() {
     let mut client = world().cluster.connect();
-    let mut answer = described(&mut client, &Case { sql: "SELECT n, t FROM zoo", params: &[] }).expect("described");
+    let mut answer =
+        described(&mut client, &Case { sql: "SELECT n, t FROM zoo", params: &[] }).expect("described");
     assert!(matches!(verdict(&answer, "UTC"), Verdict::Lake(_)));
     let whole = std::mem::take(&mut answer.fields);
     answer.fields = vec![whole[0].clone()];
@@ -348,13 +365,19 @@ fn the_row_description_must_be_the_trees() {
     // A table whose columns have changed since the catalog was read.
     let mut spec = (*world().catalog.tiered[&world().zoo]).clone();
     spec.columns.retain(|c| c.name != "t");
-    let catalog = Catalog { tiered: [(spec.relid, Arc::new(spec))].into(), default_collation_is_c: true, ..Catalog::default() };
+    let catalog = Catalog {
+        tiered: [(spec.relid, Arc::new(spec))].into(),
+        default_collation_is_c: true,
+        ..Catalog::default()
+    };
     let fields: Vec<_> = answer
         .fields
         .iter()
         .map(|f| analyze::Field { name: f.0.clone(), type_oid: f.1, typmod: f.2 })
         .collect();
-    let Verdict::Postgres(reasons) = analyze(&answer.trees[0], &catalog, &Settings { timezone: "UTC".into() }, &fields) else {
+    let Verdict::Postgres(reasons) =
+        analyze(&answer.trees[0], &catalog, &Settings { timezone: "UTC".into() }, &fields)
+    else {
         panic!("proven")
     };
     assert!(reasons[0].contains("does not know"), "{reasons:?}");
@@ -375,7 +398,8 @@ async fn long_and_deep_statements_do_no_harm() {
     let engine = engine();
     let mut client = world().cluster.connect();
     let leak = |sql: String| -> &'static str { Box::leak(sql.into_boxed_str()) };
-    let join = |n: usize, op: &str, item: &dyn Fn(usize) -> String| (0..n).map(item).collect::<Vec<_>>().join(op);
+    let join =
+        |n: usize, op: &str, item: &dyn Fn(usize) -> String| (0..n).map(item).collect::<Vec<_>>().join(op);
     let count = |condition: String| leak(format!("SELECT count(*) FROM zoo WHERE {condition}"));
     let mut answered = 0;
     for size in [20, 50, 140, 1000] {
@@ -386,17 +410,28 @@ async fn long_and_deep_statements_do_no_harm() {
             count(format!("{} b", "NOT ".repeat(size))),
             count(format!("id IN ({})", join(size * 20, ", ", &|i| i.to_string()))),
             count(format!("t NOT IN ({})", join(size * 20, ", ", &|i| format!("'x{i}'")))),
-            leak(format!("SELECT {} FROM zoo", join(size, ", ", &|i| format!("count(*) FILTER (WHERE g = {i}), sum(i4 % {})", i + 1)))),
-            leak(format!("SELECT max(x) FROM (SELECT CASE {} END AS x FROM zoo) s", join(size, " ", &|i| format!("WHEN i4 = {i} THEN {i}")))),
+            leak(format!(
+                "SELECT {} FROM zoo",
+                join(size, ", ", &|i| format!("count(*) FILTER (WHERE g = {i}), sum(i4 % {})", i + 1))
+            )),
+            leak(format!(
+                "SELECT max(x) FROM (SELECT CASE {} END AS x FROM zoo) s",
+                join(size, " ", &|i| format!("WHEN i4 = {i} THEN {i}"))
+            )),
             leak(format!("SELECT max({}i4{}) FROM zoo", "coalesce(".repeat(size), ", 1)".repeat(size))),
             leak(format!("SELECT max({}i4{}) FROM zoo", "nullif(".repeat(size), ", 1)".repeat(size))),
-            leak(format!("SELECT max({}i4{}) FROM zoo", "CASE ".repeat(size), " WHEN 1 THEN 2 ELSE 3 END".repeat(size))),
+            leak(format!(
+                "SELECT max({}i4{}) FROM zoo",
+                "CASE ".repeat(size),
+                " WHEN 1 THEN 2 ELSE 3 END".repeat(size)
+            )),
             leak(format!("SELECT count(*) FROM {}zoo{}", "(SELECT * FROM ".repeat(size), ") s".repeat(size))),
         ];
         for sql in statements {
             match compare(&engine, &mut client, &Case { sql, params: &[] }, "UTC").await {
                 Ok(()) => answered += 1,
-                Err(reason) if reason.starts_with("refused: ") || reason.starts_with("PostgreSQL refuses it") => {}
+                Err(reason)
+                    if reason.starts_with("refused: ") || reason.starts_with("PostgreSQL refuses it") => {}
                 Err(other) => panic!("{}: {other}", &sql[..sql.len().min(120)]),
             }
         }
@@ -434,11 +469,17 @@ fn shapes_and_event_time_bounds() {
     assert_eq!(from("SELECT count(*) FROM zoo"), None);
     assert_eq!(from("SELECT count(*) FROM zoo WHERE ts >= '2024-01-01 00:00+00'"), Some(DAY));
     assert_eq!(from("SELECT count(*) FROM zoo WHERE '2024-01-01 00:00+00' < ts AND g = 1"), Some(DAY + 1));
-    assert_eq!(from("SELECT count(*) FROM zoo WHERE ts BETWEEN '2024-01-01 00:00+00' AND '2024-02-01 00:00+00'"), Some(DAY));
+    assert_eq!(
+        from("SELECT count(*) FROM zoo WHERE ts BETWEEN '2024-01-01 00:00+00' AND '2024-02-01 00:00+00'"),
+        Some(DAY)
+    );
     assert_eq!(from("SELECT count(*) FROM zoo WHERE ts >= '2024-01-01 00:00+00' OR g = 1"), None);
     assert_eq!(from("SELECT count(*) FROM zoo WHERE NOT ts < '2024-01-01 00:00+00'"), None);
     assert_eq!(from("SELECT count(*) FROM zoo_view WHERE at >= '2024-01-01 00:00+00'"), Some(DAY));
-    assert_eq!(from("SELECT count(*) FROM (SELECT ts FROM zoo LIMIT 5) s WHERE ts >= '2024-01-01 00:00+00'"), None);
+    assert_eq!(
+        from("SELECT count(*) FROM (SELECT ts FROM zoo LIMIT 5) s WHERE ts >= '2024-01-01 00:00+00'"),
+        None
+    );
     assert_eq!(from("SELECT count(*) FROM zoo WHERE ts >= now()"), None, "known only when it runs");
 }
 
@@ -460,6 +501,13 @@ fn folds_are_safe_from_any_search_path() {
         sql("SELECT count(*) FROM zoo WHERE ts > date_trunc('day', now()) AND ts > date_trunc('day', now())"),
         ["pg_catalog.\"date_trunc\"('day'::pg_catalog.\"text\", pg_catalog.\"now\"())"]
     );
-    assert_eq!(sql("SELECT count(*) FROM zoo WHERE t = 'it''s' || E'\\\\'"), ["('it''s'::pg_catalog.\"text\" OPERATOR(pg_catalog.||) E'\\\\'::pg_catalog.\"text\")"]);
-    assert_eq!(sql("SELECT count(*) FROM zoo WHERE g = 5 AND i8 > 5 AND n > 7"), [""; 0], "literals are widened here");
+    assert_eq!(
+        sql("SELECT count(*) FROM zoo WHERE t = 'it''s' || E'\\\\'"),
+        ["('it''s'::pg_catalog.\"text\" OPERATOR(pg_catalog.||) E'\\\\'::pg_catalog.\"text\")"]
+    );
+    assert_eq!(
+        sql("SELECT count(*) FROM zoo WHERE g = 5 AND i8 > 5 AND n > 7"),
+        [""; 0],
+        "literals are widened here"
+    );
 }

@@ -239,13 +239,15 @@ pub struct Foldable {
 
 /// The function, if it is on the list; its result type is `result`.
 pub fn foldable_function(func: u32) -> Option<Foldable> {
-    let row = FOLDABLE_FUNCTIONS.binary_search_by_key(&func, |row| row.0).ok().map(|i| FOLDABLE_FUNCTIONS[i])?;
+    let row =
+        FOLDABLE_FUNCTIONS.binary_search_by_key(&func, |row| row.0).ok().map(|i| FOLDABLE_FUNCTIONS[i])?;
     Some(Foldable { oid: row.0, name: row.1, result: row.2 })
 }
 
 /// The operator, if it is on the list. `func` must be its implementing function, as the tree says.
 pub fn foldable_operator(op: u32, func: u32) -> Option<Foldable> {
-    let row = FOLDABLE_OPERATORS.binary_search_by_key(&op, |row| row.0).ok().map(|i| FOLDABLE_OPERATORS[i])?;
+    let row =
+        FOLDABLE_OPERATORS.binary_search_by_key(&op, |row| row.0).ok().map(|i| FOLDABLE_OPERATORS[i])?;
     (row.2 == func).then_some(Foldable { oid: row.0, name: row.1, result: row.3 })
 }
 

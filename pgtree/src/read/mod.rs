@@ -376,9 +376,10 @@ impl<'a> Node<'a> {
     pub fn numbers(&self, field: &'static str) -> Result<Vec<i64>, ReadError> {
         match self.get(field) {
             Some(Item::Null) => Ok(Vec::new()),
-            Some(Item::List(kind, items)) if *kind != ListKind::Values || items.is_empty() => {
-                items.iter().map(|item| item.text().and_then(|t| t.parse().ok()).ok_or_else(|| self.wrong(field))).collect()
-            }
+            Some(Item::List(kind, items)) if *kind != ListKind::Values || items.is_empty() => items
+                .iter()
+                .map(|item| item.text().and_then(|t| t.parse().ok()).ok_or_else(|| self.wrong(field)))
+                .collect(),
             _ => Err(self.wrong(field)),
         }
     }

@@ -43,7 +43,19 @@ fn only_whole_trees() {
     for text in ["", "(", "{A", "{A :x", "{A :x 1", "(i 1"] {
         assert_eq!(err(text), ReadError::Truncated, "{text}");
     }
-    for text in [")", "}", "{A x 1}", "{A :x 1 2}", "{A :x {B} {C}}", "(1) (2)", "(}", "{A )", "(i x)", "{a :x 1}", "{A : 1}"] {
+    for text in [
+        ")",
+        "}",
+        "{A x 1}",
+        "{A :x 1 2}",
+        "{A :x {B} {C}}",
+        "(1) (2)",
+        "(}",
+        "{A )",
+        "(i x)",
+        "{a :x 1}",
+        "{A : 1}",
+    ] {
         assert!(matches!(err(text), ReadError::Unexpected { .. }), "{text}");
     }
 }

@@ -92,11 +92,16 @@ fn cte(item: &Item<'_>) -> Result<Cte> {
 fn rte(item: &Item<'_>) -> Result<Rte> {
     let node = named(item, "RANGETBLENTRY")?;
     let kind = match node.int("rtekind")? {
-        0 => RteKind::Relation { relid: node.oid("relid")?, relkind: node.char("relkind")?, tablesample: node.has("tablesample") },
+        0 => RteKind::Relation {
+            relid: node.oid("relid")?,
+            relkind: node.char("relkind")?,
+            tablesample: node.has("tablesample"),
+        },
         1 => match node.get("subquery") {
-            Some(Item::Node(body)) if body.name == "QUERY" => {
-                RteKind::Subquery { query: Box::new(query(body)?), security_barrier: node.bool("security_barrier")? }
-            }
+            Some(Item::Node(body)) if body.name == "QUERY" => RteKind::Subquery {
+                query: Box::new(query(body)?),
+                security_barrier: node.bool("security_barrier")?,
+            },
             _ => return Err(ReadError::Field("subquery", node.name.to_owned())),
         },
         2 => RteKind::Join { kind: node.int("jointype")?, alias_vars: exprs(node, "joinaliasvars")? },
@@ -108,7 +113,9 @@ fn rte(item: &Item<'_>) -> Result<Rte> {
             let mut rows = Vec::new();
             for row in node.list("values_lists")? {
                 match row {
-                    Item::List(read::ListKind::Values, items) => rows.push(items.iter().map(expr).collect::<Result<_>>()?),
+                    Item::List(read::ListKind::Values, items) => {
+                        rows.push(items.iter().map(expr).collect::<Result<_>>()?)
+                    }
                     _ => return Err(ReadError::Field("values_lists", node.name.to_owned())),
                 }
             }
@@ -309,11 +316,15 @@ fn expr(item: &Item<'_>) -> Result<Expr> {
             typmod: node.int4("resulttypmod")?,
             collation: node.oid("resultcollid")?,
         },
-        "COERCEVIAIO" => {
-            Expr::CoerceViaIo { arg: boxed(node, "arg")?, type_oid: node.oid("resulttype")?, collation: node.oid("resultcollid")? }
-        }
+        "COERCEVIAIO" => Expr::CoerceViaIo {
+            arg: boxed(node, "arg")?,
+            type_oid: node.oid("resulttype")?,
+            collation: node.oid("resultcollid")?,
+        },
         // Versions differ in whether they print the "EXPR" of some of these names.
-        "COLLATE" | "COLLATEEXPR" => Expr::Collate { arg: boxed(node, "arg")?, collation: node.oid("collOid")? },
+        "COLLATE" | "COLLATEEXPR" => {
+            Expr::Collate { arg: boxed(node, "arg")?, collation: node.oid("collOid")? }
+        }
         "NULLTEST" => Expr::NullTest {
             arg: boxed(node, "arg")?,
             is_null: match node.int("nulltesttype")? {
@@ -351,12 +362,16 @@ fn expr(item: &Item<'_>) -> Result<Expr> {
             type_oid: node.oid("casetype")?,
             collation: node.oid("casecollid")?,
         },
-        "CASETESTEXPR" => {
-            Expr::CaseTest { type_oid: node.oid("typeId")?, typmod: node.int4("typeMod")?, collation: node.oid("collation")? }
-        }
-        "COALESCE" | "COALESCEEXPR" => {
-            Expr::Coalesce { args: exprs(node, "args")?, type_oid: node.oid("coalescetype")?, collation: node.oid("coalescecollid")? }
-        }
+        "CASETESTEXPR" => Expr::CaseTest {
+            type_oid: node.oid("typeId")?,
+            typmod: node.int4("typeMod")?,
+            collation: node.oid("collation")?,
+        },
+        "COALESCE" | "COALESCEEXPR" => Expr::Coalesce {
+            args: exprs(node, "args")?,
+            type_oid: node.oid("coalescetype")?,
+            collation: node.oid("coalescecollid")?,
+        },
         "MINMAX" | "MINMAXEXPR" => Expr::MinMax {
             greatest: match node.int("op")? {
                 0 => true,
@@ -401,8 +416,21 @@ fn operator(node: &Node<'_>) -> Result<Call> {
 fn sql_value_op(number: i64) -> Option<SqlValueOp> {
     use SqlValueOp::*;
     const ORDER: [SqlValueOp; 15] = [
-        CurrentDate, CurrentTime, CurrentTimeN, CurrentTimestamp, CurrentTimestampN, LocalTime, LocalTimeN, LocalTimestamp,
-        LocalTimestampN, CurrentRole, CurrentUser, User, SessionUser, CurrentCatalog, CurrentSchema,
+        CurrentDate,
+        CurrentTime,
+        CurrentTimeN,
+        CurrentTimestamp,
+        CurrentTimestampN,
+        LocalTime,
+        LocalTimeN,
+        LocalTimestamp,
+        LocalTimestampN,
+        CurrentRole,
+        CurrentUser,
+        User,
+        SessionUser,
+        CurrentCatalog,
+        CurrentSchema,
     ];
     ORDER.get(usize::try_from(number).ok()?).copied()
 }

@@ -90,12 +90,31 @@ pub struct Rte {
 /// `RangeTblEntry.rtekind` with its own fields
 #[derive(Debug, Clone, PartialEq)]
 pub enum RteKind {
-    Relation { relid: u32, relkind: char, tablesample: bool },
-    Subquery { query: Box<Query>, security_barrier: bool },
-    Join { kind: i64, alias_vars: Vec<Expr> },
-    Function { functions: Vec<RangeFunction>, ordinality: bool },
-    Values { rows: Vec<Vec<Expr>> },
-    Cte { name: String, levels_up: i64, self_reference: bool },
+    Relation {
+        relid: u32,
+        relkind: char,
+        tablesample: bool,
+    },
+    Subquery {
+        query: Box<Query>,
+        security_barrier: bool,
+    },
+    Join {
+        kind: i64,
+        alias_vars: Vec<Expr>,
+    },
+    Function {
+        functions: Vec<RangeFunction>,
+        ordinality: bool,
+    },
+    Values {
+        rows: Vec<Vec<Expr>>,
+    },
+    Cte {
+        name: String,
+        levels_up: i64,
+        self_reference: bool,
+    },
     /// No FROM clause (`RTE_RESULT`).
     Result,
     Unknown(i64),
@@ -273,23 +292,82 @@ pub enum Expr {
     /// NULLIF; the operator is the type's equality.
     NullIf(Call),
     /// `scalar op ANY (array)` (`use_or`) or `op ALL`.
-    ScalarArray { op: u32, func: u32, use_or: bool, input_collation: u32, args: Vec<Expr> },
+    ScalarArray {
+        op: u32,
+        func: u32,
+        use_or: bool,
+        input_collation: u32,
+        args: Vec<Expr>,
+    },
     Bool(BoolOp, Vec<Expr>),
-    Relabel { arg: Box<Expr>, type_oid: u32, typmod: i32, collation: u32 },
-    CoerceViaIo { arg: Box<Expr>, type_oid: u32, collation: u32 },
+    Relabel {
+        arg: Box<Expr>,
+        type_oid: u32,
+        typmod: i32,
+        collation: u32,
+    },
+    CoerceViaIo {
+        arg: Box<Expr>,
+        type_oid: u32,
+        collation: u32,
+    },
     /// COLLATE; gone after planning, present in analyzed trees.
-    Collate { arg: Box<Expr>, collation: u32 },
-    NullTest { arg: Box<Expr>, is_null: bool, row: bool },
-    BooleanTest { arg: Box<Expr>, test: BoolTest },
+    Collate {
+        arg: Box<Expr>,
+        collation: u32,
+    },
+    NullTest {
+        arg: Box<Expr>,
+        is_null: bool,
+        row: bool,
+    },
+    BooleanTest {
+        arg: Box<Expr>,
+        test: BoolTest,
+    },
     /// CASE; with `arg` the conditions compare a `CaseTest` with it.
-    Case { arg: Option<Box<Expr>>, whens: Vec<(Expr, Expr)>, default: Option<Box<Expr>>, type_oid: u32, collation: u32 },
-    CaseTest { type_oid: u32, typmod: i32, collation: u32 },
-    Coalesce { args: Vec<Expr>, type_oid: u32, collation: u32 },
-    MinMax { greatest: bool, args: Vec<Expr>, type_oid: u32, collation: u32, input_collation: u32 },
-    Array { elements: Vec<Expr>, type_oid: u32, element_oid: u32, multidims: bool },
-    SqlValue { op: SqlValueOp, type_oid: u32, typmod: i32 },
-    Window { func: u32, type_oid: u32 },
-    SubLink { kind: i64 },
+    Case {
+        arg: Option<Box<Expr>>,
+        whens: Vec<(Expr, Expr)>,
+        default: Option<Box<Expr>>,
+        type_oid: u32,
+        collation: u32,
+    },
+    CaseTest {
+        type_oid: u32,
+        typmod: i32,
+        collation: u32,
+    },
+    Coalesce {
+        args: Vec<Expr>,
+        type_oid: u32,
+        collation: u32,
+    },
+    MinMax {
+        greatest: bool,
+        args: Vec<Expr>,
+        type_oid: u32,
+        collation: u32,
+        input_collation: u32,
+    },
+    Array {
+        elements: Vec<Expr>,
+        type_oid: u32,
+        element_oid: u32,
+        multidims: bool,
+    },
+    SqlValue {
+        op: SqlValueOp,
+        type_oid: u32,
+        typmod: i32,
+    },
+    Window {
+        func: u32,
+        type_oid: u32,
+    },
+    SubLink {
+        kind: i64,
+    },
     /// Any other node, by its name in the tree.
     Unknown(String),
 }
@@ -303,7 +381,9 @@ impl Expr {
             Expr::Param(p) => p.type_oid,
             Expr::Aggref(a) => a.type_oid,
             Expr::Func(c) | Expr::Op(c) | Expr::Distinct(c) | Expr::NullIf(c) => c.type_oid,
-            Expr::ScalarArray { .. } | Expr::Bool(..) | Expr::NullTest { .. } | Expr::BooleanTest { .. } => crate::oid::BOOL,
+            Expr::ScalarArray { .. } | Expr::Bool(..) | Expr::NullTest { .. } | Expr::BooleanTest { .. } => {
+                crate::oid::BOOL
+            }
             Expr::Relabel { type_oid, .. }
             | Expr::CoerceViaIo { type_oid, .. }
             | Expr::Case { type_oid, .. }
@@ -337,13 +417,20 @@ impl Expr {
             Expr::Param(p) => p.typmod,
             Expr::Func(call) => call.length_coercion().unwrap_or(-1),
             Expr::NullIf(call) => call.args.first().map_or(-1, Expr::typmod),
-            Expr::Relabel { typmod, .. } | Expr::CaseTest { typmod, .. } | Expr::SqlValue { typmod, .. } => *typmod,
+            Expr::Relabel { typmod, .. } | Expr::CaseTest { typmod, .. } | Expr::SqlValue { typmod, .. } => {
+                *typmod
+            }
             Expr::Collate { arg, .. } => arg.typmod(),
             Expr::Case { whens, default, type_oid, .. } => match default {
-                Some(default) => common(*type_oid, &mut std::iter::once(&**default).chain(whens.iter().map(|(_, result)| result))),
+                Some(default) => common(
+                    *type_oid,
+                    &mut std::iter::once(&**default).chain(whens.iter().map(|(_, result)| result)),
+                ),
                 None => -1,
             },
-            Expr::Coalesce { args, type_oid, .. } | Expr::MinMax { args, type_oid, .. } => common(*type_oid, &mut args.iter()),
+            Expr::Coalesce { args, type_oid, .. } | Expr::MinMax { args, type_oid, .. } => {
+                common(*type_oid, &mut args.iter())
+            }
             _ => -1,
         }
     }
@@ -370,7 +457,8 @@ impl Expr {
 
 impl PartialEq for Call {
     fn eq(&self, other: &Self) -> bool {
-        (self.op, self.func, self.type_oid, self.retset, self.variadic) == (other.op, other.func, other.type_oid, other.retset, other.variadic)
+        (self.op, self.func, self.type_oid, self.retset, self.variadic)
+            == (other.op, other.func, other.type_oid, other.retset, other.variadic)
             && (self.collation, self.input_collation) == (other.collation, other.input_collation)
             && self.args == other.args
     }

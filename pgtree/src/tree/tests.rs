@@ -71,7 +71,9 @@ fn parameters_and_types() {
         match expr {
             Expr::Param(p) => found.push((p.id, p.type_oid, p.kind)),
             Expr::Op(call) => call.args.iter().for_each(|e| params(e, found)),
-            Expr::Bool(_, args) | Expr::ScalarArray { args, .. } => args.iter().for_each(|e| params(e, found)),
+            Expr::Bool(_, args) | Expr::ScalarArray { args, .. } => {
+                args.iter().for_each(|e| params(e, found))
+            }
             _ => {}
         }
     }
@@ -103,7 +105,8 @@ fn what_is_not_known_has_its_name() {
     assert!(matches!(q.targets[0].expr, Expr::SubLink { .. }));
     assert!(matches!(q.targets[2].expr, Expr::Window { .. }));
     let two_rows = |r: &Rte| matches!(&r.kind, RteKind::Values { rows } if rows.len() == 2);
-    assert!(q.rtable.iter().any(|r| two_rows(r) || matches!(&r.kind, RteKind::Subquery { query, .. } if query.rtable.iter().any(two_rows))));
+    assert!(q.rtable.iter().any(|r| two_rows(r)
+        || matches!(&r.kind, RteKind::Subquery { query, .. } if query.rtable.iter().any(two_rows))));
     assert!(q.rtable.iter().any(|r| r.lateral));
     assert!(tree("set_operation").has_set_operations);
     assert!(tree("for_update").has_row_marks && tree("for_update").has_for_update);

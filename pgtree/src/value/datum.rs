@@ -115,7 +115,9 @@ fn array(type_oid: u32, element: u32, payload: &[u8]) -> Result<Value, ValueErro
     let malformed = ValueError::Malformed(type_oid);
     // Offsets count from the start of the whole datum, whose header has four bytes.
     const HEADER: usize = 4;
-    let word = |at: usize| payload.get(at - HEADER..at - HEADER + 4).map(|b| i32::from_le_bytes([b[0], b[1], b[2], b[3]]));
+    let word = |at: usize| {
+        payload.get(at - HEADER..at - HEADER + 4).map(|b| i32::from_le_bytes([b[0], b[1], b[2], b[3]]))
+    };
     let dimensions = usize::try_from(word(4).ok_or(malformed.clone())?).map_err(|_| malformed.clone())?;
     let data_offset = usize::try_from(word(8).ok_or(malformed.clone())?).map_err(|_| malformed.clone())?;
     if word(12).ok_or(malformed.clone())? as u32 != element || dimensions > 6 {

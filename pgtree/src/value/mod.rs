@@ -87,14 +87,18 @@ impl Value {
 fn micros(type_oid: u32, since_2000: i64) -> Result<i64, ValueError> {
     match since_2000 {
         i64::MAX | i64::MIN => Ok(since_2000),
-        finite => finite.checked_add(EPOCH_MICROS).filter(|v| *v != i64::MAX).ok_or(ValueError::Malformed(type_oid)),
+        finite => {
+            finite.checked_add(EPOCH_MICROS).filter(|v| *v != i64::MAX).ok_or(ValueError::Malformed(type_oid))
+        }
     }
 }
 
 fn days(since_2000: i32) -> Result<i32, ValueError> {
     match since_2000 {
         i32::MAX | i32::MIN => Ok(since_2000),
-        finite => finite.checked_add(EPOCH_DAYS).filter(|v| *v != i32::MAX).ok_or(ValueError::Malformed(oid::DATE)),
+        finite => {
+            finite.checked_add(EPOCH_DAYS).filter(|v| *v != i32::MAX).ok_or(ValueError::Malformed(oid::DATE))
+        }
     }
 }
 

@@ -139,7 +139,15 @@ impl Numeric {
         else {
             return class(self).cmp(&class(other));
         };
-        let sign = |negative: bool, digits: &str| if digits.is_empty() { 0 } else if negative { -1 } else { 1 };
+        let sign = |negative: bool, digits: &str| {
+            if digits.is_empty() {
+                0
+            } else if negative {
+                -1
+            } else {
+                1
+            }
+        };
         let (left, right) = (sign(*na, da), sign(*nb, db));
         if left != right || left == 0 {
             return left.cmp(&right);

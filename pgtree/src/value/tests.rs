@@ -7,7 +7,8 @@ use std::cmp::Ordering;
 fn constants() -> Vec<Value> {
     let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/trees/constants.tree");
     let text = std::fs::read_to_string(path).expect("captured");
-    let query = crate::tree::parse(text.split_once('\n').expect("two parts").1, Limits::default()).expect("tree");
+    let query =
+        crate::tree::parse(text.split_once('\n').expect("two parts").1, Limits::default()).expect("tree");
     query
         .targets
         .iter()
@@ -26,7 +27,8 @@ fn array(element: u32, elements: Vec<Value>) -> Value {
     Value::Array { element, elements }
 }
 
-const UUID: [u8; 16] = [0, 0x11, 0x22, 0x33, 0x44, 0x55, 0x66, 0x77, 0x88, 0x99, 0xaa, 0xbb, 0xcc, 0xdd, 0xee, 0xff];
+const UUID: [u8; 16] =
+    [0, 0x11, 0x22, 0x33, 0x44, 0x55, 0x66, 0x77, 0x88, 0x99, 0xaa, 0xbb, 0xcc, 0xdd, 0xee, 0xff];
 
 #[test]
 fn constants_as_the_server_held_them() {
@@ -63,7 +65,13 @@ fn constants_as_the_server_held_them() {
         (30, array(oid::VARCHAR, vec![text("x"), text("yy")])),
         (31, array(oid::NUMERIC, vec![number("1.5"), Value::Null, number("-2")])),
         (32, array(oid::UUID, vec![Value::Uuid(UUID)])),
-        (33, array(oid::TIMESTAMPTZ, vec![Value::TimestampTz(1_704_067_200_000_000), Value::Null, Value::TimestampTz(i64::MAX)])),
+        (
+            33,
+            array(
+                oid::TIMESTAMPTZ,
+                vec![Value::TimestampTz(1_704_067_200_000_000), Value::Null, Value::TimestampTz(i64::MAX)],
+            ),
+        ),
         (34, array(oid::INT2, (1..=4).map(Value::Int2).collect())),
         (35, array(oid::DATE, vec![Value::Date(19_723)])),
         (36, array(oid::BOOL, vec![Value::Bool(true), Value::Bool(false), Value::Null])),
@@ -82,7 +90,10 @@ fn uuids_print_in_lower_case() {
 #[test]
 fn toasted_and_short_values_are_refused() {
     assert_eq!(from_datum(oid::TEXT, Some(&[0x01, 18, 0, 0])), Err(ValueError::Toasted(oid::TEXT)));
-    assert_eq!(from_datum(oid::TEXT, Some(&[0x22, 0, 0, 0, 1, 2, 3, 4])), Err(ValueError::Toasted(oid::TEXT)));
+    assert_eq!(
+        from_datum(oid::TEXT, Some(&[0x22, 0, 0, 0, 1, 2, 3, 4])),
+        Err(ValueError::Toasted(oid::TEXT))
+    );
     assert_eq!(from_datum(oid::INT8, Some(&[1, 2])), Err(ValueError::Length(oid::INT8, 2)));
     assert_eq!(from_datum(oid::JSONB, Some(&[20, 0, 0, 0, 1])), Err(ValueError::Unknown(oid::JSONB)));
     assert_eq!(from_datum(oid::TEXT, Some(&[7, b'a', b'b'])), Ok(Value::Text("ab".into())), "short header");
@@ -91,7 +102,21 @@ fn toasted_and_short_values_are_refused() {
 #[test]
 fn numerics_compare_by_value() {
     let n = |t: &str| Numeric::parse(t).expect("numeric");
-    let order = ["-Infinity", "-100.5", "-1.50", "-0.02", "0.000", "0.0199", "0.02", "1", "1.01", "99", "100", "Infinity", "NaN"];
+    let order = [
+        "-Infinity",
+        "-100.5",
+        "-1.50",
+        "-0.02",
+        "0.000",
+        "0.0199",
+        "0.02",
+        "1",
+        "1.01",
+        "99",
+        "100",
+        "Infinity",
+        "NaN",
+    ];
     for (i, a) in order.iter().enumerate() {
         for (j, b) in order.iter().enumerate() {
             assert_eq!(n(a).compare(&n(b)), i.cmp(&j), "{a} {b}");

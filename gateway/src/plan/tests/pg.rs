@@ -37,8 +37,9 @@ fn shell() -> Command {
 }
 
 fn binaries() -> PathBuf {
-    let on_path = std::env::var_os("PATH")
-        .and_then(|path| std::env::split_paths(&path).find(|d| d.join("initdb").exists() && d.join("postgres").exists()));
+    let on_path = std::env::var_os("PATH").and_then(|path| {
+        std::env::split_paths(&path).find(|d| d.join("initdb").exists() && d.join("postgres").exists())
+    });
     on_path.unwrap_or_else(|| {
         let mut versions: Vec<(u32, PathBuf)> = std::fs::read_dir("/usr/lib/postgresql")
             .expect("PostgreSQL is installed")
@@ -161,7 +162,10 @@ impl Client {
                 b'D' => answer.rows.push(body),
                 b'd' => answer.copied.extend(body),
                 b'T' => answer.fields = fields(&body),
-                b't' => answer.param_types = body[2..].chunks(4).map(|b| u32::from_be_bytes(b.try_into().expect("four"))).collect(),
+                b't' => {
+                    answer.param_types =
+                        body[2..].chunks(4).map(|b| u32::from_be_bytes(b.try_into().expect("four"))).collect()
+                }
                 b'N' | b'E' => {
                     let parts: HashMap<u8, String> = body
                         .split(|b| *b == 0)
@@ -199,7 +203,13 @@ impl Client {
     }
 
     /// Parse, Bind with text parameters, Execute.
-    pub fn execute(&mut self, sql: &str, types: &[u32], params: &[Option<&str>], binary: bool) -> Result<Answer, ServerError> {
+    pub fn execute(
+        &mut self,
+        sql: &str,
+        types: &[u32],
+        params: &[Option<&str>],
+        binary: bool,
+    ) -> Result<Answer, ServerError> {
         let mut body = [b"\0", sql.as_bytes(), b"\0"].concat();
         body.extend((types.len() as i16).to_be_bytes());
         types.iter().for_each(|t| body.extend(t.to_be_bytes()));

@@ -22,20 +22,34 @@ pub const PROVEN: &[Case] = &[
     q("SELECT sum(i2), sum(i4), sum(i8), sum(n), sum(nb) FROM zoo"),
     q("SELECT avg(i2), avg(i4), avg(i8), avg(n), avg(nb) FROM zoo"),
     q("SELECT avg(i2), avg(i4), avg(i8), avg(n), avg(nb), sum(i8), sum(n) FROM zoo WHERE id < 0"),
-    q("SELECT min(i2), max(i4), min(i8), max(n), min(nb), max(nw), min(d), max(tm), min(tz), max(ts) FROM zoo"),
+    q(
+        "SELECT min(i2), max(i4), min(i8), max(n), min(nb), max(nw), min(d), max(tm), min(tz), max(ts) FROM zoo",
+    ),
     q("SELECT min(t), max(t), min(v), max(v), min(tc), max(tc) FROM zoo"),
-    q("SELECT count(DISTINCT i2), count(DISTINCT n), count(DISTINCT t), count(DISTINCT u), count(DISTINCT d), count(DISTINCT tz), count(DISTINCT b) FROM zoo"),
+    q(
+        "SELECT count(DISTINCT i2), count(DISTINCT n), count(DISTINCT t), count(DISTINCT u), count(DISTINCT d), count(DISTINCT tz), count(DISTINCT b) FROM zoo",
+    ),
     q("SELECT sum(DISTINCT i4), avg(DISTINCT i2), sum(DISTINCT n), sum(DISTINCT i8) FROM zoo"),
-    q("SELECT count(*) FILTER (WHERE b), sum(n) FILTER (WHERE i4 > 0), avg(i8) FILTER (WHERE t = 'a'), count(DISTINCT t) FILTER (WHERE g < 5) FROM zoo"),
+    q(
+        "SELECT count(*) FILTER (WHERE b), sum(n) FILTER (WHERE i4 > 0), avg(i8) FILTER (WHERE t = 'a'), count(DISTINCT t) FILTER (WHERE g < 5) FROM zoo",
+    ),
     q("SELECT bool_and(b), bool_or(b), every(b) FROM zoo WHERE g > 3"),
-    q("SELECT count(*) + 1, sum(i4) + sum(i2), sum(n) * 2, -sum(i4), abs(min(i4 + 1)) FROM zoo WHERE i4 > -2147483648"),
+    q(
+        "SELECT count(*) + 1, sum(i4) + sum(i2), sum(n) * 2, -sum(i4), abs(min(i4 + 1)) FROM zoo WHERE i4 > -2147483648",
+    ),
     q("SELECT sum(n) / count(*), avg(n) FROM zoo"),
-    q("SELECT round(avg(n), 2), round(sum(nb), 3), round(avg(i4)), round(avg(n), -1), round(sum(n), 5), avg(n)::numeric(12,3) FROM zoo"),
+    q(
+        "SELECT round(avg(n), 2), round(sum(nb), 3), round(avg(i4)), round(avg(n), -1), round(sum(n), 5), avg(n)::numeric(12,3) FROM zoo",
+    ),
     q("SELECT round(100.0 * count(*) FILTER (WHERE b) / count(*), 2) FROM zoo"),
     q("SELECT coalesce(sum(i4), 0), coalesce(max(t), 'none') FROM zoo WHERE id < 0"),
-    q("SELECT sum(CASE WHEN b THEN 1 ELSE 0 END), sum(CASE g WHEN 1 THEN i4 WHEN 2 THEN -1 END) FROM zoo WHERE i4 <> 2147483647"),
+    q(
+        "SELECT sum(CASE WHEN b THEN 1 ELSE 0 END), sum(CASE g WHEN 1 THEN i4 WHEN 2 THEN -1 END) FROM zoo WHERE i4 <> 2147483647",
+    ),
     q("SELECT sum(length(t)), max(length(v)), count(nullif(t, '')) FROM zoo"),
-    q("SELECT sum(i4 % 7), sum(i8 / 1000), avg(i4 - i2), sum(n * 2), sum(n % 3) FROM zoo WHERE i4 BETWEEN -10000 AND 10000"),
+    q(
+        "SELECT sum(i4 % 7), sum(i8 / 1000), avg(i4 - i2), sum(n * 2), sum(n % 3) FROM zoo WHERE i4 BETWEEN -10000 AND 10000",
+    ),
     q("SELECT 'all' AS what, NULL::int4 AS nothing, count(*) AS n, 1.50 AS num, count(*) AS n FROM zoo"),
     q("SELECT count(*) FROM zoo HAVING count(*) > 5"),
     q("SELECT 1 FROM zoo HAVING true"),
@@ -50,21 +64,31 @@ pub const PROVEN: &[Case] = &[
     q("SELECT t, avg(n) FROM zoo GROUP BY t HAVING avg(n) > 100.5 AND t IS NOT NULL ORDER BY t"),
     q("SELECT t, avg(i4) FROM zoo GROUP BY t HAVING avg(i4) <> avg(i2) ORDER BY t DESC NULLS FIRST"),
     q("SELECT g, max(t) FROM zoo GROUP BY g ORDER BY max(t) COLLATE \"C\", g"),
-    q("SELECT date_trunc('hour', ts) AS h, count(*) FILTER (WHERE t = 'a') AS a FROM zoo GROUP BY h ORDER BY h"),
-    q("SELECT date_trunc('day', ts), date_trunc('week', ts), date_trunc('month', ts), count(*) FROM zoo GROUP BY 1, 2, 3 ORDER BY 1, 2, 3"),
-    q("SELECT date_trunc('quarter', ts), date_trunc('decade', ts), date_trunc('MINUTES', ts), count(*) FROM zoo GROUP BY 1, 2, 3 ORDER BY 3"),
+    q(
+        "SELECT date_trunc('hour', ts) AS h, count(*) FILTER (WHERE t = 'a') AS a FROM zoo GROUP BY h ORDER BY h",
+    ),
+    q(
+        "SELECT date_trunc('day', ts), date_trunc('week', ts), date_trunc('month', ts), count(*) FROM zoo GROUP BY 1, 2, 3 ORDER BY 1, 2, 3",
+    ),
+    q(
+        "SELECT date_trunc('quarter', ts), date_trunc('decade', ts), date_trunc('MINUTES', ts), count(*) FROM zoo GROUP BY 1, 2, 3 ORDER BY 3",
+    ),
     q("SELECT date_trunc('hour', tz), count(*) FROM zoo GROUP BY 1 ORDER BY 1"),
     q("SELECT date_trunc('day', tm), count(*) FROM zoo GROUP BY 1 ORDER BY 1"),
     q("SELECT date_trunc('day', ts, 'Europe/Berlin'), count(*) FROM zoo GROUP BY 1 ORDER BY 1"),
     q("SELECT date_bin('15 minutes', ts, '2000-01-01 00:00:00+00'), count(*) FROM zoo GROUP BY 1 ORDER BY 1"),
-    q("SELECT date_bin('7 minutes 30 seconds', tm, timestamp '2024-01-01'), count(*) FROM zoo GROUP BY 1 ORDER BY 1"),
+    q(
+        "SELECT date_bin('7 minutes 30 seconds', tm, timestamp '2024-01-01'), count(*) FROM zoo GROUP BY 1 ORDER BY 1",
+    ),
     q("SELECT date_bin(interval '1 hour' * 2, ts, now()) = now(), count(*) FROM zoo GROUP BY 1 ORDER BY 1"),
     q("SELECT ts::date, count(*) FROM zoo GROUP BY 1 ORDER BY 1"),
     q("SELECT tz::date, tm::date, count(*) FROM zoo GROUP BY 1, 2 ORDER BY 1, 2"),
     q("SELECT i4 % 3, count(*) FROM zoo GROUP BY i4 % 3 ORDER BY 1"),
     q("SELECT (i4 % 3) + 1, count(*) FROM zoo GROUP BY i4 % 3 ORDER BY 1"),
     q("SELECT coalesce(t, 'none'), count(*) FROM zoo GROUP BY 1 ORDER BY 1"),
-    q("SELECT CASE WHEN i4 < 0 THEN 'minus' WHEN i4 > 0 THEN 'plus' END, count(*) FROM zoo GROUP BY 1 ORDER BY 1"),
+    q(
+        "SELECT CASE WHEN i4 < 0 THEN 'minus' WHEN i4 > 0 THEN 'plus' END, count(*) FROM zoo GROUP BY 1 ORDER BY 1",
+    ),
     q("SELECT j ->> 'k', count(*) FROM zoo GROUP BY 1 ORDER BY 1"),
     q("SELECT j -> 'deep' ->> 'k' AS deep_k, count(*) FROM zoo GROUP BY deep_k ORDER BY deep_k"),
     q("SELECT t || '-' || v, count(*) FROM zoo GROUP BY 1 ORDER BY 1"),
@@ -114,7 +138,9 @@ pub const PROVEN: &[Case] = &[
     q("SELECT count(*) FROM zoo WHERE t NOT LIKE '%a%' AND v LIKE 'v_'"),
     q("SELECT count(*) FROM zoo WHERE t LIKE '%' || E'\\t' || '%'"),
     q("SELECT count(*) FROM zoo WHERE \"Odd Name\" = 'Odd'"),
-    q("SELECT count(*) FROM zoo WHERE u = '{C4CA4238-A0B9-2382-0DCC-509A6F75849B}' OR u > '80000000-0000-0000-0000-000000000000'"),
+    q(
+        "SELECT count(*) FROM zoo WHERE u = '{C4CA4238-A0B9-2382-0DCC-509A6F75849B}' OR u > '80000000-0000-0000-0000-000000000000'",
+    ),
     q("SELECT count(*) FROM zoo WHERE d < '2024-01-10' AND d > '-infinity'"),
     q("SELECT count(*) FROM zoo WHERE d IN ('infinity', '0044-03-15 BC', '2024-02-29')"),
     q("SELECT count(*) FROM zoo WHERE d >= current_date OR d = date '2024-01-01' + 7"),
@@ -124,7 +150,9 @@ pub const PROVEN: &[Case] = &[
     q("SELECT count(*) FROM zoo WHERE ts >= '2024-03-10' AND ts < '2024-03-11'"),
     q("SELECT count(*) FROM zoo WHERE ts >= date '2024-03-10' AND ts < timestamp '2024-03-11 02:30:00'"),
     q("SELECT count(*) FROM zoo WHERE date '2024-03-10' <= ts"),
-    q("SELECT count(*) FROM zoo WHERE tz > now() - interval '30 years 2 months' AND tz < now() + interval '1 day'"),
+    q(
+        "SELECT count(*) FROM zoo WHERE tz > now() - interval '30 years 2 months' AND tz < now() + interval '1 day'",
+    ),
     q("SELECT count(*) FROM zoo WHERE tz < date_trunc('day', now()) - interval '2 days'"),
     q("SELECT count(*) FROM zoo WHERE tz < current_timestamp(3) AND tm < localtimestamp"),
     q("SELECT count(*) FROM zoo WHERE date_trunc('month', ts) = '2024-03-01'"),
@@ -146,10 +174,16 @@ pub const PROVEN: &[Case] = &[
     q("SELECT t, id FROM zoo WHERE i4 > 4000 ORDER BY t DESC NULLS FIRST, id DESC"),
     q("SELECT nu, id FROM zoo ORDER BY nu DESC NULLS LAST, id LIMIT 500"),
     q("SELECT n FROM zoo ORDER BY id DESC LIMIT 7 OFFSET 2"),
-    q("SELECT id AS a, id AS a, n + 1, n - nb, n * 1.25, -n, abs(n), +n, round(n), round(n, 1), i8::numeric, n::numeric(11,1) FROM zoo WHERE n < 5000 ORDER BY 1"),
-    q("SELECT id, i4::int8, i2::int4, g::int2, v::text, t::varchar, i2 + g, i8 - g, g * 5, -i2, abs(g) FROM zoo WHERE i2 > -32768 AND i8 > -9223372036854775000 ORDER BY id"),
+    q(
+        "SELECT id AS a, id AS a, n + 1, n - nb, n * 1.25, -n, abs(n), +n, round(n), round(n, 1), i8::numeric, n::numeric(11,1) FROM zoo WHERE n < 5000 ORDER BY 1",
+    ),
+    q(
+        "SELECT id, i4::int8, i2::int4, g::int2, v::text, t::varchar, i2 + g, i8 - g, g * 5, -i2, abs(g) FROM zoo WHERE i2 > -32768 AND i8 > -9223372036854775000 ORDER BY id",
+    ),
     q("SELECT id, n / 3, n / 7.001, i4 / 7, i4 % 7 FROM zoo ORDER BY id"),
-    q("SELECT id, date_trunc('day', tz), tz::date, date_bin('1 day', tz, '2001-01-01 03:30+00') FROM zoo ORDER BY id"),
+    q(
+        "SELECT id, date_trunc('day', tz), tz::date, date_bin('1 day', tz, '2001-01-01 03:30+00') FROM zoo ORDER BY id",
+    ),
     q("SELECT id, j -> 'deep', j ->> 'k', j ->> 'n', length(t), t || v FROM zoo ORDER BY id"),
     q("SELECT f8, id FROM zoo ORDER BY id LIMIT 20"),
     q("SELECT DISTINCT g, b FROM zoo ORDER BY g DESC, b"),
@@ -162,29 +196,62 @@ pub const PROVEN: &[Case] = &[
     q("SELECT x.c FROM (SELECT g, count(*) AS c FROM zoo GROUP BY g) x ORDER BY x.c, x.g"),
     q("SELECT count(*), max(c), sum(c) FROM (SELECT g, count(*) AS c FROM zoo GROUP BY g) x WHERE c > 100"),
     q("SELECT count(*), max(a) FROM (SELECT id AS a FROM zoo ORDER BY id LIMIT 10) s"),
-    q("SELECT max(mean), min(amount) FROM (SELECT round(mean, 2)::numeric(20,2) AS mean, amount FROM zoo_by_kind) s"),
+    q(
+        "SELECT max(mean), min(amount) FROM (SELECT round(mean, 2)::numeric(20,2) AS mean, amount FROM zoo_by_kind) s",
+    ),
     q("SELECT kind, rows, amount, mean FROM zoo_by_kind ORDER BY mean DESC, kind"),
-    q("SELECT date_trunc('day', at), count(*), sum(amount) FROM zoo_view WHERE label LIKE 'a%' GROUP BY 1 ORDER BY 1"),
+    q(
+        "SELECT date_trunc('day', at), count(*), sum(amount) FROM zoo_view WHERE label LIKE 'a%' GROUP BY 1 ORDER BY 1",
+    ),
     q("WITH c AS (SELECT g, count(*) AS n FROM zoo GROUP BY g) SELECT max(n), min(n) FROM c"),
-    q("WITH c AS MATERIALIZED (SELECT g FROM zoo), e AS (SELECT g FROM c WHERE g > 3) SELECT count(*) FROM e"),
+    q(
+        "WITH c AS MATERIALIZED (SELECT g FROM zoo), e AS (SELECT g FROM c WHERE g > 3) SELECT count(*) FROM e",
+    ),
     q("SELECT count(*) FROM zoo AS z (a, b) WHERE z.a < 50"),
     // Parameters.
-    p("SELECT count(*) FROM zoo WHERE i4 = $1 OR i2 < $2", &[(oid::INT4, Some("17")), (oid::INT8, Some("99999999999"))]),
+    p(
+        "SELECT count(*) FROM zoo WHERE i4 = $1 OR i2 < $2",
+        &[(oid::INT4, Some("17")), (oid::INT8, Some("99999999999"))],
+    ),
     p("SELECT count(*) FROM zoo WHERE i4 = $1", &[(oid::INT4, None)]),
-    p("SELECT count(*) FROM zoo WHERE t = $1 AND n > $2", &[(oid::TEXT, Some("日本語")), (oid::NUMERIC, Some("1.505"))]),
+    p(
+        "SELECT count(*) FROM zoo WHERE t = $1 AND n > $2",
+        &[(oid::TEXT, Some("日本語")), (oid::NUMERIC, Some("1.505"))],
+    ),
     p("SELECT count(*) FROM zoo WHERE t LIKE $1", &[(oid::TEXT, Some("%a%"))]),
     p("SELECT count(*) FROM zoo WHERE t LIKE $1", &[(oid::TEXT, Some("per\\%cent"))]),
-    p("SELECT count(*) FROM zoo WHERE tz >= $1 AND d < $2", &[(oid::TIMESTAMPTZ, Some("2024-10-27 01:30")), (oid::DATE, Some("infinity"))]),
+    p(
+        "SELECT count(*) FROM zoo WHERE tz >= $1 AND d < $2",
+        &[(oid::TIMESTAMPTZ, Some("2024-10-27 01:30")), (oid::DATE, Some("infinity"))],
+    ),
     p("SELECT count(*) FROM zoo WHERE tz > now() - $1::interval", &[(oid::INTERVAL, Some("20 years"))]),
-    p("SELECT count(*) FROM zoo WHERE g = ANY ($1) AND t <> ALL ($2)", &[(INT4_ARRAY, Some("{1,2,3,NULL}")), (TEXT_ARRAY, Some("{a,\"a b\"}"))]),
-    p("SELECT count(*) FROM zoo WHERE n = ANY ($1)", &[(NUMERIC_ARRAY, Some("{-0.01,99999999.99,0.001,NaN}"))]),
+    p(
+        "SELECT count(*) FROM zoo WHERE g = ANY ($1) AND t <> ALL ($2)",
+        &[(INT4_ARRAY, Some("{1,2,3,NULL}")), (TEXT_ARRAY, Some("{a,\"a b\"}"))],
+    ),
+    p(
+        "SELECT count(*) FROM zoo WHERE n = ANY ($1)",
+        &[(NUMERIC_ARRAY, Some("{-0.01,99999999.99,0.001,NaN}"))],
+    ),
     p("SELECT count(*) FROM zoo WHERE g = ANY ($1)", &[(INT4_ARRAY, None)]),
     p("SELECT count(*) FROM zoo WHERE $1 IS NULL OR t = $1", &[(oid::TEXT, None)]),
-    p("SELECT $1::text, $2::numeric, count(*) FROM zoo", &[(oid::TEXT, Some("label")), (oid::NUMERIC, Some("1.500"))]),
-    p("SELECT g FROM zoo GROUP BY g ORDER BY g LIMIT $1 OFFSET $2", &[(oid::INT8, Some("3")), (oid::INT8, Some("1"))]),
-    p("SELECT count(*) FROM zoo WHERE u = $1 AND b = $2", &[(oid::UUID, Some("c4ca4238-a0b9-2382-0dcc-509a6f75849b")), (oid::BOOL, Some("t"))]),
+    p(
+        "SELECT $1::text, $2::numeric, count(*) FROM zoo",
+        &[(oid::TEXT, Some("label")), (oid::NUMERIC, Some("1.500"))],
+    ),
+    p(
+        "SELECT g FROM zoo GROUP BY g ORDER BY g LIMIT $1 OFFSET $2",
+        &[(oid::INT8, Some("3")), (oid::INT8, Some("1"))],
+    ),
+    p(
+        "SELECT count(*) FROM zoo WHERE u = $1 AND b = $2",
+        &[(oid::UUID, Some("c4ca4238-a0b9-2382-0dcc-509a6f75849b")), (oid::BOOL, Some("t"))],
+    ),
     p("SELECT count(*) FROM zoo WHERE i4 > $1 + 5", &[(oid::INT4, Some("100"))]),
-    p("SELECT date_bin($1, ts, $2), count(*) FROM zoo GROUP BY 1 ORDER BY 1", &[(oid::INTERVAL, Some("6 hours")), (oid::TIMESTAMPTZ, Some("2000-01-01"))]),
+    p(
+        "SELECT date_bin($1, ts, $2), count(*) FROM zoo GROUP BY 1 ORDER BY 1",
+        &[(oid::INTERVAL, Some("6 hours")), (oid::TIMESTAMPTZ, Some("2000-01-01"))],
+    ),
     // Errors that a kernel or the planner raises with PostgreSQL's words.
     p("SELECT g FROM zoo GROUP BY g ORDER BY g LIMIT $1", &[(oid::INT8, Some("-1"))]),
     p("SELECT g FROM zoo GROUP BY g ORDER BY g OFFSET $1", &[(oid::INT8, Some("-1"))]),
@@ -198,9 +265,15 @@ pub const PROVEN: &[Case] = &[
     // Virtual tables.
     q("SELECT * FROM queries ORDER BY id"),
     q("SELECT route, count(*), avg(us), max(started_at) FROM queries GROUP BY route ORDER BY route"),
-    q("SELECT q.id, s.calls FROM queries q JOIN stats s ON s.route = q.route AND q.us > s.calls ORDER BY q.id"),
-    q("SELECT s.route, s.calls, count(q.id) FROM stats s LEFT JOIN queries q USING (route) GROUP BY s.route, s.calls ORDER BY 1"),
-    q("SELECT route, q.id, calls FROM queries q LEFT JOIN stats s USING (route) WHERE q.id < 9 ORDER BY q.id"),
+    q(
+        "SELECT q.id, s.calls FROM queries q JOIN stats s ON s.route = q.route AND q.us > s.calls ORDER BY q.id",
+    ),
+    q(
+        "SELECT s.route, s.calls, count(q.id) FROM stats s LEFT JOIN queries q USING (route) GROUP BY s.route, s.calls ORDER BY 1",
+    ),
+    q(
+        "SELECT route, q.id, calls FROM queries q LEFT JOIN stats s USING (route) WHERE q.id < 9 ORDER BY q.id",
+    ),
     q("SELECT count(*) FROM queries, stats WHERE NOT fell_back"),
     q("SELECT count(*) FROM stats a, (queries b JOIN queries c ON c.id = b.pid)"),
 ];
@@ -260,7 +333,10 @@ pub const REFUSED: &[(&str, &str)] = &[
     ("SELECT g FROM zoo UNION ALL SELECT g FROM zoo", "UNION"),
     ("SELECT DISTINCT ON (g) g, id FROM zoo ORDER BY g, id", "DISTINCT ON"),
     ("SELECT g FROM zoo ORDER BY g FETCH FIRST 2 ROWS WITH TIES", "WITH TIES"),
-    ("WITH RECURSIVE r(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM r WHERE n < 3) SELECT count(*) FROM r, zoo", "RECURSIVE"),
+    (
+        "WITH RECURSIVE r(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM r WHERE n < 3) SELECT count(*) FROM r, zoo",
+        "RECURSIVE",
+    ),
     ("SELECT zoo FROM zoo", "whole row"),
     ("SELECT ctid FROM zoo", "system column"),
     ("SELECT count(tableoid) FROM zoo", "system column"),
