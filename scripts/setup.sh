@@ -57,6 +57,11 @@ setup() {
     command -v cc >/dev/null 2>&1 || missing+=(gcc libc6-dev)
     command -v make >/dev/null 2>&1 || missing+=(make)
     command -v cmake >/dev/null 2>&1 || missing+=(cmake)
+    # librdkafka: TLS, SASL and zlib of the system.
+    [ -e /usr/include/openssl/ssl.h ] || missing+=(libssl-dev)
+    [ -e /usr/include/sasl/sasl.h ] || missing+=(libsasl2-dev)
+    [ -e /usr/include/zlib.h ] || missing+=(zlib1g-dev)
+    command -v pkg-config >/dev/null 2>&1 || missing+=(pkg-config)
     if [ "${#missing[@]}" -gt 0 ]; then install_packages "${missing[@]}"; fi
 
     if ! has_postgres; then
