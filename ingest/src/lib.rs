@@ -22,6 +22,8 @@ pub mod generate;
 pub mod http;
 pub mod load;
 pub mod map;
+pub mod metrics;
+pub mod pressure;
 pub mod sink;
 pub mod target;
 pub mod verify;
