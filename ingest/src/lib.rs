@@ -20,6 +20,7 @@ pub mod decode;
 pub mod error;
 pub mod generate;
 pub mod http;
+pub mod kafka;
 pub mod load;
 pub mod map;
 pub mod metrics;

@@ -46,7 +46,7 @@ RESET ROLE; SET ROLE watershed_ingest;
 SELECT check_that.allowed('INSERT INTO logs (ts, _stream, _offset) VALUES (now(), 1, 5)');
 SELECT check_that.allowed('UPDATE watershed_control.positions SET next_offset = 5 WHERE stream = 1 AND next_offset = 0');
 SELECT check_that.allowed('INSERT INTO watershed.dead_letters (table_name, source, position, stage, reason, raw) VALUES (''logs'', ''f'', ''line 3'', ''map'', ''no ts'', ''x'')');
-SELECT check_that.allowed('INSERT INTO watershed_control.streams (kind, relid) VALUES (''kafka'', ''logs''::regclass)');
+SELECT check_that.allowed('INSERT INTO watershed_control.streams (kind, relid, topic, partition, start_offset) VALUES (''kafka'', ''logs''::regclass, ''logs.raw'', 0, 0)');
 SELECT check_that.allowed('SELECT * FROM watershed_control.lake_columns, watershed_control.tables');
 SELECT check_that.refused(s, '42501') FROM unnest(ARRAY['SELECT count(*) FROM logs', 'DELETE FROM logs', 'INSERT INTO watershed_control.archives VALUES (1, 1, ''1:1:'', ''x'', 1)', 'UPDATE watershed_control.tables SET floor = now()']) s;
 RESET ROLE; SET ROLE watershed;

@@ -1,0 +1,5 @@
+//! The Kafka source: partitions to rows, exactly once.
+
+mod client;
+
+pub use client::client;
