@@ -2,7 +2,8 @@
 //! refused. Knows no decoding and no connection.
 //!
 //! Rows of a batch may differ in which columns with defaults they leave out; each such set is a segment with a COPY of
-//! its own. Provenance is appended when a row is sent, so that a row keeps its number however the batch is split.
+//! its own. Provenance is appended when a row is sent, so that a row keeps its number however the batch is split; or, for
+//! sources whose records have an identity of their own ([`Batch::identify`]), when it is accepted.
 
 /// Where a row of a segment stands.
 #[derive(Debug, Clone, Copy)]
@@ -46,6 +47,12 @@ impl Segment {
     /// True if there is no row.
     pub fn is_empty(&self) -> bool {
         self.rows.is_empty()
+    }
+
+    /// The text of these rows, as it stands in the segment.
+    pub fn text_of(&self, rows: std::ops::Range<usize>) -> &[u8] {
+        let start = if rows.start == 0 { 0 } else { self.rows[rows.start - 1].end };
+        if rows.is_empty() { &[] } else { &self.text[start..self.rows[rows.end - 1].end] }
     }
 
     /// The i-th row.
@@ -98,6 +105,14 @@ pub struct Batch {
     /// In order.
     pub rejected: Vec<Rejected>,
     rows: u32,
+    identity: Option<Identity>,
+}
+
+/// `_stream` and `_offset` of rows, as they end a row's COPY text.
+#[derive(Debug, Clone, Copy)]
+struct Identity {
+    text: [u8; 40],
+    len: usize,
 }
 
 impl Batch {
@@ -127,12 +142,66 @@ impl Batch {
         (i, &mut self.segments[i])
     }
 
+    /// Rows accepted from now on carry this identity, with their line end; all of them the same, for one record may make
+    /// several rows. They are sent with [`crate::sink::Numbering::Written`].
+    pub fn identify(&mut self, stream: i32, offset: i64) {
+        // Two tabs, a line end and at most 11 and 20 characters fit.
+        let mut identity = Identity { text: [0; 40], len: 0 };
+        let mut rest = &mut identity.text[..];
+        // Writing to a slice that is long enough cannot fail.
+        let _ = std::io::Write::write_fmt(&mut rest, format_args!("\t{stream}\t{offset}\n"));
+        identity.len = 40 - rest.len();
+        self.identity = Some(identity);
+    }
+
     /// Ends the row just written to a segment.
     pub fn accept(&mut self, segment: usize, line: u64, raw: &[u8]) {
         let number = self.rows;
         let s = &mut self.segments[segment];
+        if let Some(identity) = &self.identity {
+            s.text.extend_from_slice(&identity.text[..identity.len]);
+        }
         s.raw.extend_from_slice(raw);
         s.rows.push(RowRef { end: s.text.len(), raw_end: s.raw.len(), line, number });
         self.rows += 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(batch: &mut Batch, absent: u64, text: &str, line: u64) {
+        let (i, s) = batch.segment(absent);
+        s.text_mut().extend_from_slice(text.as_bytes());
+        batch.accept(i, line, b"");
+    }
+
+    #[test]
+    fn rows_of_one_record_share_its_identity() {
+        let mut batch = Batch::default();
+        batch.identify(7, 41);
+        row(&mut batch, 0, "a", 0);
+        row(&mut batch, 1, "b", 0);
+        row(&mut batch, 0, "c", 0);
+        batch.identify(i32::MAX, i64::MAX);
+        row(&mut batch, 0, "d", 1);
+        let all = batch.segments[0].text_of(0..3);
+        assert_eq!(all, b"a\t7\t41\nc\t7\t41\nd\t2147483647\t9223372036854775807\n");
+        assert_eq!(batch.segments[0].text_of(1..2), b"c\t7\t41\n");
+        assert_eq!(batch.segments[0].text_of(2..2), b"");
+        assert_eq!(batch.segments[1].text_of(0..1), b"b\t7\t41\n");
+        assert_eq!(batch.rows(), 4);
+    }
+
+    #[test]
+    fn an_abandoned_row_leaves_no_identity() {
+        let mut batch = Batch::default();
+        batch.identify(1, 1);
+        let (_, s) = batch.segment(0);
+        s.text_mut().extend_from_slice(b"half");
+        s.abandon();
+        row(&mut batch, 0, "whole", 0);
+        assert_eq!(batch.segments[0].text_of(0..1), b"whole\t1\t1\n");
     }
 }

@@ -20,6 +20,8 @@ pub enum Numbering {
     Stream { stream: i32, first: i64 },
     /// Rows without a source identity: `_stream` 0 and `_offset` 0.
     Plain,
+    /// Rows that carry their identity and line end in their text already (see [`crate::batch::Batch::identify`]).
+    Written,
 }
 
 /// The settings that rows are written under, whatever the role or the database say.
@@ -206,6 +208,12 @@ async fn copy_rows(
 ) -> Result<(), sqlx::Error> {
     let expected = range.len() as u64;
     let mut copy = conn.copy_in_raw(statement).await?;
+    if numbering == Numbering::Written {
+        for part in segment.text_of(range).chunks(SEND_BYTES) {
+            copy.send(part).await?;
+        }
+        return copied(copy.finish().await?, expected);
+    }
     let mut buffer: Vec<u8> = Vec::with_capacity(SEND_BYTES + 4096);
     for i in range {
         let row = segment.row(i);
@@ -219,6 +227,7 @@ async fn copy_rows(
                 buffer.push(b'\n');
             }
             Numbering::Plain => buffer.extend_from_slice(b"\t0\t0\n"),
+            Numbering::Written => {} // sent above
         }
         if buffer.len() >= SEND_BYTES {
             copy.send(buffer.as_slice()).await?;
@@ -228,7 +237,10 @@ async fn copy_rows(
     if !buffer.is_empty() {
         copy.send(buffer.as_slice()).await?;
     }
-    let written = copy.finish().await?;
+    copied(copy.finish().await?, expected)
+}
+
+fn copied(written: u64, expected: u64) -> Result<(), sqlx::Error> {
     if written != expected {
         // A rule or a trigger that swallows rows would break every count downstream.
         return Err(sqlx::Error::Protocol(format!("COPY took {written} of {expected} rows")));

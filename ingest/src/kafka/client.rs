@@ -32,21 +32,23 @@ pub fn client(brokers: &str, properties: &BTreeMap<String, String>) -> ClientCon
 }
 
 /// Properties that decide whether records are lost or doubled: the source sets them itself.
-const FIXED: [(&str, &str); 5] = [
+const FIXED: [(&str, &str); 6] = [
+    // Partitions are taken up one by one, each when its position is known: the others go on meanwhile.
+    ("partition.assignment.strategy", "cooperative-sticky"),
     // Positions live in PostgreSQL; what Kafka keeps is for lag tools.
     ("enable.auto.commit", "false"),
     ("enable.auto.offset.store", "false"),
     // A position that the log does not have is a gap to be reported, never a silent jump.
     ("auto.offset.reset", "error"),
-    ("enable.partition.eof", "false"),
+    // The end of a partition is where positions pass what gives no record: transaction markers, aborted records.
+    ("enable.partition.eof", "true"),
     // Waiting for a topic that does not exist must not create it.
     ("allow.auto.create.topics", "false"),
 ];
 
 /// Settings of the consumer that `properties` may override.
-const CONSUMER: [(&str, &str); 9] = [
+const CONSUMER: [(&str, &str); 8] = [
     ("isolation.level", "read_committed"),
-    ("partition.assignment.strategy", "cooperative-sticky"),
     // The bound of what librdkafka holds ahead of us, for all partitions together.
     ("queued.max.messages.kbytes", "32768"),
     ("fetch.message.max.bytes", "1048576"),
@@ -68,7 +70,7 @@ pub(crate) fn consumer(
     group: &str,
 ) -> Result<ClientConfig, String> {
     if let Some((name, value)) = FIXED.iter().find(|(name, value)| properties.get(*name).is_some_and(|v| v != value)) {
-        return Err(format!("the Kafka property {name} must be {value}: positions are kept in PostgreSQL"));
+        return Err(format!("the Kafka property {name} must be {value}: positions are kept in PostgreSQL, and partitions are taken up one by one"));
     }
     let mut config = client(brokers, properties);
     for (name, value) in CONSUMER {
@@ -82,10 +84,9 @@ pub(crate) fn consumer(
     config.set("group.id", group);
     // KIP-848: the broker's coordinator decides these, and librdkafka refuses a client that sets them.
     if properties.get("group.protocol").is_some_and(|p| p.eq_ignore_ascii_case("consumer")) {
-        for name in ["partition.assignment.strategy", "session.timeout.ms"] {
-            if !properties.contains_key(name) {
-                config.remove(name);
-            }
+        config.remove("partition.assignment.strategy");
+        if !properties.contains_key("session.timeout.ms") {
+            config.remove("session.timeout.ms");
         }
     }
     Ok(config)
