@@ -27,6 +27,7 @@ pub mod metrics;
 pub mod pressure;
 pub mod sink;
 pub mod target;
+pub mod topics;
 pub mod verify;
 
 pub use error::{Error, Result};

@@ -71,7 +71,7 @@ pub fn decode(text: &str) -> Result<Record<'_>, Reason> {
 }
 
 /// serde's messages say "line 1" of a record that has its own line; the column is what helps.
-fn reason(e: serde_json::Error) -> Reason {
+pub fn reason(e: serde_json::Error) -> Reason {
     let text = e.to_string();
     let message = text.rfind(" at line ").map_or(text.as_str(), |i| &text[..i]);
     if e.is_data() && message.starts_with("invalid type") {
@@ -119,6 +119,31 @@ pub fn unquote(raw: &str) -> Result<Cow<'_, str>, Reason> {
 /// True if the text is one well-formed JSON value that jsonb can hold as far as strings go.
 pub fn is_json(text: &str) -> bool {
     serde_json::from_str::<&RawValue>(text).is_ok() && check_escapes(text).is_ok()
+}
+
+/// True if the value is a JSON object.
+pub fn is_object(value: &Value<'_>) -> bool {
+    matches!(value, Value::Json(raw) if raw.starts_with('{'))
+}
+
+/// True if the value is a JSON array.
+pub fn is_array(value: &Value<'_>) -> bool {
+    matches!(value, Value::Json(raw) if raw.starts_with('['))
+}
+
+/// The elements of a JSON array, as they are written.
+///
+/// # Errors
+/// The text is no array.
+pub fn elements(raw: &str) -> Result<Vec<&str>, Reason> {
+    let list: Vec<&RawValue> = serde_json::from_str(raw).map_err(|_| format!("{} is no list", shown(raw)))?;
+    Ok(list.into_iter().map(RawValue::get).collect())
+}
+
+/// The head of a text in quotes, for reasons.
+pub fn shown(s: &str) -> String {
+    let cut = s.char_indices().nth(60).map_or(s.len(), |(i, _)| i);
+    if cut < s.len() { format!("{:?}...", &s[..cut]) } else { format!("{s:?}") }
 }
 
 /// Appends a JSON string.

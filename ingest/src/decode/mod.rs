@@ -4,6 +4,7 @@
 
 pub mod csv;
 pub mod detect;
+pub mod envelope;
 pub mod frame;
 pub mod input;
 pub mod json;

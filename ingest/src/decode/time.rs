@@ -235,10 +235,47 @@ pub fn offset(text: &str) -> Option<i32> {
     c.s.is_empty().then_some(v)
 }
 
-/// Reads an epoch number written in decimal. The unit follows from the magnitude of the number: below 10^11 seconds
-/// (until the year 5138), below 10^14 milliseconds, below 10^17 microseconds, else nanoseconds. Exact: no floating
-/// point unless the number has an exponent.
+/// What an epoch number counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Epoch {
+    /// Seconds.
+    Seconds,
+    /// Milliseconds.
+    Millis,
+    /// Microseconds.
+    Micros,
+    /// Nanoseconds.
+    Nanos,
+}
+
+/// Below this, a number counts seconds (until the year 5138),
+const SECONDS_BELOW: i128 = 100_000_000_000;
+/// below this milliseconds (those before 1973 are taken for seconds),
+const MILLIS_BELOW: i128 = 100_000_000_000_000;
+/// below this microseconds, else nanoseconds.
+const MICROS_BELOW: i128 = 100_000_000_000_000_000;
+
+impl Epoch {
+    /// The unit that follows from the magnitude of a number: below 10^11 seconds, below 10^14 milliseconds, below 10^17
+    /// microseconds, else nanoseconds. An instant from 1973-03-03 to 5138-11-16 is read rightly in each of them.
+    fn of_magnitude(value: i128) -> Epoch {
+        match value {
+            v if v < SECONDS_BELOW => Epoch::Seconds,
+            v if v < MILLIS_BELOW => Epoch::Millis,
+            v if v < MICROS_BELOW => Epoch::Micros,
+            _ => Epoch::Nanos,
+        }
+    }
+}
+
+/// Reads an epoch number written in decimal, whose unit follows from its magnitude. Exact: no floating point unless the
+/// number has an exponent.
 pub fn parse_epoch(text: &str) -> Result<i64, TimeError> {
+    parse_epoch_in(text, None)
+}
+
+/// As [`parse_epoch`], of a known unit if there is one.
+pub fn parse_epoch_in(text: &str, unit: Option<Epoch>) -> Result<i64, TimeError> {
     let (negative, digits) = match text.as_bytes() {
         [b'-', rest @ ..] => (true, rest),
         [b'+', rest @ ..] => (false, rest),
@@ -249,7 +286,7 @@ pub fn parse_epoch(text: &str) -> Result<i64, TimeError> {
     let fraction: &[u8] = match rest {
         [] => &[],
         [b'.', f @ ..] if !f.is_empty() && f.iter().all(u8::is_ascii_digit) => f,
-        _ => return parse_epoch_float(text),
+        _ => return parse_epoch_float(text, unit),
     };
     if int.is_empty() {
         return Err(TimeError::NotATime);
@@ -259,21 +296,18 @@ pub fn parse_epoch(text: &str) -> Result<i64, TimeError> {
         return Err(TimeError::OutOfRange);
     }
     let value = int.iter().fold(0i128, |v, b| v * 10 + i128::from(b - b'0'));
-    let us = if value < 100_000_000_000 {
-        value * 1_000_000 + i128::from(fraction_micros(fraction))
-    } else if value < 100_000_000_000_000 {
+    let us = match unit.unwrap_or_else(|| Epoch::of_magnitude(value)) {
+        Epoch::Seconds => value * 1_000_000 + i128::from(fraction_micros(fraction)),
         // A fraction of a millisecond: its digits from the fourth on are below a microsecond.
-        value * 1_000 + i128::from(fraction_micros(fraction) / 1_000)
-    } else if value < 100_000_000_000_000_000 {
-        value
-    } else {
-        value / 1_000
+        Epoch::Millis => value * 1_000 + i128::from(fraction_micros(fraction) / 1_000),
+        Epoch::Micros => value,
+        Epoch::Nanos => value / 1_000,
     };
     let us = i64::try_from(us).map_err(|_| TimeError::OutOfRange)?;
     in_range(if negative { -us } else { us })
 }
 
-fn parse_epoch_float(text: &str) -> Result<i64, TimeError> {
+fn parse_epoch_float(text: &str, unit: Option<Epoch>) -> Result<i64, TimeError> {
     // Rust reads "inf" and "nan" as floats; as times they are neither.
     if !text.bytes().all(|b| b.is_ascii_digit() || matches!(b, b'.' | b'e' | b'E' | b'+' | b'-')) {
         return Err(TimeError::NotATime);
@@ -288,17 +322,24 @@ fn parse_epoch_float(text: &str) -> Result<i64, TimeError> {
     if !point_ok {
         return Err(TimeError::NotATime);
     }
-    let scale = match v.abs() {
-        a if a < 1e11 => 1e6,
-        a if a < 1e14 => 1e3,
-        a if a < 1e17 => 1.0,
-        _ => 1e-3,
+    // Beyond 10^18 all are nanoseconds, and a float that large fits an i128 or is cut off at its end.
+    let scale = match unit.unwrap_or_else(|| Epoch::of_magnitude(v.abs() as i128)) {
+        Epoch::Seconds => 1e6,
+        Epoch::Millis => 1e3,
+        Epoch::Micros => 1.0,
+        Epoch::Nanos => 1e-3,
     };
     let us = (v * scale).round();
     if !us.is_finite() || us.abs() > 1e18 {
         return Err(TimeError::OutOfRange);
     }
     in_range(us as i64)
+}
+
+/// Reads ISO 8601 only, as [`parse`] does.
+pub fn parse_iso8601(text: &str) -> Result<i64, TimeError> {
+    let s = text.trim_matches(|c: char| c.is_ascii_whitespace()).as_bytes();
+    if s.len() >= 8 && s[4] == b'-' { parse_iso(s) } else { Err(TimeError::NotATime) }
 }
 
 /// English month abbreviation, 1 to 12.

@@ -3,7 +3,7 @@
 
 use std::borrow::Cow;
 
-use crate::decode::json;
+use crate::decode::json::{self, shown};
 use crate::decode::time::{self, DAY, Instant};
 use crate::decode::{Reason, Value};
 use crate::target::Kind;
@@ -60,11 +60,6 @@ fn plain<'a>(value: &'a Value<'_>) -> Result<Option<Plain<'a>>, Reason> {
             _ => Plain::Number(Cow::Borrowed(raw)),
         },
     }))
-}
-
-fn shown(s: &str) -> String {
-    let cut = s.char_indices().nth(60).map_or(s.len(), |(i, _)| i);
-    if cut < s.len() { format!("{:?}...", &s[..cut]) } else { format!("{s:?}") }
 }
 
 /// True if the value is absent: no value, or JSON null.
@@ -149,10 +144,15 @@ fn boolean(v: &Plain<'_>) -> Result<bool, Reason> {
         Plain::Text(s) | Plain::Number(s) => s.trim(),
         _ => return Err("is no boolean".to_owned()),
     };
+    truth(s).ok_or_else(|| format!("{} is no boolean", shown(s)))
+}
+
+/// What PostgreSQL's words for true and false mean.
+pub fn truth(s: &str) -> Option<bool> {
     match s.to_ascii_lowercase().as_str() {
-        "t" | "true" | "y" | "yes" | "on" | "1" => Ok(true),
-        "f" | "false" | "n" | "no" | "off" | "0" => Ok(false),
-        _ => Err(format!("{} is no boolean", shown(s))),
+        "t" | "true" | "y" | "yes" | "on" | "1" => Some(true),
+        "f" | "false" | "n" | "no" | "off" | "0" => Some(false),
+        _ => None,
     }
 }
 
