@@ -5,6 +5,7 @@ set -euo pipefail
 here=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
 . "$here/scripts/setup.sh"
 setup
+setup_kafka
 if [ "$#" -eq 0 ]; then set -- --workspace; fi
 cd -- "$here"
 exec cargo test --locked --no-fail-fast "$@"

@@ -1,4 +1,5 @@
-# Sourced by demo.sh and test.sh: makes sure that what a build and a private PostgreSQL need is installed.
+# Sourced by demo.sh and test.sh: makes sure that what a build and a private PostgreSQL need is installed, and for the tests
+# what a Kafka broker needs.
 # Does nothing where it is. Works as root or not (then through sudo), without a terminal, any number of times.
 
 # Oldest PostgreSQL that works.
@@ -77,4 +78,26 @@ setup() {
         rustup default stable >&2
     fi
     export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-$HOME/.cache/watershed/target}"
+}
+
+# True if a Java program of version 17 or newer is here.
+has_java() {
+    local program version
+    for program in ${JAVA_HOME:+"$JAVA_HOME/bin/java"} "$(command -v java || true)" /usr/lib/jvm/*/bin/java; do
+        if [ -n "$program" ] && [ -x "$program" ]; then
+            version=$("$program" -version 2>&1 | sed -n 's/.* version "\([0-9]*\).*/\1/p' | head -n 1)
+            if [ "${version:-0}" -ge 17 ]; then return 0; fi
+        fi
+    done
+    return 1
+}
+
+# What deploy/local/kafka needs, and its jars, so that no test waits for them.
+setup_kafka() {
+    local missing=()
+    has_java || missing+=(default-jre-headless)
+    command -v mvn >/dev/null 2>&1 || missing+=(maven)
+    if [ "${#missing[@]}" -gt 0 ]; then install_packages "${missing[@]}"; fi
+    has_java || die "Java 17 or newer is needed to run Kafka; this system's packages give an older one."
+    "$(dirname -- "${BASH_SOURCE[0]}")/../deploy/local/kafka/kafka.sh" setup >/dev/null
 }
