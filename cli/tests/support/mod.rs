@@ -4,6 +4,8 @@
 
 pub mod compare;
 pub mod instance;
+pub mod kafka;
+pub mod proxy;
 pub mod scram;
 pub mod wire;
 
