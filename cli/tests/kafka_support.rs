@@ -38,7 +38,9 @@ fn a_broker_killed_while_it_is_written_to_has_each_acknowledged_record_once() {
     let read = broker.read("records", &BTreeMap::new());
     let mut numbers: Vec<u64> = read
         .iter()
-        .map(|read| String::from_utf8_lossy(read.payload.as_deref().unwrap_or_default()).parse().expect("a number"))
+        .map(|read| {
+            String::from_utf8_lossy(read.payload.as_deref().unwrap_or_default()).parse().expect("a number")
+        })
         .collect();
     numbers.sort_unstable();
     assert_eq!(numbers, (0..3000).collect::<Vec<u64>>());
@@ -81,7 +83,13 @@ fn what_a_transaction_aborts_is_not_read() {
     for round in 0..4u64 {
         producer.begin();
         for n in 0..5 {
-            producer.send("transactions", Some((n % 2) as i32), None, Some(format!("{round}.{n}").as_bytes()), n);
+            producer.send(
+                "transactions",
+                Some((n % 2) as i32),
+                None,
+                Some(format!("{round}.{n}").as_bytes()),
+                n,
+            );
         }
         if round % 2 == 0 {
             assert!(producer.commit());

@@ -118,7 +118,8 @@ impl Broker {
         // Fetched before the clock of a start runs.
         let output = Command::new(script()).arg("setup").output().expect("bash starts");
         assert!(output.status.success(), "no Kafka: {}", String::from_utf8_lossy(&output.stderr));
-        let dir = tempfile::Builder::new().prefix("watershed-kafka-").tempdir().expect("a temporary folder").keep();
+        let dir =
+            tempfile::Builder::new().prefix("watershed-kafka-").tempdir().expect("a temporary folder").keep();
         let broker = Broker {
             dir,
             port: lasting_port(),
@@ -296,7 +297,8 @@ impl Broker {
     #[track_caller]
     pub fn add_partitions(&self, name: &str, total: i32) {
         let more = NewPartitions::new(name, usize::try_from(total).expect("a positive number"));
-        let results = block_on(self.admin().create_partitions([&more], &Broker::options())).expect("an answer");
+        let results =
+            block_on(self.admin().create_partitions([&more], &Broker::options())).expect("an answer");
         assert_eq!(results, [Ok(name.to_owned())], "more partitions of {name}");
         self.await_partitions(name, total);
     }
@@ -356,7 +358,8 @@ impl Broker {
 
     /// Everything committed that a topic holds from the given offsets (of the start, where none is given) to its end now.
     pub fn read(&self, name: &str, from: &BTreeMap<i32, i64>) -> Vec<Read> {
-        let consumer = self.consumer(&[("isolation.level", "read_committed"), ("enable.partition.eof", "true")]);
+        let consumer =
+            self.consumer(&[("isolation.level", "read_committed"), ("enable.partition.eof", "true")]);
         let mut assignment = TopicPartitionList::new();
         let mut left = 0;
         for partition in 0..self.partitions(name) {
@@ -508,7 +511,11 @@ impl Producer {
 
     /// One that writes in transactions: [`Producer::begin`], sends, [`Producer::commit`] or [`Producer::abort`].
     pub fn transactional(bootstrap: &str, id: &str, properties: &[(&str, &str)]) -> Producer {
-        let mut all = vec![("transactional.id", id), ("transaction.timeout.ms", "60000"), ("message.timeout.ms", "60000")];
+        let mut all = vec![
+            ("transactional.id", id),
+            ("transaction.timeout.ms", "60000"),
+            ("message.timeout.ms", "60000"),
+        ];
         all.extend_from_slice(properties);
         let producer = Producer::new(bootstrap, &all);
         wait("the transactional producer", || producer.inner.init_transactions(Duration::from_secs(10)).ok());
@@ -516,7 +523,14 @@ impl Producer {
     }
 
     /// Gives a record to the producer; waits while its queue is full. Key and headers where given; no payload is a tombstone.
-    pub fn send(&self, topic: &str, partition: Option<i32>, key: Option<&str>, payload: Option<&[u8]>, number: u64) {
+    pub fn send(
+        &self,
+        topic: &str,
+        partition: Option<i32>,
+        key: Option<&str>,
+        payload: Option<&[u8]>,
+        number: u64,
+    ) {
         self.send_with_headers(topic, partition, key, payload, &[], number);
     }
 
@@ -585,7 +599,9 @@ impl Producer {
                     self.abort();
                     return false;
                 }
-                Err(KafkaError::Transaction(error)) if error.is_retriable() && started.elapsed() < PATIENCE => {
+                Err(KafkaError::Transaction(error))
+                    if error.is_retriable() && started.elapsed() < PATIENCE =>
+                {
                     thread::sleep(Duration::from_millis(50));
                 }
                 Err(error) => panic!("the end of a transaction is unknown: {error}"),

@@ -175,7 +175,11 @@ fn pump(from: &mut TcpStream, to: &mut TcpStream, state: &State) {
     loop {
         let rate = state.rate.load(Ordering::SeqCst);
         // Small pieces when slow, so that a new limit takes effect soon.
-        let most = if rate == 0 { buffer.len() } else { usize::try_from(rate / 20).unwrap_or(1).clamp(1, buffer.len()) };
+        let most = if rate == 0 {
+            buffer.len()
+        } else {
+            usize::try_from(rate / 20).unwrap_or(1).clamp(1, buffer.len())
+        };
         let read = match from.read(&mut buffer[..most]) {
             Ok(0) | Err(_) => return,
             Ok(read) => read,
@@ -185,8 +189,12 @@ fn pump(from: &mut TcpStream, to: &mut TcpStream, state: &State) {
             wait += Duration::from_secs_f64(read as f64 / rate as f64);
         }
         let until = Instant::now() + wait;
-        while (Instant::now() < until || state.stalled.load(Ordering::SeqCst)) && !state.closed.load(Ordering::SeqCst) {
-            thread::sleep(TICK.min(until.saturating_duration_since(Instant::now()).max(Duration::from_millis(1))));
+        while (Instant::now() < until || state.stalled.load(Ordering::SeqCst))
+            && !state.closed.load(Ordering::SeqCst)
+        {
+            thread::sleep(
+                TICK.min(until.saturating_duration_since(Instant::now()).max(Duration::from_millis(1))),
+            );
         }
         if to.write_all(&buffer[..read]).is_err() {
             return;
