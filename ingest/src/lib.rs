@@ -21,6 +21,7 @@ pub mod error;
 pub mod generate;
 pub mod http;
 pub mod kafka;
+pub mod letters;
 pub mod load;
 pub mod map;
 pub mod metrics;

@@ -13,6 +13,8 @@ use crate::error::is_rows_fault;
 use crate::map::Mapper;
 use crate::{Error, Result};
 
+pub use crate::letters::write::{LetterSource, dead_letters, letters};
+
 /// What every row of a batch gets as its identity.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Numbering {
@@ -293,47 +295,6 @@ fn explain(error: &sqlx::Error) -> String {
         }
         None => format!("{} ({code})", e.message()),
     }
-}
-
-/// The number of bytes of dead letters sent at once.
-const LETTER_BYTES: usize = 4 * 1024 * 1024;
-
-/// Writes refused records to `watershed.dead_letters` inside the caller's open transaction.
-pub async fn dead_letters(
-    conn: &mut PgConnection,
-    table: &str,
-    source: &str,
-    rejected: &[Rejected],
-) -> Result<(), sqlx::Error> {
-    let mut rest = rejected;
-    while !rest.is_empty() {
-        let mut bytes = 0;
-        let n = rest.iter().take(1000).take_while(|r| {
-            bytes += r.raw.len();
-            bytes <= LETTER_BYTES
-        });
-        let n = n.count().max(1);
-        let (now, later) = rest.split_at(n);
-        rest = later;
-        let positions: Vec<String> = now.iter().map(|r| format!("line {}", r.line)).collect();
-        let stages: Vec<&str> = now.iter().map(|r| r.stage).collect();
-        let reasons: Vec<String> = now.iter().map(|r| r.reason.replace('\0', "\u{fffd}")).collect();
-        let raws: Vec<&[u8]> = now.iter().map(|r| r.raw.as_slice()).collect();
-        sqlx::query(
-            "INSERT INTO watershed.dead_letters (table_name, source, position, stage, reason, raw) \
-             SELECT $1, $2, p, s, r, b FROM ROWS FROM (pg_catalog.unnest($3::text[]), pg_catalog.unnest($4::text[]), \
-             pg_catalog.unnest($5::text[]), pg_catalog.unnest($6::bytea[])) AS u(p, s, r, b)",
-        )
-        .bind(table)
-        .bind(source)
-        .bind(positions)
-        .bind(stages)
-        .bind(reasons)
-        .bind(raws)
-        .execute(&mut *conn)
-        .await?;
-    }
-    Ok(())
 }
 
 /// Rolls back, if the connection still answers.

@@ -82,28 +82,36 @@ pub fn reason(e: serde_json::Error) -> Reason {
 
 /// Refuses the escapes that PostgreSQL's jsonb refuses: `\u0000` and unpaired surrogates.
 pub fn check_escapes(raw: &str) -> Result<(), &'static str> {
+    bad_escape(raw).map_or(Ok(()), |(_, why)| Err(why))
+}
+
+/// Where the first escape stands that PostgreSQL's jsonb refuses, and why.
+pub fn bad_escape(raw: &str) -> Option<(usize, &'static str)> {
     let mut rest = raw.as_bytes();
     while let Some(i) = memchr::memchr(b'\\', rest) {
         if rest.get(i + 1) != Some(&b'u') {
             rest = &rest[(i + 2).min(rest.len())..];
             continue;
         }
-        let first = hex4(&rest[i + 2..]).ok_or("a bad \\u escape")?;
+        let at = raw.len() - rest.len() + i;
+        let Some(first) = hex4(&rest[i + 2..]) else { return Some((at, "a bad \\u escape")) };
         rest = &rest[i + 6..];
         match first {
-            0 => return Err("a string holds a NUL character (\\u0000), which PostgreSQL cannot store"),
+            0 => {
+                return Some((at, "a string holds a NUL character (\\u0000), which PostgreSQL cannot store"));
+            }
             0xD800..=0xDBFF => {
                 let second = rest.strip_prefix(b"\\u").and_then(hex4);
                 if !matches!(second, Some(0xDC00..=0xDFFF)) {
-                    return Err("a string holds half a surrogate pair");
+                    return Some((at, "a string holds half a surrogate pair"));
                 }
                 rest = &rest[6..];
             }
-            0xDC00..=0xDFFF => return Err("a string holds half a surrogate pair"),
+            0xDC00..=0xDFFF => return Some((at, "a string holds half a surrogate pair")),
             _ => {}
         }
     }
-    Ok(())
+    None
 }
 
 fn hex4(s: &[u8]) -> Option<u32> {

@@ -69,8 +69,12 @@ pub(crate) fn consumer(
     properties: &BTreeMap<String, String>,
     group: &str,
 ) -> Result<ClientConfig, String> {
-    if let Some((name, value)) = FIXED.iter().find(|(name, value)| properties.get(*name).is_some_and(|v| v != value)) {
-        return Err(format!("the Kafka property {name} must be {value}: positions are kept in PostgreSQL, and partitions are taken up one by one"));
+    if let Some((name, value)) =
+        FIXED.iter().find(|(name, value)| properties.get(*name).is_some_and(|v| v != value))
+    {
+        return Err(format!(
+            "the Kafka property {name} must be {value}: positions are kept in PostgreSQL, and partitions are taken up one by one"
+        ));
     }
     let mut config = client(brokers, properties);
     for (name, value) in CONSUMER {

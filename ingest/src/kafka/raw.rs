@@ -64,15 +64,24 @@ impl Drop for Polled {
 pub(super) enum Event<'a> {
     Record(Record<'a>),
     /// All there was before `offset` has been read.
-    End { place: Place, offset: i64 },
+    End {
+        place: Place,
+        offset: i64,
+    },
     /// The partition gives no more records until it is assigned anew.
-    Lost { place: Place, text: String },
+    Lost {
+        place: Place,
+        text: String,
+    },
     /// Partitions given to us by the group: assign them.
     Assign(Vec<Place>),
     /// Partitions taken away by the group: unassign them.
     Revoke(Vec<Place>),
     /// A topic that is subscribed is not there (yet), or may not be read.
-    Topic { topic: String, text: String },
+    Topic {
+        topic: String,
+        text: String,
+    },
     /// The client is of no use any more.
     Fatal(String),
     /// Anything else that went wrong; librdkafka goes on by itself.
@@ -254,7 +263,10 @@ fn error_text(code: Code) -> String {
 fn places(list: &sys::rd_kafka_topic_partition_list_t) -> Vec<Place> {
     let count = usize::try_from(list.cnt).unwrap_or(0);
     // SAFETY: the list holds `cnt` elements, each with a topic's name.
-    (0..count).map(|i| unsafe { &*list.elems.add(i) }).map(|p| (unsafe { string(p.topic) }, p.partition)).collect()
+    (0..count)
+        .map(|i| unsafe { &*list.elems.add(i) })
+        .map(|p| (unsafe { string(p.topic) }, p.partition))
+        .collect()
 }
 
 /// Adds a partition to be read from `offset`; `epoch` is the leader epoch of the record before it (-1: not known), by
@@ -345,10 +357,8 @@ pub(super) fn topic_states<C: ConsumerContext>(
         }
         sys::rd_kafka_AdminOptions_set_request_timeout(options.0, ms, std::ptr::null_mut(), 0);
         sys::rd_kafka_DescribeTopics(rk, collection.0, options.0, queue.0);
-        let event = Freed(
-            sys::rd_kafka_queue_poll(queue.0, ms.saturating_add(1000)),
-            sys::rd_kafka_event_destroy,
-        );
+        let event =
+            Freed(sys::rd_kafka_queue_poll(queue.0, ms.saturating_add(1000)), sys::rd_kafka_event_destroy);
         if event.0.is_null() {
             return Err("no broker answered in time".to_owned());
         }

@@ -28,14 +28,16 @@ use tokio_util::sync::CancellationToken;
 
 use self::ledger::{Entry, Key, Next, Start};
 use self::produce::{FileJob, Limits, Step};
+use crate::decode::envelope::Envelope;
 use crate::decode::input::{Content, Scan};
 use crate::decode::syslog::YearFinder;
 use crate::decode::{Format, detect};
 use crate::error::is_rows_fault;
 use crate::generate;
-use crate::map::Mapper;
-use crate::sink::{self, Care, Numbering, Session};
+use crate::map::{Mapper, Mapping};
+use crate::sink::{self, Care, LetterSource, Numbering, Session};
 use crate::target::Target;
+use crate::topics::{self, TableRoute};
 use crate::{Error, Result};
 
 /// What to load and how.
@@ -61,6 +63,8 @@ pub struct Options {
     pub progress: bool,
     /// How long to wait for a PostgreSQL that went away.
     pub patience: Duration,
+    /// Envelopes and mappings by table, as configured.
+    pub routes: Vec<TableRoute>,
 }
 
 impl Default for Options {
@@ -76,6 +80,7 @@ impl Default for Options {
             max_record_bytes: 16 << 20,
             progress: false,
             patience: Duration::from_secs(60),
+            routes: Vec::new(),
         }
     }
 }
@@ -171,12 +176,18 @@ struct Work<'a> {
     bar: Bar,
     loaded: u64,
     rejected: u64,
+    format: &'static str,
+    envelope: Envelope,
+    mapping: Mapping,
 }
 
 async fn open<'a>(options: &'a Options, source: &str) -> Result<(Work<'a>, Mapper)> {
     let connect = sink::connect_options(&options.database_url, "watershed load")?;
     let mut session = Session::connect(connect).await?;
     let target = Target::find(session.conn(), &options.table).await?;
+    let route = topics::of_table(&options.routes, &target.schema, &target.name);
+    let mapping = route.map(|r| r.mapping.clone()).unwrap_or_default();
+    let mapper = Mapper::with_mapping(target.clone(), &mapping)?;
     let work = Work {
         options,
         session,
@@ -186,8 +197,11 @@ async fn open<'a>(options: &'a Options, source: &str) -> Result<(Work<'a>, Mappe
         bar: Bar::none(),
         loaded: 0,
         rejected: 0,
+        format: "",
+        envelope: route.map_or(Envelope::Plain, |r| r.envelope),
+        mapping,
     };
-    Ok((work, Mapper::new(target)?))
+    Ok((work, mapper))
 }
 
 async fn load_file(options: &Options, path: &std::path::Path) -> Result<LoadSummary> {
@@ -217,6 +231,7 @@ async fn load_file(options: &Options, path: &std::path::Path) -> Result<LoadSumm
         )));
     }
     let relid = mapper.target().relid;
+    work.format = format.name();
     work.bar = Bar::new(options.progress, &content.name);
     let mut known = ledger::lengths(work.session.conn(), relid, format.name(), u64::MAX).await?;
     loop {
@@ -260,6 +275,7 @@ async fn load_file(options: &Options, path: &std::path::Path) -> Result<LoadSumm
                     entry: entry.clone(),
                     first_year,
                     limits: options.limits(),
+                    envelope: work.envelope,
                 };
                 work.bar.begin(entry.done.bytes, scan.bytes);
                 mapper = work.drive(entry, mapper, move |m, tx| produce::file(&job, m, tx)).await?;
@@ -361,7 +377,7 @@ impl Work<'_> {
         produce: impl FnOnce(Mapper, &mpsc::Sender<Step>) -> Result<Mapper> + Send + 'static,
     ) -> Result<Mapper> {
         // Statements are made by a mapper of the same table: the first one is busy on the other thread.
-        let writer = Mapper::new(mapper.target().clone())?;
+        let writer = Mapper::with_mapping(mapper.target().clone(), &self.mapping)?;
         // One step waits while another is being written: with the one being filled, three in memory.
         let (sender, mut steps) = mpsc::channel::<Step>(1);
         let producer = tokio::task::spawn_blocking(move || produce(mapper, &sender));
@@ -450,9 +466,15 @@ impl Work<'_> {
         let numbering = Numbering::Stream { stream: self.stream, first };
         let refused = sink::copy_batch(conn, writer, &step.batch, numbering, care).await?;
         lake::crash::point("load.copied");
-        sink::dead_letters(conn, &self.table, &self.source, &step.batch.rejected).await?;
+        let from = LetterSource {
+            table: &self.table,
+            source: &self.source,
+            envelope: self.format,
+            context: step.context.as_deref(),
+        };
+        sink::letters(conn, &from, &step.batch.rejected, |_| None).await?;
         if !refused.is_empty() {
-            sink::dead_letters(conn, &self.table, &self.source, &refused).await?;
+            sink::letters(conn, &from, &refused, |_| None).await?;
             let tail = step.tail_line.is_some_and(|line| refused.iter().any(|r| r.line == line));
             ledger::refuse(conn, id, refused.len() as u64, tail).await?;
         }

@@ -9,11 +9,13 @@ use tokio::sync::mpsc::Sender;
 use super::ledger::{Advance, Entry, Progress, Tail};
 use crate::batch::{Batch, Rejected};
 use crate::decode::csv::{self, Header};
+use crate::decode::envelope::Envelope;
 use crate::decode::frame::{Frames, Framing, Shape};
 use crate::decode::input::Content;
 use crate::decode::syslog::Years;
 use crate::decode::{Decoder, Format};
-use crate::map::Mapper;
+use crate::letters::write::{Context, TOO_LARGE};
+use crate::map::{Mapper, Origin};
 use crate::{Error, Result};
 
 /// A batch and what the entry becomes with it.
@@ -24,6 +26,8 @@ pub struct Step {
     pub advance: Advance,
     /// Line of the tail, if the last record is one.
     pub tail_line: Option<u64>,
+    /// What the refused records need besides their bytes, to be tried again.
+    pub context: Option<Arc<Context>>,
 }
 
 /// When a batch is full.
@@ -43,12 +47,18 @@ pub struct Steps<'a> {
     from: Progress,
     at: Progress,
     end: u64,
+    context: Option<Arc<Context>>,
 }
 
 impl<'a> Steps<'a> {
     /// Begins at this progress; the content ends at byte `end`.
     pub fn new(sender: &'a Sender<Step>, limits: Limits, from: Progress, end: u64) -> Steps<'a> {
-        Steps { sender, limits, batch: Batch::default(), weight: 0, from, at: from, end }
+        Steps { sender, limits, batch: Batch::default(), weight: 0, from, at: from, end, context: None }
+    }
+
+    /// What the refused records of the steps from now on need besides their bytes.
+    pub fn set_context(&mut self, context: Context) {
+        self.context = Some(Arc::new(context));
     }
 
     /// The batch being filled.
@@ -87,7 +97,13 @@ impl<'a> Steps<'a> {
             state,
             finished,
         };
-        let step = Step { batch, from: self.from, advance, tail_line: tail.map(|t| t.1) };
+        let step = Step {
+            batch,
+            from: self.from,
+            advance,
+            tail_line: tail.map(|t| t.1),
+            context: self.context.clone(),
+        };
         self.from = self.at;
         self.sender.blocking_send(step).is_ok()
     }
@@ -101,6 +117,8 @@ pub struct FileJob {
     pub entry: Entry,
     pub first_year: i32,
     pub limits: Limits,
+    /// What a JSON record is wrapped in.
+    pub envelope: Envelope,
 }
 
 /// Reads the header record of a CSV content: the header, its bytes and its lines.
@@ -147,7 +165,9 @@ pub fn file(job: &FileJob, mut mapper: Mapper, sender: &Sender<Step>) -> Result<
         Format::Ndjson | Format::JsonArray => (Decoder::Json, b','),
         Format::Syslog => {
             let kept = entry.state.as_deref().and_then(|s| serde_json::from_str::<Years>(s).ok());
-            (Decoder::Syslog(kept.unwrap_or(Years::starting(job.first_year))), b',')
+            let years = kept.unwrap_or(Years::starting(job.first_year));
+            steps.set_context(Context { year: Some(years.year), ..Context::default() });
+            (Decoder::Syslog(years), b',')
         }
         Format::Csv => {
             let (mut header, bytes, lines) = read_header(content, limits.max_record_bytes)?;
@@ -156,6 +176,7 @@ pub fn file(job: &FileJob, mut mapper: Mapper, sender: &Sender<Step>) -> Result<
                 steps.pass(lines, bytes - entry.done.bytes);
             }
             let delimiter = header.delimiter;
+            steps.set_context(Context::of_header(&header));
             (Decoder::Csv(header), delimiter)
         }
     };
@@ -173,6 +194,7 @@ pub fn file(job: &FileJob, mut mapper: Mapper, sender: &Sender<Step>) -> Result<
             passed += f.consumed;
         }
     }
+    let enveloped = matches!(decoder, Decoder::Json) && job.envelope != Envelope::Plain;
     let state = |d: &Decoder| d.state().and_then(|s| serde_json::to_string(&s).ok());
     let mut reject_first = entry.reject_first;
     let mut tail = None;
@@ -183,14 +205,20 @@ pub fn file(job: &FileJob, mut mapper: Mapper, sender: &Sender<Step>) -> Result<
             Err(("frame", "its first part was loaded as a record before the line was complete".to_owned()))
         } else {
             match frame.shape {
+                Shape::Whole | Shape::Unterminated if enveloped => {
+                    let taken = mapper.map_value(job.envelope, raw, &Origin::NONE, steps.batch(), frame.line);
+                    // What was refused is among the rejected already.
+                    Ok(taken.rejected == 0)
+                }
                 Shape::Whole | Shape::Unterminated => match decoder.decode(raw) {
                     Ok(record) => {
-                        mapper.map(&record, steps.batch(), frame.line, raw).map_err(|reason| ("map", reason))
+                        let mapped = mapper.map(&record, steps.batch(), frame.line, raw);
+                        mapped.map(|()| true).map_err(|reason| ("map", reason))
                     }
                     Err(reason) => Err(("decode", reason)),
                 },
                 Shape::Oversized(length) => Err((
-                    "frame",
+                    TOO_LARGE,
                     format!(
                         "{length} bytes, more than the bound of {}; only its head is kept",
                         limits.max_record_bytes
@@ -199,7 +227,7 @@ pub fn file(job: &FileJob, mut mapper: Mapper, sender: &Sender<Step>) -> Result<
                 Shape::Broken(why) => Err(("frame", why.to_owned())),
             }
         };
-        let loaded = result.is_ok();
+        let loaded = matches!(result, Ok(true));
         if let Err((stage, reason)) = result {
             steps.batch().rejected.push(Rejected { line: frame.line, stage, reason, raw: raw.to_vec() });
         }
@@ -209,6 +237,9 @@ pub fn file(job: &FileJob, mut mapper: Mapper, sender: &Sender<Step>) -> Result<
         let full = steps.record(frames.line() - 1, frame.consumed, raw.len());
         if full && tail.is_none() && !steps.send(None, state(&decoder), false) {
             return Ok(mapper);
+        }
+        if full && let Decoder::Syslog(years) = &decoder {
+            steps.set_context(Context { year: Some(years.year), ..Context::default() });
         }
     }
     steps.pass(frames.line() - 1, 0);

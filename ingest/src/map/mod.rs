@@ -524,3 +524,6 @@ fn write_overflow(
 
 #[cfg(test)]
 mod tests;
+
+#[cfg(test)]
+mod mapping_tests;
