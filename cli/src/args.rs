@@ -55,6 +55,15 @@ watershed generate --table events --rows 1000 --seed 7 | watershed load events -
     /// Show the statements that the gateway answered last, or what each kind of statement costs
     #[command(after_help = "Examples:\n  watershed queries\n  watershed queries --stats --limit 50")]
     Queries(QueriesArgs),
+    /// List, show, replay or drop records that could not become rows
+    #[command(
+        name = "dead-letters",
+        after_help = "Examples:\n  watershed dead-letters list --table logs --since 2h\n  watershed dead-letters show 42\n  \
+watershed dead-letters replay --topic logs.raw --dry-run\n  watershed dead-letters drop --replayed --yes\n\n\
+A replay decodes with the mapping of today and adds new rows; each letter becomes rows once. Exit code 1 means that\n\
+some letters failed again; they stay, with the new reason."
+    )]
+    DeadLetters(DeadLettersArgs),
 }
 
 /// Which running `watershed up` a command talks to.
@@ -115,6 +124,9 @@ pub struct LoadArgs {
     /// Year of syslog lines, which carry none [default: from the file's modification time]
     #[arg(long, value_parser = clap::value_parser!(i32).range(1970..=9999))]
     pub year: Option<i32>,
+    /// Settings file with the mapping of the table [default: ./watershed.toml, if there is one]
+    #[arg(long, env = "WATERSHED_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -195,4 +207,140 @@ pub struct QueriesArgs {
     pub stats: bool,
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub limit: u32,
+}
+
+#[derive(Args, Debug)]
+pub struct DeadLettersArgs {
+    /// Data directory of the running `watershed up` [default: the one that PG* in the environment leads to,
+    /// else ./watershed-data]
+    #[arg(long, env = "WATERSHED_DATA_DIR", value_name = "DIR", global = true)]
+    pub data_dir: Option<PathBuf>,
+    #[command(subcommand)]
+    pub action: LettersAction,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum LettersAction {
+    /// Show the newest letters, a line each
+    List(LettersListArgs),
+    /// Show one letter: its reason, where it came from, and the record with the offending place
+    Show(LettersShowArgs),
+    /// Decode letters again with the mapping of today, and add them as new rows
+    Replay(LettersReplayArgs),
+    /// Delete letters for good
+    Drop(LettersDropArgs),
+}
+
+/// Which letters.
+#[derive(Args, Clone, Debug, Default)]
+pub struct LetterFilter {
+    /// Meant for this table
+    #[arg(long, value_name = "TABLE")]
+    pub table: Option<String>,
+    /// From this topic
+    #[arg(long, value_name = "TOPIC")]
+    pub topic: Option<String>,
+    /// Refused since then: a time like 2026-01-31T12:00:00Z, or a period like 2h
+    #[arg(long, value_name = "TIME")]
+    pub since: Option<Since>,
+    /// Refused at this stage
+    #[arg(long, value_parser = ["frame", "size", "decode", "map", "postgres"])]
+    pub stage: Option<String>,
+}
+
+impl LetterFilter {
+    pub fn is_empty(&self) -> bool {
+        self.table.is_none() && self.topic.is_none() && self.since.is_none() && self.stage.is_none()
+    }
+}
+
+/// A time, or a period before now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Since(chrono::DateTime<chrono::Utc>);
+
+impl std::str::FromStr for Since {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if let Ok(period) = text.parse::<Period>() {
+            let start = chrono::Utc::now().checked_sub_signed(
+                chrono::TimeDelta::from_std(period.0).map_err(|_| format!("`{text}` is too long"))?,
+            );
+            return start.map(Since).ok_or_else(|| format!("`{text}` is too long"));
+        }
+        let us = ingest::decode::time::parse_iso8601(text).map_err(|_| {
+            format!("`{text}` is neither a time like 2026-01-31T12:00:00Z nor a period like 2h")
+        })?;
+        chrono::DateTime::from_timestamp_micros(us)
+            .map(Since)
+            .ok_or_else(|| format!("`{text}` is out of range"))
+    }
+}
+
+impl std::fmt::Display for Since {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.0.format("%Y-%m-%d %H:%M:%S%.6f+00"))
+    }
+}
+
+#[derive(Args, Debug)]
+pub struct LettersListArgs {
+    #[command(flatten)]
+    pub filter: LetterFilter,
+    /// Also those that were replayed
+    #[arg(long)]
+    pub all: bool,
+    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub limit: u32,
+    /// One JSON object a line
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Args, Debug)]
+pub struct LettersShowArgs {
+    /// Number of the letter
+    pub id: i64,
+    /// Only the record's own bytes
+    #[arg(long)]
+    pub raw: bool,
+    /// Settings file with the mappings of today [default: ./watershed.toml, if there is one]
+    #[arg(long, env = "WATERSHED_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+}
+
+#[derive(Args, Debug)]
+pub struct LettersReplayArgs {
+    /// Numbers of letters
+    #[arg(value_name = "ID")]
+    pub ids: Vec<i64>,
+    #[command(flatten)]
+    pub filter: LetterFilter,
+    /// All letters that the other choices do not exclude
+    #[arg(long)]
+    pub all: bool,
+    /// Do everything, then roll it back: tells which letters would become rows
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Settings file with the mappings of today [default: ./watershed.toml, if there is one]
+    #[arg(long, env = "WATERSHED_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+}
+
+#[derive(Args, Debug)]
+pub struct LettersDropArgs {
+    /// Numbers of letters
+    #[arg(value_name = "ID")]
+    pub ids: Vec<i64>,
+    #[command(flatten)]
+    pub filter: LetterFilter,
+    /// All letters that the other choices do not exclude
+    #[arg(long)]
+    pub all: bool,
+    /// Only those that were replayed
+    #[arg(long)]
+    pub replayed: bool,
+    /// Do not ask
+    #[arg(long)]
+    pub yes: bool,
 }

@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Result;
+use ingest::letters::replay::Routes;
+use ingest::topics::TableRoute;
 use serde::Deserialize;
 
 use crate::args::UpArgs;
@@ -25,6 +27,8 @@ pub struct Config {
     pub compactor: Compactor,
     pub postgres: Postgres,
     pub drain_timeout: Duration,
+    /// Envelopes and mappings of what comes by HTTP or from files.
+    pub tables: Vec<TableRoute>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -75,6 +79,7 @@ pub struct File {
     archiver: ArchiverFile,
     compactor: CompactorFile,
     postgres: PostgresFile,
+    tables: Vec<TableRoute>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize, PartialEq)]
@@ -156,6 +161,7 @@ impl Config {
                 shared_buffers: file.postgres.shared_buffers.map(|size| size.0),
             },
             drain_timeout: period(args.drain_timeout, file.drain_timeout, 30),
+            tables: file.tables,
         };
         config.check()?;
         Ok(config)
@@ -186,6 +192,12 @@ impl Config {
             .into()),
         }
     }
+}
+
+/// Which topics and tables are read how, for commands that decode records.
+pub fn routes(named: Option<&Path>) -> Result<Routes> {
+    let file = read_file(named)?;
+    Ok(Routes { topics: ingest::topics::defaults(), tables: file.tables })
 }
 
 fn read_file(named: Option<&Path>) -> Result<File> {

@@ -61,6 +61,7 @@ async fn run(cli: Cli) -> anyhow::Result<Code> {
         Command::Generate(args) => commands::generate::run(args),
         Command::Demo(args) => commands::demo::run(&args).await,
         Command::Queries(args) => commands::queries::run(args).await,
+        Command::DeadLetters(args) => commands::dead_letters::run(args).await,
     }
 }
 

@@ -10,7 +10,7 @@ use crate::args::{LoadArgs, LoadFormat};
 use crate::console::say;
 use crate::exit::Code;
 use crate::text_table::grouped;
-use crate::{commands, discover};
+use crate::{commands, config, discover};
 
 pub async fn run(args: LoadArgs) -> Result<Code> {
     let stores = discover::stores(&args.running).await?;
@@ -21,6 +21,7 @@ pub async fn run(args: LoadArgs) -> Result<Code> {
         format: args.format.map(format),
         year: args.year,
         progress: std::io::stderr().is_terminal(),
+        routes: config::routes(args.config.as_deref())?.tables,
         ..Options::default()
     };
     let outcome = ingest::load::run(options, commands::stop_on_signal()?).await;
@@ -38,7 +39,7 @@ pub async fn run(args: LoadArgs) -> Result<Code> {
         return Err(error);
     }
     if summaries.iter().any(|summary| summary.rejected > 0) {
-        say("rejected lines stand in watershed.dead_letters with their reasons");
+        say("rejected lines stand in watershed.dead_letters with their reasons: watershed dead-letters list");
         return Ok(Code::Found);
     }
     Ok(Code::Done)

@@ -3,6 +3,7 @@
 
 pub mod archive;
 pub mod compact;
+pub mod dead_letters;
 pub mod demo;
 pub mod generate;
 pub mod load;
