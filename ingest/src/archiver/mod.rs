@@ -8,7 +8,7 @@
 //! 3. compare lineages: the transaction numbers of the previous boundary must mean the same today;
 //! 4. commit A under a new number, synchronously, on the leader's connection: that makes everything A saw durable;
 //! 5. read what A sees and the previous boundary does not, ordered by event time, and write it by day ([`ship`]);
-//! 6. commit files, number and fence to the Delta log in one entry.
+//! 6. commit files, number, fence and the position of each source stream, as A saw it, to the Delta log in one entry.
 //!
 //! A crash between any two steps leaves at most a number that is never used, and files that no log names.
 
@@ -20,6 +20,7 @@ mod ship;
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
+use futures::StreamExt;
 use lake::Url;
 use lake::boundary::Boundary;
 use lake::log::LakeTable;
@@ -53,6 +54,8 @@ pub struct Config {
     pub checkpoint_every: u64,
     /// Day partitions are kept this far ahead.
     pub days_ahead: i32,
+    /// So many tables are archived at the same time.
+    pub concurrency: usize,
     /// How the files are written.
     pub writer: WriterOptions,
 }
@@ -70,6 +73,7 @@ impl Config {
             max_rows_per_file: 8 << 20,
             checkpoint_every: 20,
             days_ahead: 60,
+            concurrency: 2,
             writer: WriterOptions::default(),
         }
     }
@@ -114,7 +118,7 @@ pub async fn archive_now(cfg: Config, table: Option<&str>) -> Result<Vec<Archive
     };
     let mut reports = Vec::with_capacity(chosen.len());
     for spec in &chosen {
-        reports.push(retrying(|| ship::archive(&cfg, spec, leader::Wait::ForTurn, &shutdown)).await?);
+        reports.push(retrying(|| async { ship::archive(&cfg, spec, &mut None, leader::Wait::ForTurn, &shutdown).await }).await?);
     }
     Ok(reports)
 }
@@ -179,15 +183,29 @@ impl Upkeep {
         let specs = load_specs(&mut conn).await?;
         self.said.remove(&None);
         self.tables.retain(|relid, _| specs.iter().any(|s| s.relid == *relid));
-        for spec in &specs {
-            if shutdown.is_cancelled() {
-                return Err(Error::Cancelled);
+        conn.close().await?;
+        let now = Instant::now();
+        let mut due = Vec::new();
+        for spec in specs {
+            let watch = self.tables.remove(&spec.relid).unwrap_or_else(|| Watch::new(&spec));
+            if now < watch.not_before {
+                self.tables.insert(spec.relid, watch);
+            } else {
+                due.push((spec, watch));
             }
-            let watch = self.tables.entry(spec.relid).or_insert_with(|| Watch::new(spec));
-            if Instant::now() < watch.not_before {
-                continue;
-            }
-            let outcome = attend(cfg, &mut conn, watch, spec, shutdown).await;
+        }
+        // Each table has connections and a file of its own, so what one holds in memory bounds all of them together.
+        let mut attended = futures::stream::iter(due)
+            .map(|(spec, mut watch)| async move {
+                let outcome = if shutdown.is_cancelled() {
+                    Err(Error::Cancelled)
+                } else {
+                    attend(cfg, &mut watch, &spec, shutdown).await
+                };
+                (spec, watch, outcome)
+            })
+            .buffer_unordered(cfg.concurrency.max(1));
+        while let Some((spec, mut watch, outcome)) = attended.next().await {
             match outcome {
                 Ok(()) => {
                     watch.failures = 0;
@@ -199,15 +217,11 @@ impl Upkeep {
                     watch.lake = None;
                     let wait = cfg.poll.saturating_mul(1 << watch.failures.min(10)).min(MAX_BACKOFF);
                     watch.not_before = Instant::now() + jittered(wait);
-                    let broken = error.is_transient();
-                    self.report(Some(spec), &error);
-                    if broken && conn.ping().await.is_err() {
-                        return Ok(());
-                    }
+                    self.report(Some(&spec), &error);
                 }
             }
+            self.tables.insert(spec.relid, watch);
         }
-        conn.close().await?;
         Ok(())
     }
 
@@ -230,13 +244,13 @@ impl Upkeep {
 /// Looks at one table: makes days, and archives if it is due.
 async fn attend(
     cfg: &Config,
-    conn: &mut PgConnection,
     watch: &mut Watch,
     spec: &TableSpec,
     shutdown: &CancellationToken,
 ) -> Result<()> {
+    let mut conn = connect(&cfg.database_url).await?;
     if watch.days_checked.is_none_or(|t| t.elapsed() >= DAYS_EVERY) {
-        keep_days_ahead(conn, spec, cfg.days_ahead).await?;
+        keep_days_ahead(&mut conn, spec, cfg.days_ahead).await?;
         watch.days_checked = Some(Instant::now());
     }
     if watch.lake.is_none() || watch.spec != *spec {
@@ -247,17 +261,18 @@ async fn attend(
         Some(lake) => lake.refresh().await?.archive,
         None => 0,
     };
-    let previous = boundary_of(conn, spec, version).await?;
+    let previous = boundary_of(&mut conn, spec, version).await?;
     let waited = watch.archived.elapsed() >= cfg.interval;
     let wanted = if waited { 1 } else { cfg.min_rows.max(1) };
-    if !tail_has(conn, spec, &previous, wanted).await? {
+    if !tail_has(&mut conn, spec, &previous, wanted).await? {
         // A quiet table's first rows wait a whole interval, so that they come in company.
         if waited {
             watch.archived = Instant::now();
         }
         return Ok(());
     }
-    let report = ship::archive(cfg, spec, leader::Wait::No, shutdown).await;
+    conn.close().await?;
+    let report = ship::archive(cfg, spec, &mut watch.lake, leader::Wait::No, shutdown).await;
     match report {
         Ok(report) => {
             watch.archived = Instant::now();

@@ -3,6 +3,7 @@
 use std::str::FromStr;
 
 use lake::boundary::Boundary;
+use lake::log::StreamEnd;
 use lake::spec::{TableSpec, load_specs, quote};
 use lake::types;
 use sqlx::postgres::PgConnectOptions;
@@ -82,6 +83,27 @@ pub(crate) async fn boundary_of(conn: &mut PgConnection, spec: &TableSpec, numbe
         });
     }
     Ok(row.try_get::<String, _>("boundary")?.parse::<Boundary>()?)
+}
+
+/// How far each source stream of the table has been read, as the connection's snapshot sees it, and what registers it again.
+pub(crate) async fn streams(conn: &mut PgConnection, spec: &TableSpec) -> Result<Vec<StreamEnd>> {
+    let rows = sqlx::query(
+        "SELECT s.id, p.next_offset, (to_jsonb(s) - 'id' - 'relid')::text AS about
+         FROM watershed_control.streams s JOIN watershed_control.positions p ON p.stream = s.id
+         WHERE s.relid = $1 ORDER BY s.id",
+    )
+    .bind(sqlx::postgres::types::Oid(spec.relid))
+    .fetch_all(conn)
+    .await?;
+    rows.iter()
+        .map(|row| {
+            Ok(StreamEnd {
+                id: row.try_get("id")?,
+                next_offset: row.try_get("next_offset")?,
+                about: row.try_get("about")?,
+            })
+        })
+        .collect()
 }
 
 /// In the transaction that this begins on `conn`: locks the table against DDL, then takes a snapshot, in that order, since a snapshot

@@ -43,19 +43,24 @@ const BATCH_ROWS: usize = 8192;
 /// Batches that may wait for the writer.
 const AHEAD: usize = 4;
 
-/// Archives the tail of `spec`, as the module's documentation says.
+/// Archives the tail of `spec`, as the module's documentation says. `lake` is the table if it was opened before: then only what the
+/// log has won since is read, however old the table is.
 pub(super) async fn archive(
     cfg: &Config,
     spec: &TableSpec,
+    lake: &mut Option<LakeTable>,
     wait: Wait,
     shutdown: &CancellationToken,
 ) -> Result<ArchiveReport> {
     let started = Instant::now();
-    let mut table = LakeTable::open_or_create(&cfg.lake_root, spec).await?;
+    let table = match lake {
+        Some(table) => table,
+        None => lake.insert(LakeTable::open_or_create(&cfg.lake_root, spec).await?),
+    };
     let mut leader =
         Leader::take(&cfg.database_url, spec, table.fence(APP_ARCHIVER_FENCE), wait, shutdown).await?;
     crash::point("archive.leading");
-    let outcome = lead(cfg, spec, &mut table, &mut leader, shutdown).await;
+    let outcome = lead(cfg, spec, table, &mut leader, shutdown).await;
     leader.resign().await;
     let (boundary, shipped) = outcome?;
     let mut report = ArchiveReport {
@@ -107,6 +112,7 @@ async fn lead(
         reader.close().await?;
         return Ok((snapshot, None));
     }
+    let streams = session::streams(&mut reader, &spec).await?;
     table.ensure_schema(&spec).await?;
     let number = leader.number(&snapshot, held).await?;
     crash::point("archive.number");
@@ -122,7 +128,7 @@ async fn lead(
     }
     crash::point("archive.files");
     // From here on the files are the log's: after an error that leaves anything open, nobody but the sweep may delete them.
-    match table.commit_append(files.clone(), number, held, leader.fence).await {
+    match table.commit_archive(files.clone(), number, held, leader.fence, &streams).await {
         Ok(_) => {}
         Err(error) => {
             // These two say for certain that nothing was committed.

@@ -95,6 +95,12 @@ impl Cluster {
         command
     }
 
+    /// The server's process.
+    pub fn postmaster(&self) -> u32 {
+        let file = std::fs::read_to_string(self.data().join("postmaster.pid")).unwrap();
+        file.lines().next().unwrap().trim().parse().unwrap()
+    }
+
     pub fn start(&self) {
         run(self
             .command("pg_ctl")

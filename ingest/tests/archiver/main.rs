@@ -1,6 +1,7 @@
 //! Archiver and verifier against a real PostgreSQL: that every row is in exactly one of lake and tail, whatever is going on.
 
 mod cluster;
+mod speed;
 
 use std::collections::BTreeMap;
 use std::process::{Command, Stdio};

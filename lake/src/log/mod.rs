@@ -5,11 +5,14 @@
 //! an entry has compared with everything committed earlier. After any error the log is read again before anything is concluded, for
 //! a put may have landed although it failed.
 //!
-//! A commit holds, beside files, `txn` actions: the number of the archive ([`APP_ARCHIVE`]) and the fences of the leaders.
+//! A commit holds, beside files, `txn` actions: the number of the archive ([`APP_ARCHIVE`]), the fences of the leaders, and how far each
+//! source stream had been read ([`StreamEnd`]). So one version names files, boundary and positions.
 
 mod action;
 #[cfg(test)]
 mod fault;
+mod streams;
+mod txns;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -22,7 +25,7 @@ use deltalake_core::logstore::{CommitOrBytes, LogStoreRef, StorageConfig, get_ac
 use deltalake_core::protocol::{DeltaOperation, SaveMode};
 use deltalake_core::{DeltaTable, DeltaTableError};
 use object_store::path::Path;
-use object_store::{ObjectStore, ObjectStoreExt};
+use object_store::ObjectStore;
 use url::Url;
 use uuid::Uuid;
 
@@ -37,6 +40,8 @@ pub const APP_ARCHIVER_FENCE: &str = "watershed/fence/archiver";
 pub const APP_COMPACTOR_FENCE: &str = "watershed/fence/compactor";
 /// The tag of an `add` action that names the column (lake name) by which the file's rows ascend.
 pub const TAG_SORTED: &str = "watershed.sorted";
+
+pub use streams::StreamEnd;
 
 /// A lost race is run again at once, this many times.
 const MAX_TRIES: u32 = 50;
@@ -274,6 +279,19 @@ impl LakeTable {
         expected_previous_archive: i64,
         fence: i64,
     ) -> Result<Arc<LakeVersion>> {
+        self.commit_archive(adds, archive, expected_previous_archive, fence, &[]).await
+    }
+
+    /// [`Self::commit_append`], with how far each source stream had been read when the archive's snapshot was taken. No files at all are
+    /// a commit too: it moves the number and the positions.
+    pub async fn commit_archive(
+        &mut self,
+        adds: Vec<NewFile>,
+        archive: i64,
+        expected_previous_archive: i64,
+        fence: i64,
+        streams: &[StreamEnd],
+    ) -> Result<Arc<LakeVersion>> {
         if archive <= expected_previous_archive {
             return Err(Error::UnexpectedArchive {
                 table: self.spec.qualified(),
@@ -283,7 +301,7 @@ impl LakeTable {
         }
         for tries in 1..=MAX_TRIES {
             self.refresh().await?;
-            if self.holds(archive, &adds) {
+            if self.holds(archive, &adds, fence) {
                 return Ok(self.current());
             }
             self.compare_fence(APP_ARCHIVER_FENCE, "archiver", fence)?;
@@ -298,6 +316,7 @@ impl LakeTable {
                 adds.iter().map(|f| Action::Add(action::add(f, &self.spec, true))).collect();
             actions.push(Action::Txn(Transaction::new(APP_ARCHIVE, archive)));
             actions.push(Action::Txn(Transaction::new(APP_ARCHIVER_FENCE, fence)));
+            actions.extend(streams::actions(streams, &self.state.txns, &self.state.metadata)?);
             let operation = DeltaOperation::Write {
                 mode: SaveMode::Append,
                 partition_by: Some(vec![types::DAY.to_owned()]),
@@ -357,13 +376,7 @@ impl LakeTable {
 
     /// Writes a checkpoint of the version at hand if the last one is `every` or more versions old. Whether one was written.
     pub async fn checkpoint_if_due(&mut self, every: u64) -> Result<bool> {
-        let store = self.log.object_store(None);
-        let hint = Path::from("_delta_log/_last_checkpoint");
-        let last = match store.get(&hint).await {
-            Ok(found) => action::checkpoint_version(&found.bytes().await?),
-            Err(object_store::Error::NotFound { .. }) => None,
-            Err(e) => return Err(e.into()),
-        };
+        let last = txns::last_checkpoint(self.log.object_store(None).as_ref()).await?;
         let version = self.state.version;
         if version.saturating_sub(last.unwrap_or(0)) < every.max(1) {
             return Ok(false);
@@ -378,9 +391,43 @@ impl LakeTable {
         Ok(true)
     }
 
-    fn holds(&self, archive: i64, adds: &[NewFile]) -> bool {
+    /// Raises the fences of archiver and compactor in the log, and nothing else: from here on no leader with a smaller one commits.
+    ///
+    /// Errors: [`Error::Fenced`] if one of them is higher already.
+    pub async fn commit_fences(&mut self, archiver: i64, compactor: i64) -> Result<Arc<LakeVersion>> {
+        for tries in 1..=MAX_TRIES {
+            self.refresh().await?;
+            self.compare_fence(APP_ARCHIVER_FENCE, "archiver", archiver)?;
+            self.compare_fence(APP_COMPACTOR_FENCE, "compactor", compactor)?;
+            if self.fence(APP_ARCHIVER_FENCE) == archiver && self.fence(APP_COMPACTOR_FENCE) == compactor {
+                return Ok(self.current());
+            }
+            let actions = vec![
+                Action::Txn(Transaction::new(APP_ARCHIVER_FENCE, archiver)),
+                Action::Txn(Transaction::new(APP_COMPACTOR_FENCE, compactor)),
+            ];
+            let operation =
+                DeltaOperation::Write { mode: SaveMode::Append, partition_by: None, predicate: None };
+            match self.put(actions, operation).await? {
+                Try::Landed => return Ok(self.current()),
+                Try::Taken => pause(tries).await,
+            }
+        }
+        Err(self.contended())
+    }
+
+    /// How far each source stream had been read at the version at hand, by stream.
+    pub fn streams(&self) -> Vec<StreamEnd> {
+        streams::ends(&self.state.txns, &self.state.metadata)
+    }
+
+    fn holds(&self, archive: i64, adds: &[NewFile], fence: i64) -> bool {
         self.current.archive == archive
-            && adds.first().is_some_and(|f| self.state.files.contains_key(&f.file.path))
+            && match adds.first() {
+                Some(f) => self.state.files.contains_key(&f.file.path),
+                // Without files only the fence tells whose commit it was, and fences are never given twice.
+                None => self.fence(APP_ARCHIVER_FENCE) == fence,
+            }
     }
 
     fn compare_fence(&self, app: &str, role: &'static str, ours: i64) -> Result<()> {
@@ -502,12 +549,7 @@ async fn load(log: &LogStoreRef, spec: &TableSpec, prefix: &Path) -> Result<Stat
         let file = action::file(view.add_action(), spec, prefix)?;
         files.insert(file.path.clone(), Arc::new(file));
     }
-    let mut txns = HashMap::new();
-    for app in [APP_ARCHIVE, APP_ARCHIVER_FENCE, APP_COMPACTOR_FENCE] {
-        if let Some(version) = snapshot.transaction_version(log.as_ref(), app).await? {
-            txns.insert(app.to_owned(), version);
-        }
-    }
+    let txns = txns::read(log, snapshot.version()).await?;
     Ok(State {
         version: snapshot.version(),
         files,

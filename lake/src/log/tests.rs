@@ -1,5 +1,6 @@
 use arrow::array::*;
 use arrow::record_batch::RecordBatch;
+use object_store::ObjectStoreExt;
 
 use super::fault::{Fault, Faulty};
 use super::*;
@@ -157,6 +158,70 @@ async fn archives_and_fences_are_compared() {
     assert_eq!((v.version, v.rows), (1, 3));
     a.commit_append(vec![fa], 3, 2, 9).await.unwrap();
     assert_eq!(a.current().rows, 6);
+}
+
+fn end(id: i32, next_offset: i64, about: &str) -> StreamEnd {
+    StreamEnd { id, next_offset, about: about.into() }
+}
+
+#[tokio::test]
+async fn end_offsets_survive_rewrites_checkpoints_and_new_columns() {
+    let (_dir, root) = root();
+    let mut table = LakeTable::open_or_create(&root, &spec()).await.unwrap();
+    assert!(table.streams().is_empty());
+    let f = file(&table, 0, 3).await;
+    let first = [end(1, 7, "{\"kind\": \"loads\"}"), end(12, 1 << 40, "{\"topic\": \"a \\\"b\\\"\"}")];
+    table.commit_archive(vec![f], 1, 0, 1, &first).await.unwrap();
+    assert_eq!(table.streams(), first);
+    let f = file(&table, 10, 3).await;
+    let second = [end(1, 9, "{\"kind\": \"loads\"}"), end(12, 1 << 40, "{\"ended\": true}"), end(13, 0, "")];
+    table.commit_archive(vec![f], 2, 1, 1, &second).await.unwrap();
+    assert_eq!(table.streams(), second);
+    // A rewrite, a new column and a lower position change none of it.
+    let mut wider = spec();
+    wider.columns.push(column(7, "seen", ColType::Timestamp));
+    table.ensure_schema(&wider).await.unwrap();
+    let old = table.current();
+    let mut w = FileWriter::create(&table, 0, &WriterOptions::default()).await.unwrap();
+    w.write(&rows(&wider, 0, 6)).await.unwrap();
+    let merged = w.close().await.unwrap();
+    table.commit_rewrite(&old.files, vec![merged], 1).await.unwrap();
+    table.commit_archive(Vec::new(), 3, 2, 1, &[end(1, 8, "{\"kind\": \"loads\"}")]).await.unwrap();
+    assert_eq!(table.streams(), second);
+    assert_eq!(LakeTable::open(&root, &wider).await.unwrap().unwrap().streams(), second);
+    // Nor does a checkpoint, without the entries that it holds, and with entries after it.
+    assert!(table.checkpoint_if_due(1).await.unwrap());
+    let last = table.current().version;
+    for v in 0..last {
+        let path: Path =
+            table.prefix().parts().chain(Path::from(format!("_delta_log/{v:020}.json")).parts()).collect();
+        table.store().delete(&path).await.unwrap();
+    }
+    let mut loaded = LakeTable::open(&root, &wider).await.unwrap().unwrap();
+    assert_eq!((loaded.streams(), loaded.current().archive), (second.to_vec(), 3));
+    loaded.commit_archive(Vec::new(), 4, 3, 2, &[end(13, 5, "")]).await.unwrap();
+    let again = LakeTable::open(&root, &wider).await.unwrap().unwrap();
+    assert_eq!((again.streams()[2].next_offset, again.fence(APP_ARCHIVER_FENCE)), (5, 2));
+}
+
+#[tokio::test]
+async fn raised_fences_keep_old_leaders_out() {
+    let (_dir, root) = root();
+    let mut old = LakeTable::open_or_create(&root, &spec()).await.unwrap();
+    let mut new = LakeTable::open(&root, &spec()).await.unwrap().unwrap();
+    let f = file(&old, 0, 3).await;
+    new.commit_fences(1 << 32, 1 << 33).await.unwrap();
+    assert_eq!(new.commit_fences(1 << 32, 1 << 33).await.unwrap().version, 1);
+    assert!(matches!(old.commit_append(vec![f], 1, 0, 5).await, Err(Error::Fenced { .. })));
+    assert!(matches!(old.commit_rewrite(&[], Vec::new(), 5).await, Err(Error::Fenced { .. })));
+    assert!(matches!(old.commit_fences(1 << 31, 1 << 34).await, Err(Error::Fenced { .. })));
+    // A commit without files is told from another's by its fence.
+    new.commit_archive(Vec::new(), 1, 0, 1 << 32, &[]).await.unwrap();
+    assert!(new.commit_archive(Vec::new(), 1, 0, 1 << 32, &[]).await.is_ok());
+    assert!(matches!(
+        new.commit_archive(Vec::new(), 1, 0, (1 << 32) + 1, &[]).await,
+        Err(Error::UnexpectedArchive { .. })
+    ));
 }
 
 #[tokio::test]
