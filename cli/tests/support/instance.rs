@@ -6,13 +6,13 @@
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs::{self, File};
-use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::{Mutex, OnceLock};
 use std::time::Duration;
 
+use super::kafka::lasting_port;
 use super::wait_for;
 use super::wire::{Client, Host, Target};
 
@@ -80,11 +80,6 @@ pub struct Instance {
     running: Mutex<Option<Running>>,
 }
 
-fn free_port() -> u16 {
-    let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
-    listener.local_addr().expect("the port").port()
-}
-
 fn binary() -> &'static str {
     env!("CARGO_BIN_EXE_watershed")
 }
@@ -101,8 +96,8 @@ impl Instance {
         let instance = Instance {
             dir: home.join("data"),
             home,
-            listen: free_port(),
-            http: free_port(),
+            listen: lasting_port(),
+            http: lasting_port(),
             options,
             running: Mutex::new(None),
         };
@@ -240,6 +235,11 @@ impl Instance {
         &self.dir
     }
 
+    /// Leaves the directory where it is when this value goes.
+    pub fn keep(&self) {
+        fs::write(self.keep_file(), "").expect("the keep file");
+    }
+
     /// A place for files of the test.
     pub fn file(&self, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
         let path = self.home.join(name);
@@ -337,7 +337,7 @@ impl Drop for Instance {
 }
 
 /// No setting of the caller's own environment may reach the product.
-fn scrub(command: &mut Command) {
+pub fn scrub(command: &mut Command) {
     for (name, _) in std::env::vars_os() {
         let text = name.to_string_lossy();
         if text.starts_with("PG") || (text.starts_with("WATERSHED_") && text != "WATERSHED_SAMPLE_DATA") {
@@ -346,13 +346,13 @@ fn scrub(command: &mut Command) {
     }
 }
 
-fn alive(pid: i32) -> bool {
+pub fn alive(pid: i32) -> bool {
     // A zombie has ended: its parent only has not looked yet.
     fs::read_to_string(format!("/proc/{pid}/stat"))
         .is_ok_and(|stat| !stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('Z')))
 }
 
-fn signal(name: &str, pid: i32) {
+pub fn signal(name: &str, pid: i32) {
     let status = Command::new("kill").args(["-s", name, &pid.to_string()]).stderr(Stdio::null()).status();
     status.expect("kill starts");
 }

@@ -646,6 +646,11 @@ impl Client {
         self.socket.write_all(bytes).expect("the server takes what is sent");
     }
 
+    /// Like [`Client::send`], but a lost connection is a value.
+    pub fn try_send(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.socket.write_all(bytes)
+    }
+
     /// The next frame, ParameterStatus remembered on the way.
     pub fn try_frame(&mut self) -> io::Result<Frame> {
         let mut chunk = [0; 16 * 1024];
