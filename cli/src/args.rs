@@ -43,9 +43,12 @@ Exit code 1 means that some lines were rejected; they stand in watershed.dead_le
     /// Compare both stores row for row at one boundary; exit code 1 names the first difference
     #[command(after_help = "Examples:\n  watershed verify\n  watershed verify logs")]
     Verify(TableArgs),
-    /// Print realistic rows as NDJSON, the same for the same seed
+    /// Make realistic log lines and user events, the same for the same seed: to a file, Kafka or HTTP
     #[command(after_help = "Examples:\n  watershed generate --rows 100000 > logs.ndjson\n  \
-watershed generate --table events --rows 1000 --seed 7 | watershed load events --format ndjson -")]
+watershed generate --table events --rows 1000 --seed 7 | watershed load events --format ndjson -\n  \
+watershed generate --table both --rows 1000000 --kafka 127.0.0.1:9092 --rate 20000\n  \
+watershed generate --http http://127.0.0.1:8432 --duplicates 0.01 --bad 0.001\n\n\
+A running `watershed up` has a generator of its own: POST /v1/generator/start, /v1/generator/stop, GET /v1/generator/status.")]
     Generate(GenerateArgs),
     /// Show the whole path on generated rows: up, load, archive, compact, query on both paths, keep serving
     #[command(
@@ -162,23 +165,67 @@ pub struct ArchiveArgs {
 
 #[derive(Args, Debug)]
 pub struct GenerateArgs {
-    /// Standard table to make rows for
-    #[arg(long, default_value = "logs", value_parser = ["logs", "events"])]
+    /// Standard table to make records for; both: three log lines to an event, to Kafka or HTTP only
+    #[arg(long, default_value = "logs", value_parser = ["logs", "events", "both"])]
     pub table: String,
+    /// Number of records
     #[arg(long, default_value_t = 1_000_000)]
     pub rows: u64,
-    /// The same seed, end and number of rows give the same bytes
+    /// The same seed, end, number of records and rates give the same bytes
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
-    /// Days of event time that the rows spread over
+    /// Days of event time that the records spread over
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=3650))]
     pub days: u32,
-    /// Event time of the newest row, RFC 3339 [default: now]
+    /// Event time of the newest record, RFC 3339 [default: now]
     #[arg(long, value_name = "TIME")]
     pub end: Option<chrono::DateTime<chrono::Utc>>,
+    /// Share of records that come late, by an hour to two days
+    #[arg(long, value_name = "SHARE", default_value = "0.01", value_parser = share)]
+    pub late: u32,
+    /// Share of records that repeat an earlier one
+    #[arg(long, value_name = "SHARE", default_value = "0", value_parser = share)]
+    pub duplicates: u32,
+    /// Share of records that no table can take: broken JSON, no time, wrong types, NULs, huge lines, no UTF-8
+    #[arg(long, value_name = "SHARE", default_value = "0", value_parser = share)]
+    pub bad: u32,
+    /// Records a second at most
+    #[arg(long, value_name = "ROWS", value_parser = clap::value_parser!(u64).range(1..))]
+    pub rate: Option<u64>,
     /// File to write [default: standard output]
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["kafka", "http"])]
     pub out: Option<PathBuf>,
+    /// Kafka's brokers: send to logs.raw (key: service) and events.raw (key: user)
+    #[arg(long, value_name = "HOST:PORT,...", conflicts_with = "http")]
+    pub kafka: Option<String>,
+    /// Topic to send to, in place of the table's own
+    #[arg(long, requires = "kafka")]
+    pub topic: Option<String>,
+    /// A property of librdkafka, such as security.protocol=ssl
+    #[arg(long = "property", value_name = "NAME=VALUE", requires = "kafka", value_parser = property)]
+    pub properties: Vec<(String, String)>,
+    /// URL of a watershed's HTTP door, such as http://127.0.0.1:8432
+    #[arg(long, value_name = "URL")]
+    pub http: Option<String>,
+    /// Token that the HTTP door asks for
+    #[arg(long, env = "WATERSHED_HTTP_TOKEN", hide_env_values = true, requires = "http")]
+    pub token: Option<String>,
+    /// Records of one HTTP request
+    #[arg(long, value_name = "ROWS", default_value_t = 2000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub batch: u32,
+}
+
+/// A share from 0 to 1, in a million.
+fn share(text: &str) -> Result<u32, String> {
+    match text.parse::<f64>() {
+        Ok(share) if (0.0..=1.0).contains(&share) => Ok((share * 1e6).round() as u32),
+        _ => Err("give a share from 0 to 1, such as 0.01".into()),
+    }
+}
+
+fn property(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or("write it as name=value")?;
+    Ok((name.trim().to_owned(), value.to_owned()))
 }
 
 #[derive(Args, Debug)]

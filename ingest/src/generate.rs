@@ -6,8 +6,12 @@
 //! an incident) is planned for a block of [`BLOCK`] records at a time.
 
 mod bad;
+pub mod control;
 mod events;
+pub mod http;
+pub mod kafka;
 mod logs;
+mod mix;
 mod random;
 mod rhythm;
 
@@ -22,7 +26,28 @@ use crate::sink::push_decimal;
 use events::Event;
 use logs::Log;
 use random::{For, Random};
+pub use mix::Mix;
 use rhythm::Rhythm;
+
+/// Result of the sinks.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Why generated records did not arrive.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The producer cannot be made, or a message not be sent.
+    #[error("Kafka: {0}")]
+    Kafka(String),
+    /// Messages that the broker did not take.
+    #[error("Kafka: {failed} messages were given up and {waiting} are not acknowledged; last: {why}")]
+    Undelivered { failed: u64, waiting: u64, why: String },
+    /// The HTTP door refuses, or is away.
+    #[error("HTTP: {0}")]
+    Http(String),
+    /// Asked to stop, after these records.
+    #[error("interrupted after {} records", .0.records())]
+    Cancelled(Counts),
+}
 
 /// Records that are planned together. A power of two.
 const BLOCK: u64 = 4096;
@@ -474,20 +499,32 @@ fn late_by(r: &mut Random) -> i64 {
     3600 * SECOND + r.below(2 * DAY as u64) as i64
 }
 
-/// Writes all records as NDJSON; says how many of each sort there were.
+/// Writes all records as NDJSON, at most `rate` a second; says how many of each sort there were.
 ///
 /// # Errors
 /// Whatever the writer reports.
-pub fn write_all(spec: &Spec, mut out: impl Write) -> io::Result<Counts> {
+pub fn write_all(spec: &Spec, rate: Option<u64>, mut out: impl Write) -> io::Result<Counts> {
     const PIECE: usize = 256 * 1024;
     let mut rows = Rows::starting_at(spec, 0);
+    let pace = mix::Pace::new(rate);
     let mut buffer = Vec::with_capacity(PIECE + 1024);
+    let mut written = 0u64;
     while let Some(line) = rows.next_line() {
         buffer.extend_from_slice(line.bytes);
         buffer.push(b'\n');
+        written += 1;
         if buffer.len() >= PIECE {
             out.write_all(&buffer)?;
             buffer.clear();
+        }
+        if written % 64 == 0
+            && let Some(ahead) = pace.ahead(written)
+        {
+            // Whoever reads sees what is there so far.
+            out.write_all(&buffer)?;
+            out.flush()?;
+            buffer.clear();
+            std::thread::sleep(ahead);
         }
     }
     out.write_all(&buffer)?;

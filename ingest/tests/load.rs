@@ -428,7 +428,7 @@ async fn generated_rows_load_once() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("logs.ndjson");
     let spec = Spec::logs(3000);
-    ingest::generate::write_all(&spec, std::fs::File::create(&path).unwrap()).unwrap();
+    ingest::generate::write_all(&spec, None, std::fs::File::create(&path).unwrap()).unwrap();
     db.run("CREATE TABLE copy (LIKE logs)").await;
     db.run("ALTER TABLE copy DROP COLUMN _xid, DROP COLUMN _stream, DROP COLUMN _offset").await;
     db.run("SELECT watershed.attach_table('copy', event_time => 'ts', overflow => 'metadata')").await;
@@ -501,7 +501,7 @@ async fn speed() {
         );
         began = (std::time::Instant::now(), db.server_cpu());
     };
-    ingest::generate::write_all(&spec, std::fs::File::create(&path).unwrap()).unwrap();
+    ingest::generate::write_all(&spec, None, std::fs::File::create(&path).unwrap()).unwrap();
     report("written as ndjson", rows);
     let o = Options { batch_rows: Options::default().batch_rows, ..options(&db, "logs", &[&path]) };
     report("ndjson loaded", load(o.clone()).await.loaded);

@@ -43,7 +43,7 @@ proptest! {
         }
         prop_assert!(part.next_line().is_none());
         let mut file = Vec::new();
-        let counts = write_all(&spec, &mut file).unwrap();
+        let counts = write_all(&spec, None, &mut file).unwrap();
         let joined: Vec<u8> = all.iter().flat_map(|(l, _, _)| l.iter().copied().chain([b'\n'])).collect();
         prop_assert_eq!(file, joined);
         let of = |sort| all.iter().filter(|(_, _, s)| *s == sort).count() as u64;
