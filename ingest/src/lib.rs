@@ -18,6 +18,7 @@ pub mod archiver;
 pub mod batch;
 pub mod decode;
 pub mod error;
+pub mod forward;
 pub mod generate;
 pub mod http;
 pub mod kafka;
