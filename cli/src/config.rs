@@ -2,16 +2,21 @@
 //! `watershed.toml`, then the defaults here. Reads one file; starts nothing.
 //! `deploy/watershed.toml` documents every setting and is held to these defaults by a test.
 
-use std::fs;
+use std::collections::BTreeMap;
 use std::io::ErrorKind;
+use std::marker::PhantomData;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+use std::{fmt, fs};
 
 use anyhow::Result;
+use ingest::forward::{Alerts, DeadLetters, Forward};
 use ingest::letters::replay::Routes;
 use ingest::topics::TableRoute;
-use serde::Deserialize;
+use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
+use serde::de::{MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 
 use crate::args::UpArgs;
 use crate::exit::Failure;
@@ -26,6 +31,7 @@ pub struct Config {
     pub archiver: Archiver,
     pub compactor: Compactor,
     pub postgres: Postgres,
+    pub kafka: Kafka,
     pub drain_timeout: Duration,
     /// Envelopes and mappings of what comes by HTTP or from files.
     pub tables: Vec<TableRoute>,
@@ -68,6 +74,27 @@ pub struct Postgres {
     pub shared_buffers: Option<u64>,
 }
 
+/// The brokers, and what goes to them.
+#[derive(Clone, Default, PartialEq)]
+pub struct Kafka {
+    /// None: no Kafka.
+    pub brokers: Option<String>,
+    /// librdkafka's own settings, secrets among them.
+    pub properties: BTreeMap<String, String>,
+    pub forwards: Vec<Forward>,
+}
+
+impl fmt::Debug for Kafka {
+    // The values may be secrets.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Kafka")
+            .field("brokers", &self.brokers)
+            .field("properties", &self.properties.keys())
+            .field("forwards", &self.forwards)
+            .finish()
+    }
+}
+
 /// `watershed.toml`.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields, default)]
@@ -80,6 +107,7 @@ pub struct File {
     compactor: CompactorFile,
     postgres: PostgresFile,
     tables: Vec<TableRoute>,
+    kafka: KafkaFile,
 }
 
 #[derive(Clone, Debug, Default, Deserialize, PartialEq)]
@@ -117,6 +145,44 @@ struct CompactorFile {
 struct PostgresFile {
     bin: Option<PathBuf>,
     shared_buffers: Option<Bytes>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields, default)]
+struct KafkaFile {
+    brokers: Option<String>,
+    properties: BTreeMap<String, String>,
+    alerts: OneOrMore<Alerts>,
+    dead_letters: Option<DeadLetters>,
+}
+
+/// A table of settings, or an array of them.
+#[derive(Clone, Debug, PartialEq)]
+struct OneOrMore<T>(Vec<T>);
+
+impl<T> Default for OneOrMore<T> {
+    fn default() -> Self {
+        OneOrMore(Vec::new())
+    }
+}
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for OneOrMore<T> {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        struct Either<T>(PhantomData<T>);
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for Either<T> {
+            type Value = Vec<T>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a table of settings, or several")
+            }
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Vec<T>, A::Error> {
+                T::deserialize(MapAccessDeserializer::new(map)).map(|one| vec![one])
+            }
+            fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<Vec<T>, A::Error> {
+                Vec::deserialize(SeqAccessDeserializer::new(seq))
+            }
+        }
+        from.deserialize_any(Either(PhantomData)).map(OneOrMore)
+    }
 }
 
 pub const DEFAULT_DATA_DIR: &str = "watershed-data";
@@ -160,6 +226,13 @@ impl Config {
                 bin: args.pg_bin.clone().or(file.postgres.bin),
                 shared_buffers: file.postgres.shared_buffers.map(|size| size.0),
             },
+            kafka: Kafka {
+                brokers: file.kafka.brokers,
+                properties: file.kafka.properties,
+                forwards: (file.kafka.alerts.0.into_iter().map(Forward::from))
+                    .chain(file.kafka.dead_letters.map(Forward::from))
+                    .collect(),
+            },
             drain_timeout: period(args.drain_timeout, file.drain_timeout, 30),
             tables: file.tables,
         };
@@ -168,6 +241,13 @@ impl Config {
     }
 
     fn check(&self) -> Result<()> {
+        if self.kafka.brokers.is_none() && !self.kafka.forwards.is_empty() {
+            return Err(Failure::usage(
+                "alerts and dead letters are to go to Kafka, and there are no brokers",
+                "set brokers = \"host:port\" in the section [kafka] of watershed.toml",
+            )
+            .into());
+        }
         let least = Duration::from_millis(100);
         let wrong = [
             (self.gateway.memory_limit < 16 << 20, "memory_limit", "at least 16MiB"),

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use ingest::generate;
 use tokio::net::TcpListener;
 use url::Url;
 
@@ -12,7 +13,9 @@ use crate::bootstrap::{self, Secrets, lake_url};
 use crate::config::Config;
 use crate::datadir::DataDir;
 use crate::discover::Stores;
+use crate::exit::Failure;
 use crate::tasks::Tasks;
+use crate::up::reachable;
 
 /// The services of one data directory, configured.
 pub struct Services {
@@ -20,6 +23,10 @@ pub struct Services {
     http: ingest::http::Config,
     pub archiver: ingest::archiver::Config,
     pub compactor: compactor::Config,
+    /// What is sent to Kafka, if anything is.
+    forwarder: Option<ingest::forward::Config>,
+    /// The brokers' client, if there are brokers.
+    kafka: Option<ingest::kafka::ClientConfig>,
     pub stores: Stores,
 }
 
@@ -44,12 +51,28 @@ impl Services {
             max_sessions: config.gateway.max_sessions,
             drain_timeout: config.drain_timeout,
         };
+        let kafka = config.kafka.brokers.as_deref();
+        let kafka = kafka.map(|brokers| ingest::kafka::client(brokers, &config.kafka.properties));
+        let forwarder = kafka.clone().filter(|_| !config.kafka.forwards.is_empty()).map(|client| {
+            ingest::forward::Config::new(&stores.archiver_url, client, config.kafka.forwards.clone())
+        });
         Ok(Services {
             gateway,
+            forwarder,
+            kafka,
             http: http_config(config, &stores),
             archiver: archiver_config(config, &stores),
             compactor: compactor_config(config, &stores),
             stores,
+        })
+    }
+
+    /// Says what is wrong with settings that only PostgreSQL can judge.
+    pub async fn check(&self) -> Result<()> {
+        let Some(forwarder) = &self.forwarder else { return Ok(()) };
+        ingest::forward::check(forwarder).await.map_err(|error| match error {
+            error @ (ingest::forward::Error::Postgres(_) | ingest::forward::Error::Internal(_)) => error.into(),
+            wrong => Failure::usage(wrong.to_string(), "correct [kafka.alerts] in watershed.toml").into(),
         })
     }
 
@@ -61,7 +84,13 @@ impl Services {
     ) -> Result<()> {
         let stop = tasks.stop_token();
         tasks.serve("gateway", gateway::run(self.gateway.clone(), gateway_socket, stop.clone()));
-        let router = ingest::http::router(self.http.clone()).context("start the HTTP door")?;
+        let generator = generate::control::routes(generate::control::Config {
+            kafka: self.kafka.clone(),
+            url: format!("http://{}", reachable(http_socket.local_addr()?)),
+            token: None,
+            stop: stop.clone(),
+        });
+        let router = ingest::http::router(self.http.clone()).context("start the HTTP door")?.merge(generator);
         tasks.serve("http", async move {
             axum::serve(http_socket, router).with_graceful_shutdown(stop.cancelled_owned()).await
         });
@@ -72,6 +101,10 @@ impl Services {
         let stop = tasks.stop_token();
         let (config, token) = (self.archiver.clone(), stop.clone());
         tasks.keep_up("archiver", move || ingest::archiver::run(config.clone(), token.clone()));
+        if let Some(config) = self.forwarder.clone() {
+            let token = stop.clone();
+            tasks.keep_up("forwarder", move || ingest::forward::run(config.clone(), token.clone()));
+        }
         let (config, token) = (self.compactor.clone(), stop);
         tasks.keep_up("compactor", move || compactor::run(config.clone(), token.clone()));
     }

@@ -123,6 +123,7 @@ impl Up {
             };
             write_connection(&data, &secrets, &target)?;
             let services = services::Services::new(config, &data, &secrets, &socket_dir)?;
+            services.check().await?;
             services.serve(&mut serving, gateway_socket, http_socket)?;
             services.keep_up(&mut upkeep);
             tokio::select! {
@@ -232,7 +233,7 @@ async fn bind(flag: &str, address: SocketAddr) -> Result<TcpListener> {
 }
 
 /// Where a client on this machine reaches a listener: an unspecified address stands for all of them.
-fn reachable(address: SocketAddr) -> SocketAddr {
+pub fn reachable(address: SocketAddr) -> SocketAddr {
     let ip = match address.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
         IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),

@@ -37,3 +37,28 @@ fn the_documented_file_holds_the_defaults() {
         .fold(String::new(), |text, line| text + line + "\n");
     parse_file(&uncommented).unwrap();
 }
+
+#[test]
+fn alerts_are_one_or_several() {
+    let brokers = "[kafka]\nbrokers = \"b:9092\"\n";
+    let of = |more: &str| merged(&UpArgs::default(), &format!("{brokers}{more}")).map(|c| c.kafka.forwards);
+    assert_eq!(of("").unwrap(), []);
+    let one = of("[kafka.alerts]\ntopic = \"t\"\n[kafka.dead_letters]\ntopic = \"d\"").unwrap();
+    let names: Vec<(&str, &str)> = one.iter().map(|f| (f.name.as_str(), f.topic.as_str())).collect();
+    assert_eq!(names, [("alerts", "t"), ("dead letters", "d")]);
+    let two = of("[[kafka.alerts]]\n[[kafka.alerts]]\nname = \"b\"\ntable = \"events\"\ncondition = \"true\"").unwrap();
+    assert_eq!((two.len(), two[1].name.as_str()), (2, "b"));
+    for (wrong, says) in [
+        ("[kafka.alerts]\nconditon = \"true\"", "conditon"),
+        ("[[kafka.alerts]]\nfrom = \"yesterday\"", "yesterday"),
+        ("[kafka]\nalerts = 5", "table of settings"),
+        ("[kafka.dead_letters]", "topic"),
+    ] {
+        let error = merged(&UpArgs::default(), wrong).unwrap_err().to_string();
+        assert!(error.contains(says), "{error}");
+    }
+    let without = merged(&UpArgs::default(), "[kafka.alerts]").unwrap_err().to_string();
+    assert!(without.contains("brokers"), "{without}");
+    let secret = merged(&UpArgs::default(), &format!("{brokers}[kafka.properties]\n\"sasl.password\" = \"hush\"")).unwrap();
+    assert!(!format!("{secret:?}").contains("hush"));
+}

@@ -5,3 +5,4 @@ mod client;
 mod raw;
 
 pub use client::client;
+pub use rdkafka::ClientConfig;
