@@ -312,15 +312,15 @@ fn letter(row: &PgRow) -> Result<Message> {
     let mut key = None;
     let mut headers = Vec::with_capacity(known.len());
     for (name, value) in known {
-        let bytes = match value {
+        let text = match value {
             serde_json::Value::Null => continue,
-            serde_json::Value::String(text) => unhex(&text).unwrap_or_else(|| text.into_bytes()),
-            other => other.to_string().into_bytes(),
+            serde_json::Value::String(text) => text,
+            other => other.to_string(),
         };
         match name.as_str() {
-            "key" => key = Some(bytes),
-            "table_name" => headers.push(("table".into(), bytes)),
-            _ => headers.push((name, bytes)),
+            "key" => key = Some(unhex(&text).unwrap_or_else(|| text.into_bytes())),
+            "table_name" => headers.push(("table".into(), text.into_bytes())),
+            _ => headers.push((name, text.into_bytes())),
         }
     }
     let payload: Option<Vec<u8>> = row.try_get(0)?;

@@ -378,14 +378,15 @@ async fn dead_letters_keep_their_bytes() {
         from: Start::Now,
     };
     let running = s.start(vec![forward.clone()]).await;
-    run(&mut conn, &format!(r"{letter} ('public.logs', 'logs.raw', 'logs.raw/0/7', 'decode', 'it''s broken', '\x7b00ff')"))
+    let keyed = letter.replace("raw)", "raw, key)");
+    run(&mut conn, &format!(r"{keyed} ('public.logs', 'logs.raw', 'logs.raw/0/7', 'decode', 'it''s broken', '\x7b00ff', 'auth')"))
         .await;
     run(&mut conn, &format!("{letter} (NULL, NULL, NULL, NULL, 'no bytes', NULL)")).await;
     run(&mut conn, &format!("BEGIN; {letter} ('x', 'x', 'x', 'x', 'undone', 'x'); ROLLBACK")).await;
     let got = s.read("letters", |got| got.len() >= 2).await;
     let by_reason = |reason: &str| got.iter().find(|g| g.headers["reason"] == reason).unwrap();
     let broken = by_reason("it's broken");
-    assert_eq!(broken.value, b"{\x00\xff");
+    assert_eq!((broken.value.as_slice(), broken.key.as_deref()), (b"{\x00\xff".as_slice(), Some("auth")));
     for (name, value) in
         [("stage", "decode"), ("table", "public.logs"), ("source", "logs.raw"), ("position", "logs.raw/0/7")]
     {
