@@ -112,7 +112,7 @@ impl Sink {
                     }
                     self.producer.poll(Duration::from_millis(5));
                 }
-                Err((error, _)) => return Err(kafka(error)),
+                Err((error, _)) => return Err(Error::Kafka(format!("topic {topic}: {error}"))),
             }
         }
     }
