@@ -455,7 +455,7 @@ async fn letters_of_files_are_read_as_the_file_was() {
     let report = run(options).await;
     assert_eq!((report.replayed, report.failed), (3, 1));
     assert_eq!(
-        db.texts("SELECT concat_ws(' ', t, rest) FROM fates WHERE _offset >= 1 ORDER BY _offset").await,
+        db.texts("SELECT concat_ws(' ', t, rest) FROM fates WHERE rest IS NOT NULL ORDER BY _offset").await,
         [r#"ä {"v": "123456"}"#, r#"{"v": "1234567"}"#]
     );
     assert_eq!(
@@ -552,9 +552,10 @@ async fn a_replay_killed_at_any_step_goes_on() {
             "after {point}"
         );
     }
-    assert_eq!(db.count("SELECT count(*) FROM fates").await, 196);
+    // Of the first hundred 98 are rows; the two that failed are tried again, before 98 new ones, two of which fail.
+    assert_eq!(db.count("SELECT count(*) FROM fates").await, 98 + 96);
     let report = run(Options { batch_letters: 100, ..all(&db, "{}") }).await;
-    assert_eq!((report.replayed, report.failed), (784, 20));
+    assert_eq!((report.replayed, report.failed), (980 - 98 - 96, 20));
     assert_eq!(db.texts("SELECT count(*) || ' ' || count(DISTINCT i4) FROM fates").await, ["980 980"]);
     assert_eq!(db.count("SELECT count(*) FROM watershed.dead_letters WHERE replayed_at IS NULL").await, 20);
 }
