@@ -5,7 +5,7 @@
 //! ```text
 //! file | HTTP body | generator      decode::input, http, generate
 //!   -> records of bounded size      decode::frame
-//!   -> named fields                 decode::{json, csv, web, syslog}
+//!   -> named fields                 decode::{json, csv, web, syslog}, decode::envelope
 //!   -> the columns of the table     map
 //!   -> a batch of COPY rows         batch
 //!   -> rows + position, one commit  sink (dead letters in the same commit)

@@ -125,11 +125,14 @@ impl<'a> Iterator for Records<'a> {
 /// # Errors
 /// Why there are none in it: no JSON, not of this envelope, or a change that no row can stand for.
 pub fn open(envelope: Envelope, value: &[u8]) -> Result<Records<'_>, Reason> {
-    open_at(envelope, value, crate::load::now_micros())
+    open_at(envelope, value, None)
 }
 
-/// As [`open`]; `now` (microseconds since 1970) places the times of syslog lines, which carry no year.
-pub fn open_at(envelope: Envelope, value: &[u8], now: i64) -> Result<Records<'_>, Reason> {
+/// As [`open`]; `now` (microseconds since 1970, else the clock's) places the times of syslog lines, which carry no year.
+///
+/// # Errors
+/// As there.
+pub fn open_at(envelope: Envelope, value: &[u8], now: Option<i64>) -> Result<Records<'_>, Reason> {
     let text = std::str::from_utf8(value)
         .map_err(|e| format!("invalid UTF-8 at byte {} of the record", e.valid_up_to()))?;
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
@@ -139,7 +142,10 @@ pub fn open_at(envelope: Envelope, value: &[u8], now: i64) -> Result<Records<'_>
     let envelope = match envelope {
         Envelope::Auto => match text.trim_start().as_bytes().first() {
             Some(b'{') => return open_detected(value, text),
-            _ => return text::decode(text, now).map(|record| Records::one(value, record)),
+            _ => {
+                let now = now.unwrap_or_else(crate::load::now_micros);
+                return text::decode(text, now).map(|record| Records::one(value, record));
+            }
         },
         Envelope::Otel => return otel::Logs::parse(text).map(|logs| Records::of_logs(value, logs)),
         other => other,

@@ -266,11 +266,7 @@ impl Mapper {
         let refuse = |batch: &mut Batch, stage, reason, raw: &[u8]| {
             batch.rejected.push(Rejected { line, stage, reason, raw: raw.to_vec() });
         };
-        let opened = match origin.timestamp {
-            Some(at) => envelope::open_at(envelope, value, at),
-            None => envelope::open(envelope, value),
-        };
-        let mut records = match opened {
+        let mut records = match envelope::open_at(envelope, value, origin.timestamp) {
             Ok(records) => records,
             Err(reason) => {
                 refuse(batch, "decode", reason, value);

@@ -347,7 +347,7 @@ mod tests {
             "reason     column ts",
             "now        would be a row",
             ">   \"ts\": \"soon\"",
-            "            ^^^^",
+            "          ^^^^^^",
         ] {
             assert!(text.contains(part), "{part} in\n{text}");
         }

@@ -5,7 +5,7 @@ use crate::decode::Value;
 fn opened(envelope: Envelope, value: &str) -> Result<Vec<String>, Reason> {
     // 2024-03-01T00:00:00Z
     let now = 1_709_251_200_000_000;
-    open_at(envelope, value.as_bytes(), now)?.map(|r| r.map(|r| shown(&r))).collect()
+    open_at(envelope, value.as_bytes(), Some(now))?.map(|r| r.map(|r| shown(&r))).collect()
 }
 
 fn shown(record: &Record<'_>) -> String {
@@ -361,5 +361,55 @@ mod properties {
                 prop_assert_eq!(rest, format!("2024-03-01 00:00:00+00\t{level}\t\\N\t{host}\t{message}\t{{\"x\":{extra}}}"));
             }
         }
+    }
+}
+
+/// Processor time of this thread, which other work on the machine does not lengthen.
+fn processor_nanos() -> u64 {
+    let stat = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap();
+    stat.split_whitespace().next().unwrap().parse().unwrap()
+}
+
+/// Not a test but a measurement: `cargo test -p ingest --lib -- --ignored --nocapture what_opening_costs`.
+#[test]
+#[ignore = "a measurement, which takes seconds and asserts nothing"]
+fn what_opening_costs() {
+    use crate::batch::Batch;
+    use crate::map::{Mapper, Origin};
+
+    let records: Vec<Vec<u8>> = {
+        let mut out = Vec::new();
+        let spec = crate::generate::Spec::logs(20_000);
+        crate::generate::write_all(&spec, None, &mut out).unwrap();
+        out.split(|b| *b == b'\n').filter(|l| !l.is_empty()).map(<[u8]>::to_vec).collect()
+    };
+    let mut mapper = Mapper::new(crate::target::standard_logs()).unwrap();
+    let mut best = [f64::MAX; 3];
+    // In turns, so that a busy machine is busy for all of them.
+    for _ in 0..40 {
+        for (way, best) in best.iter_mut().enumerate() {
+            let mut batch = Batch::default();
+            let start = processor_nanos();
+            for (i, raw) in records.iter().enumerate() {
+                let line = i as u64;
+                match way {
+                    0 => {
+                        let record = crate::decode::Decoder::Json
+                            .decode(raw)
+                            .map(|r| mapper.map(&r, &mut batch, line, raw));
+                        record.unwrap().unwrap();
+                    }
+                    1 => drop(mapper.map_value(Envelope::Plain, raw, &Origin::NONE, &mut batch, line)),
+                    _ => drop(mapper.map_value(Envelope::Auto, raw, &Origin::NONE, &mut batch, line)),
+                }
+            }
+            assert_eq!(batch.rows(), records.len());
+            *best = best.min((processor_nanos() - start) as f64 / records.len() as f64);
+        }
+    }
+    let bytes = records.iter().map(Vec::len).sum::<usize>() / records.len();
+    println!("{} records of {bytes} bytes; nanoseconds each, decode and map, best of 40:", records.len());
+    for (name, ns) in ["decoder (files, HTTP)", "envelope plain", "envelope auto"].iter().zip(best) {
+        println!("{name:>22} {ns:7.0}  {:+.1} %", (ns / best[0] - 1.0) * 100.0);
     }
 }
