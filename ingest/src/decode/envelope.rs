@@ -180,32 +180,57 @@ fn open_detected<'a>(value: &'a [u8], text: &'a str) -> Result<Records<'a>, Reas
 
 /// The envelope that the names of the first level show; one look at each name.
 fn detect(record: &Record<'_>) -> Envelope {
-    // A record of another shape must not pay for this: most names are told apart by their length and first byte.
+    // A record of another shape must not pay for this: the length of a name tells most of them apart.
     let (mut at_timestamp, mut at_version, mut beat, mut ecs) = (false, false, false, false);
     let (mut payload, mut schema, mut before_or_after, mut op, mut source) =
         (false, false, false, false, false);
     for field in record {
         let name = field.name.as_ref();
-        match name.as_bytes() {
-            [b'@', ..] => match name {
-                "@timestamp" => at_timestamp = true,
-                "@version" => at_version = true,
-                "@metadata" => beat = true,
+        match name.len() {
+            2 => op |= name == "op",
+            3 => match name {
+                "log" => ecs |= json::is_object(&field.value),
+                "ecs" => beat |= json::is_object(&field.value),
                 _ => {}
             },
-            b"agent" | b"ecs" | b"beat" => beat |= json::is_object(&field.value),
-            b"log" | b"host" | b"service" => ecs |= json::is_object(&field.value),
-            b"log.level" | b"host.name" | b"service.name" | b"ecs.version" | b"agent.type" => ecs = true,
-            b"resourceLogs" => {
-                if json::is_array(&field.value) {
-                    return Envelope::Otel;
-                }
-            }
-            b"payload" => payload = true,
-            b"schema" => schema = json::is_object(&field.value) || field.value == super::Value::Null,
-            b"before" | b"after" => before_or_after = true,
-            b"op" => op = true,
-            b"source" => source = json::is_object(&field.value),
+            4 => match name {
+                "host" => ecs |= json::is_object(&field.value),
+                "beat" => beat |= json::is_object(&field.value),
+                _ => {}
+            },
+            5 => match name {
+                "agent" => beat |= json::is_object(&field.value),
+                "after" => before_or_after = true,
+                _ => {}
+            },
+            6 => match name {
+                "schema" => schema |= json::is_object(&field.value) || field.value == super::Value::Null,
+                "before" => before_or_after = true,
+                "source" => source |= json::is_object(&field.value),
+                _ => {}
+            },
+            7 => match name {
+                "payload" => payload = true,
+                "service" => ecs |= json::is_object(&field.value),
+                _ => {}
+            },
+            8 => at_version |= name == "@version",
+            9 => match name {
+                "@metadata" => beat = true,
+                "log.level" | "host.name" => ecs = true,
+                _ => {}
+            },
+            10 => match name {
+                "@timestamp" => at_timestamp = true,
+                "agent.type" => ecs = true,
+                _ => {}
+            },
+            11 => ecs |= name == "ecs.version",
+            12 => match name {
+                "service.name" => ecs = true,
+                "resourceLogs" if json::is_array(&field.value) => return Envelope::Otel,
+                _ => {}
+            },
             _ => {}
         }
     }

@@ -39,7 +39,7 @@ const MAX_DEFAULTS: usize = 64;
 #[derive(Debug)]
 pub struct Mapper {
     target: Target,
-    by_name: HashMap<String, Place>,
+    by_name: HashMap<String, Place, NameHashes>,
     plan: Option<Arc<Plan>>,
     /// Columns with defaults, in order: the bits of [`crate::batch::Segment::absent`].
     defaults: Vec<usize>,
@@ -49,6 +49,32 @@ pub struct Mapper {
     /// Column and field, where a field came under an alias.
     aliases: Vec<(usize, u32)>,
     scratch: Vec<u8>,
+}
+
+/// Hashes of names. The map holds a table's columns, so nobody can fill it with names that collide, and every key of every
+/// record is looked up in it: quick beats random.
+#[derive(Debug, Default)]
+struct NameHash(u64);
+
+type NameHashes = std::hash::BuildHasherDefault<NameHash>;
+
+impl std::hash::Hasher for NameHash {
+    fn write(&mut self, bytes: &[u8]) {
+        // Multiplication by an odd number near 2^64 divided by the golden ratio spreads each word over the upper bits.
+        let mut add = |word: u64| self.0 = (self.0.rotate_left(5) ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let (words, rest) = bytes.as_chunks::<8>();
+        for word in words {
+            add(u64::from_le_bytes(*word));
+        }
+        if !rest.is_empty() {
+            add(rest.iter().fold(rest.len() as u64, |v, b| v << 8 | u64::from(*b)));
+        }
+    }
+
+    fn finish(&self) -> u64 {
+        // The map takes its buckets from the lower bits.
+        self.0 ^ self.0 >> 32
+    }
 }
 
 /// What a key fills.
@@ -89,7 +115,7 @@ impl Mapper {
     /// # Errors
     /// More than 64 columns with defaults.
     pub fn new(target: Target) -> Result<Mapper> {
-        let mut by_name: HashMap<String, Place> = HashMap::with_capacity(target.columns.len() + 3);
+        let mut by_name: HashMap<String, Place, NameHashes> = HashMap::default();
         for (alias, column) in COLUMN_ALIASES {
             if let Some(i) = target.columns.iter().position(|c| c.name == column) {
                 by_name.insert(alias.to_owned(), Place::Alias(i));
