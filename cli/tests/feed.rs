@@ -68,7 +68,9 @@ fn alerts_letters_and_generated_records_reach_the_broker() {
         if level == "ERROR" {
             wanted.insert(message.clone());
         }
-        format!("{{\"ts\":\"2026-01-01T00:00:00Z\",\"level\":\"{level}\",\"service\":\"s\",\"message\":\"{message}\"}}\n")
+        format!(
+            "{{\"ts\":\"2026-01-01T00:00:00Z\",\"level\":\"{level}\",\"service\":\"s\",\"message\":\"{message}\"}}\n"
+        )
     };
     // Each door, with a row that matches, one that does not, and where it can be a record that is none.
     let body = add("ERROR", "by http".into()) + &add("INFO", "calm".into()) + "{\"ts\":\n";
@@ -93,12 +95,16 @@ fn alerts_letters_and_generated_records_reach_the_broker() {
         let message = format!("round {round}");
         wanted.insert(message.clone());
         let mut direct = Client::connect(&instance.direct());
-        direct.query(&format!("INSERT INTO logs (ts, level, message) VALUES (now(), 'FATAL', '{message}')")).ok();
+        direct
+            .query(&format!("INSERT INTO logs (ts, level, message) VALUES (now(), 'FATAL', '{message}')"))
+            .ok();
         wait_for("the end of up", || (!instance.alive()).then_some(()));
         broker.kill9();
         instance.restart();
         let mut direct = Client::connect(&instance.direct());
-        direct.query(&format!("INSERT INTO logs (ts, level, message) VALUES (now(), 'FATAL', 'away {round}')")).ok();
+        direct
+            .query(&format!("INSERT INTO logs (ts, level, message) VALUES (now(), 'FATAL', 'away {round}')"))
+            .ok();
         wanted.insert(format!("away {round}"));
         broker.restart();
         wait_for("all alerts", || (messages(&broker, "alerts") == wanted).then_some(()));
@@ -124,8 +130,11 @@ fn a_condition_that_postgresql_refuses_is_said_at_the_start() {
     let instance = Instance::start(Options::on_demand());
     let home = tempfile::tempdir().expect("a folder");
     let settings = home.path().join("watershed.toml");
-    std::fs::write(&settings, "[kafka]\nbrokers = \"127.0.0.1:1\"\n[kafka.alerts]\ncondition = \"levle = 'ERROR'\"\n")
-        .expect("the settings");
+    std::fs::write(
+        &settings,
+        "[kafka]\nbrokers = \"127.0.0.1:1\"\n[kafka.alerts]\ncondition = \"levle = 'ERROR'\"\n",
+    )
+    .expect("the settings");
     instance.terminate();
     instance.launch(&[("WATERSHED_CONFIG", &settings.display().to_string())]);
     wait_for("the end of up", || (!instance.alive()).then_some(()));

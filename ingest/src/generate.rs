@@ -25,8 +25,8 @@ use crate::decode::{EVENT_TIME, Field, Record, Value};
 use crate::sink::push_decimal;
 use events::Event;
 use logs::Log;
-use random::{For, Random};
 pub use mix::Mix;
+use random::{For, Random};
 use rhythm::Rhythm;
 
 /// Result of the sinks.

@@ -127,8 +127,10 @@ async fn kafka_gets_the_bytes_that_a_file_gets() {
             }
             by
         };
-        let (got, wanted) =
-            (of_key(got.iter().map(|g| (&g.0, &g.1)).collect()), of_key(wanted.iter().map(|w| (&w.0, &w.1)).collect()));
+        let (got, wanted) = (
+            of_key(got.iter().map(|g| (&g.0, &g.1)).collect()),
+            of_key(wanted.iter().map(|w| (&w.0, &w.1)).collect()),
+        );
         assert!(got == wanted, "{topic}");
     }
 }
@@ -157,7 +159,8 @@ struct Door {
 
 impl Door {
     async fn ask(&self, method: &str, path: &str) -> (u16, Value) {
-        let request = self.client.request(method.parse().unwrap(), format!("{}/v1/generator/{path}", self.url));
+        let request =
+            self.client.request(method.parse().unwrap(), format!("{}/v1/generator/{path}", self.url));
         let response = request.send().await.unwrap();
         let status = response.status().as_u16();
         (status, serde_json::from_str(&response.text().await.unwrap()).unwrap())
@@ -197,9 +200,14 @@ async fn a_generator_is_started_and_stopped_by_http() {
     }
     let asked = "start?batch_size=50&log_interval=0.02&event_interval=0.05&seed=3&bad=0.1";
     let (status, body) = door.ask("POST", asked).await;
-    assert_eq!((status, body["running"].as_bool(), body["sink"].as_str()), (200, Some(true), Some("http")), "{body}");
+    assert_eq!(
+        (status, body["running"].as_bool(), body["sink"].as_str()),
+        (200, Some(true), Some("http")),
+        "{body}"
+    );
     assert_eq!(door.ask("POST", "start").await.0, 409);
-    let many = |b: &Value| b["sent"]["logs"].as_u64() >= Some(500) && b["sent"]["events"].as_u64() >= Some(200);
+    let many =
+        |b: &Value| b["sent"]["logs"].as_u64() >= Some(500) && b["sent"]["events"].as_u64() >= Some(200);
     let body = door.until(many).await;
     assert!(body["rate"].as_f64().unwrap() > 0.0 && body["errors"] == 0, "{body}");
     let (status, body) = door.ask("POST", "stop").await;
@@ -232,7 +240,8 @@ async fn a_generator_sends_to_kafka_if_there_are_brokers() {
     let door = Door { url, client: reqwest::Client::new() };
     let (_, body) = door.ask("POST", "start?batch_size=20&log_interval=0.02&event_interval=0.02").await;
     assert_eq!(body["sink"], "kafka");
-    door.until(|b| b["sent"]["logs"].as_u64() >= Some(200) && b["sent"]["events"].as_u64() >= Some(100)).await;
+    door.until(|b| b["sent"]["logs"].as_u64() >= Some(200) && b["sent"]["events"].as_u64() >= Some(100))
+        .await;
     let (_, body) = door.ask("POST", "stop").await;
     for (topic, table) in [("logs.raw", "logs"), ("events.raw", "events")] {
         let (client, sent) = (client.clone(), body["sent"][table].as_u64().unwrap() as usize);

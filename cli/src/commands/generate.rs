@@ -18,7 +18,9 @@ pub async fn run(args: GenerateArgs) -> Result<Code> {
     let began = Instant::now();
     let outcome = if let Some(brokers) = &args.kafka {
         if args.topic.is_some() && specs.len() > 1 {
-            return Err(Failure::usage("--topic is for one table", "leave out --topic, or name --table").into());
+            return Err(
+                Failure::usage("--topic is for one table", "leave out --topic, or name --table").into()
+            );
         }
         let client = ingest::kafka::client(brokers, &args.properties.iter().cloned().collect());
         let (topic, rate, stop) = (args.topic.clone(), args.rate, stop_on_signal()?);

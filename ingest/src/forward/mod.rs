@@ -16,7 +16,8 @@
 //! the database that its rows are in, so both go back together when the server does.
 //!
 //! The condition is SQL, evaluated by PostgreSQL as `watershed_archiver` in a transaction that may only read: that role
-//! reads every tiered table whatever row security says, as an alert must, and can write to none.
+//! reads every tiered table whatever row security says, as an alert must, and can write to none. A row that the condition
+//! fails on (a cast, a division) does not match, is counted and logged, and stops nobody.
 
 mod send;
 mod tail;
@@ -55,6 +56,9 @@ pub enum Error {
     /// PostgreSQL failed or refused.
     #[error("PostgreSQL: {0}")]
     Postgres(#[from] sqlx::Error),
+    /// The condition fails on a row; the next round asks about each row apart.
+    #[error("forward {0}: the condition fails on a row: {1}")]
+    Undecided(String, String),
     /// The boundary sees more than the server does.
     #[error(
         "forward {name}: its boundary {boundary} lies beyond the server's snapshot {snapshot} (the row comes from another server); delete it \
@@ -170,7 +174,10 @@ pub struct Config {
 impl std::fmt::Debug for Config {
     // The URL and the client's properties hold passwords.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Config").field("forwards", &self.forwards).field("poll", &self.poll).finish_non_exhaustive()
+        f.debug_struct("Config")
+            .field("forwards", &self.forwards)
+            .field("poll", &self.poll)
+            .finish_non_exhaustive()
     }
 }
 
@@ -191,10 +198,16 @@ pub async fn check(config: &Config) -> Result<()> {
             return Err(Error::Settings(format!("a forward's name has 1 to 200 bytes; {name:?} does not")));
         }
         if names.insert(name, forward).is_some() {
-            return Err(Error::Settings(format!("two forwards are named {name:?}; give each a name of its own")));
+            return Err(Error::Settings(format!(
+                "two forwards are named {name:?}; give each a name of its own"
+            )));
         }
         let legal = |b: u8| b.is_ascii_alphanumeric() || b"._-".contains(&b);
-        if topic.is_empty() || topic.len() > 249 || !topic.bytes().all(legal) || [".", ".."].contains(&&**topic) {
+        if topic.is_empty()
+            || topic.len() > 249
+            || !topic.bytes().all(legal)
+            || [".", ".."].contains(&&**topic)
+        {
             return Err(Error::Settings(format!("forward {name}: {topic:?} is no name of a topic")));
         }
         match Follower::connect(&config.database_url, forward).await {
@@ -210,6 +223,16 @@ pub async fn check(config: &Config) -> Result<()> {
 ///
 /// Cancel-safe in effect: a round cut short is done again.
 pub async fn run(config: Config, shutdown: CancellationToken) -> Result<()> {
+    use crate::metrics::describe;
+    describe("watershed_forwarded_total", "Messages of a forward that the broker has acknowledged.");
+    describe(
+        "watershed_forward_failures_total",
+        "Rounds of a forward that failed; their rows are sent again.",
+    );
+    describe(
+        "watershed_forward_undecided_total",
+        "Rows that a forward's condition fails on, taken as not matching.",
+    );
     let mut tasks = JoinSet::new();
     for forward in config.forwards.clone() {
         let (config, stop) = (config.clone(), shutdown.clone());
@@ -239,13 +262,15 @@ const MAX_PAUSE: Duration = Duration::from_secs(30);
 async fn follow(config: &Config, forward: &Forward) {
     let labels: &[(&'static str, &str)] = &[("forward", &forward.name)];
     let sent_total = crate::metrics::counter("watershed_forwarded_total", labels);
+    let undecided_total = crate::metrics::counter("watershed_forward_undecided_total", labels);
     let failed_total = crate::metrics::counter("watershed_forward_failures_total", labels);
     let mut state = State::default();
     let (mut said, mut failures) = (String::new(), 0u32);
     loop {
         let pause = match state.round(config, forward).await {
-            Ok(Round::Sent(n)) => {
-                sent_total.add(n);
+            Ok(Round::Sent { messages, undecided }) => {
+                sent_total.add(messages);
+                undecided_total.add(undecided);
                 if failures > 0 {
                     tracing::info!(forward = forward.name, "forwarding again");
                 }
@@ -253,13 +278,18 @@ async fn follow(config: &Config, forward: &Forward) {
                 BUSY.min(config.poll)
             }
             Ok(Round::Quiet) => config.poll,
+            Err(Error::Undecided(..)) => Duration::ZERO,
             Err(error) => {
                 failed_total.inc();
                 failures += 1;
                 // Once, however long it lasts.
                 let text = error.to_string();
                 if text != said {
-                    tracing::warn!(forward = forward.name, error = text, "forwarding failed; it will be tried again");
+                    tracing::warn!(
+                        forward = forward.name,
+                        error = text,
+                        "forwarding failed; it will be tried again"
+                    );
                     said = text;
                 }
                 state.give_up().await;
@@ -275,8 +305,8 @@ async fn follow(config: &Config, forward: &Forward) {
 enum Round {
     /// Nothing new in the table, or another process leads.
     Quiet,
-    /// Something new; so many messages of it were acknowledged.
-    Sent(u64),
+    /// Something new: messages of it that were acknowledged, and rows that the condition fails on.
+    Sent { messages: u64, undecided: u64 },
 }
 
 /// Connections, kept from round to round.
@@ -300,9 +330,19 @@ impl State {
             none => none.insert(Sender::connect(&config.kafka, &forward.topic).await?),
         };
         let Some(mut tail) = follower.look().await? else { return Ok(Round::Quiet) };
-        let mut sent = 0;
+        let (mut sent, mut undecided) = (0, 0);
         loop {
             let page = follower.page(&mut tail).await?;
+            if page.undecided.0 > 0 {
+                undecided += page.undecided.0;
+                let (rows, why) = page.undecided;
+                tracing::warn!(
+                    forward = forward.name,
+                    rows,
+                    why,
+                    "the condition fails on rows; they count as not matching"
+                );
+            }
             if !page.messages.is_empty() {
                 follower.settle(&mut tail).await?;
                 lake::crash::point("forward.snapshot");
@@ -320,7 +360,7 @@ impl State {
         if sent > 0 {
             lake::crash::point("forward.stored");
         }
-        Ok(Round::Sent(sent))
+        Ok(Round::Sent { messages: sent, undecided })
     }
 
     /// Lets go of everything: after an error nothing is known about either end.

@@ -89,8 +89,9 @@ impl Sender {
         }
         let producer: FutureProducer<Quiet> = config.create_with_context(Quiet).map_err(kafka)?;
         let (asked, name) = (producer.clone(), topic.to_owned());
-        let known =
-            tokio::task::spawn_blocking(move || asked.client().fetch_metadata(Some(&name), METADATA).map(|_| ()));
+        let known = tokio::task::spawn_blocking(move || {
+            asked.client().fetch_metadata(Some(&name), METADATA).map(|_| ())
+        });
         let sender = Sender { producer, topic: topic.to_owned() };
         match known.await {
             Ok(Ok(())) => Ok(sender),
@@ -178,7 +179,8 @@ impl Sender {
     }
 }
 
-type Outcome = Result<rdkafka::producer::future_producer::OwnedDeliveryResult, futures::channel::oneshot::Canceled>;
+type Outcome =
+    Result<rdkafka::producer::future_producer::OwnedDeliveryResult, futures::channel::oneshot::Canceled>;
 
 /// False if the broker has it, true if it is too large for it.
 fn acknowledged(outcome: Outcome) -> Result<bool> {

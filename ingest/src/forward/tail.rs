@@ -28,6 +28,8 @@ pub(super) struct Follower {
     xid: String,
     select: Select,
     leading: bool,
+    /// Ask about each row apart: the condition has failed on one. For one round.
+    careful: bool,
     /// Known while leading: nobody else moves it.
     boundary: Option<Boundary>,
 }
@@ -49,6 +51,8 @@ pub(super) struct Tail {
 /// Some messages of a tail.
 pub(super) struct Page {
     pub(super) messages: Vec<Message>,
+    /// Rows that the condition fails on, and why the first of them: they count as not matching.
+    pub(super) undecided: (u64, String),
     /// The tail ends here, and the reader's transaction has ended.
     pub(super) last: bool,
 }
@@ -92,8 +96,7 @@ impl Follower {
             What::Rows { table, condition, key } => {
                 let spec = find(&mut leader, &forward.name, table).await?;
                 let columns = row_columns(&spec, &forward.name, key.as_deref())?;
-                let select =
-                    Select::Rows { columns, condition: condition.clone(), table: spec.qualified() };
+                let select = Select::Rows { columns, condition: condition.clone(), table: spec.qualified() };
                 (spec.sql_name(), column(&spec, types::XID)?, select)
             }
             What::DeadLetters => {
@@ -109,6 +112,7 @@ impl Follower {
             xid,
             select,
             leading: false,
+            careful: false,
             boundary: None,
         };
         let tried = format!("{} LIMIT 0", follower.statement(&Boundary::NOTHING));
@@ -139,11 +143,12 @@ impl Follower {
     /// Whether this process sends; takes the lead if nobody has it. The lock goes with the connection.
     pub(super) async fn leads(&mut self) -> Result<bool> {
         if !self.leading {
-            self.leading =
-                sqlx::query_scalar("SELECT pg_try_advisory_lock(hashtext('watershed/forward'), hashtext($1))")
-                    .bind(&self.forward.name)
-                    .fetch_one(&mut self.leader)
-                    .await?;
+            self.leading = sqlx::query_scalar(
+                "SELECT pg_try_advisory_lock(hashtext('watershed/forward'), hashtext($1))",
+            )
+            .bind(&self.forward.name)
+            .fetch_one(&mut self.leader)
+            .await?;
         }
         Ok(self.leading)
     }
@@ -161,12 +166,12 @@ impl Follower {
         .bind(self.forward.from == Start::Beginning)
         .execute(&mut self.leader)
         .await?;
-        let text: String = sqlx::query_scalar("SELECT boundary FROM watershed_control.forwards WHERE name = $1")
-            .bind(&self.forward.name)
-            .fetch_one(&mut self.leader)
-            .await?;
-        let boundary: Boundary =
-            text.parse().map_err(|e| Error::Boundary(self.forward.name.clone(), e))?;
+        let text: String =
+            sqlx::query_scalar("SELECT boundary FROM watershed_control.forwards WHERE name = $1")
+                .bind(&self.forward.name)
+                .fetch_one(&mut self.leader)
+                .await?;
+        let boundary: Boundary = text.parse().map_err(|e| Error::Boundary(self.forward.name.clone(), e))?;
         self.boundary = Some(boundary.clone());
         Ok(boundary)
     }
@@ -206,7 +211,16 @@ impl Follower {
 
     /// The next page. With the last one the transaction ends, so that no lock is held while the broker takes its time.
     pub(super) async fn page(&mut self, tail: &mut Tail) -> Result<Page> {
-        let rows = built(format!("FETCH {} FROM tail", tail.ask)).fetch_all(&mut self.reader).await?;
+        let rows = built(format!("FETCH {} FROM tail", tail.ask)).fetch_all(&mut self.reader).await;
+        let rows = match rows {
+            Err(sqlx::Error::Database(e)) if !self.careful && is_rows_fault(e.code().as_deref()) => {
+                // The next look finds the same rows and asks about them one by one.
+                self.end().await?;
+                self.careful = true;
+                return Err(Error::Undecided(self.forward.name.clone(), e.message().to_owned()));
+            }
+            rows => rows?,
+        };
         let last = rows.len() < tail.ask;
         if last {
             self.end().await?;
@@ -214,14 +228,25 @@ impl Follower {
         let letters = matches!(self.select, Select::Letters { .. });
         let mut bytes = 0;
         let mut messages = Vec::with_capacity(rows.len());
+        let mut undecided = (0, String::new());
         for row in &rows {
+            if !letters && self.careful {
+                let why: String = row.try_get(4)?;
+                if !why.is_empty() {
+                    undecided.0 += 1;
+                    if undecided.1.is_empty() {
+                        undecided.1 = why;
+                    }
+                    continue;
+                }
+            }
             let message = if letters { letter(row)? } else { self.message(row)? };
             bytes += message.size();
             messages.push(message);
         }
         let each = bytes / rows.len().max(1) + 1;
         tail.ask = (PAGE_BYTES / each).clamp(1, (tail.ask * 4).min(MAX_PAGE));
-        Ok(Page { messages, last })
+        Ok(Page { messages, undecided, last })
     }
 
     /// Makes durable what the tail's snapshot saw: the commit record of everything visible stands in the log before this
@@ -261,6 +286,7 @@ impl Follower {
             return Err(Error::Moved(self.forward.name.clone()));
         }
         self.boundary = Some(tail.new);
+        self.careful = false;
         Ok(())
     }
 
@@ -272,12 +298,16 @@ impl Follower {
     /// The rows beyond `old`, and of those the ones that match. The tail is fenced off, so that the condition, whatever
     /// it says, decides over rows of the tail only, and is asked about no others.
     fn statement(&self, old: &Boundary) -> String {
-        let tail = format!(
-            "(SELECT * FROM {} t WHERE {} OFFSET 0) t",
-            self.relation,
-            old.tail_predicate(&self.xid)
-        );
+        let tail =
+            format!("(SELECT * FROM {} t WHERE {} OFFSET 0) t", self.relation, old.tail_predicate(&self.xid));
         match &self.select {
+            Select::Rows { columns, condition, .. } if self.careful => format!(
+                "SELECT {columns}, j.verdict FROM (SELECT t AS r FROM {} t WHERE {} OFFSET 0) x, LATERAL (SELECT (x.r).*) t, \
+                 LATERAL (SELECT watershed_control.judge({}, x.r) AS verdict OFFSET 0) j WHERE j.verdict IS NOT NULL",
+                self.relation,
+                old.tail_predicate(&self.xid),
+                literal(condition)
+            ),
             // On lines of its own: a comment at its end must not take the parenthesis along.
             Select::Rows { columns, condition, .. } => {
                 format!("SELECT {columns} FROM {tail} WHERE (\n{condition}\n)")
@@ -333,6 +363,11 @@ fn unhex(text: &str) -> Option<Vec<u8>> {
     hex::decode(text.strip_prefix("\\x")?).ok()
 }
 
+/// What PostgreSQL says of a row's values: data exceptions, and what a function raises by itself.
+fn is_rows_fault(code: Option<&str>) -> bool {
+    code.is_some_and(|c| c.starts_with("22") || c == "P0001")
+}
+
 /// What PostgreSQL says of a statement itself, rather than of its own state: syntax, names, rights, types, values.
 fn is_refusal(code: Option<&str>) -> bool {
     code.is_some_and(|c| ["42", "22", "0A", "21", "2F", "P0"].iter().any(|class| c.starts_with(class)))
@@ -363,7 +398,7 @@ fn column(spec: &TableSpec, lake_name: &str) -> Result<String> {
 }
 
 fn literal(text: &str) -> String {
-    format!("'{}'", text.replace('\'', "''"))
+    format!("E'{}'", text.replace('\\', "\\\\").replace('\'', "''"))
 }
 
 /// The row as JSON without its provenance, its key, and its provenance.
@@ -374,7 +409,8 @@ fn row_columns(spec: &TableSpec, forward: &str, key: Option<&str>) -> Result<Str
         let index = spec.index_of(name).map(|i| spec.columns[i].name.as_str()).unwrap_or(name);
         without = format!("{without} OPERATOR(pg_catalog.-) {}::text", literal(index));
     }
-    let has = |name: &str| spec.columns.iter().any(|c| c.name == name && !own.contains(&c.lake_name.as_str()));
+    let has =
+        |name: &str| spec.columns.iter().any(|c| c.name == name && !own.contains(&c.lake_name.as_str()));
     let key = match key {
         Some(key) if has(key) => Some(key),
         Some(key) => {
@@ -387,7 +423,11 @@ fn row_columns(spec: &TableSpec, forward: &str, key: Option<&str>) -> Result<Str
         None => ["service", "user_id"].into_iter().find(|name| has(name)),
     };
     let key = key.map_or("NULL::text".to_owned(), |key| format!("t.{}::text", quote(key)));
-    Ok(format!("({without})::text, {key}, {}, {}", column(spec, types::STREAM)?, column(spec, types::OFFSET)?))
+    Ok(format!(
+        "({without})::text, {key}, {}, {}",
+        column(spec, types::STREAM)?,
+        column(spec, types::OFFSET)?
+    ))
 }
 
 /// The raw bytes, and all other columns as JSON.

@@ -5,9 +5,13 @@ use super::*;
 fn settings_have_defaults_and_refuse_unknown_names() {
     let read = |text: &str| serde_json::from_str::<Alerts>(text);
     assert_eq!(read("{}").unwrap(), Alerts::default());
-    let alerts = read(r#"{"name": "slow", "table": "orders", "condition": "paid IS NULL", "from": "beginning"}"#);
+    let alerts =
+        read(r#"{"name": "slow", "table": "orders", "condition": "paid IS NULL", "from": "beginning"}"#);
     let forward = Forward::from(alerts.unwrap());
-    assert_eq!((forward.name.as_str(), forward.topic.as_str(), forward.from), ("slow", "alerts", Start::Beginning));
+    assert_eq!(
+        (forward.name.as_str(), forward.topic.as_str(), forward.from),
+        ("slow", "alerts", Start::Beginning)
+    );
     assert!(read(r#"{"conditon": "true"}"#).is_err());
     assert!(read(r#"{"from": "yesterday"}"#).is_err());
     let letters: Forward = serde_json::from_str::<DeadLetters>(r#"{"topic": "letters"}"#).unwrap().into();
@@ -26,6 +30,7 @@ fn a_secret_is_not_printed() {
 #[test]
 fn sizes_count_everything() {
     let small = Message { key: None, payload: vec![1; 10], headers: Vec::new() };
-    let large = Message { key: Some(vec![1; 100]), headers: vec![("a".into(), vec![1; 50])], ..small.clone() };
+    let large =
+        Message { key: Some(vec![1; 100]), headers: vec![("a".into(), vec![1; 50])], ..small.clone() };
     assert!(large.size() >= small.size() + 150);
 }

@@ -40,7 +40,10 @@ pub struct Config {
 impl std::fmt::Debug for Config {
     // The client's properties and the token are secrets.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Config").field("kafka", &self.kafka.is_some()).field("url", &self.url).finish_non_exhaustive()
+        f.debug_struct("Config")
+            .field("kafka", &self.kafka.is_some())
+            .field("url", &self.url)
+            .finish_non_exhaustive()
     }
 }
 
@@ -143,7 +146,9 @@ fn seconds(name: &str, value: &str) -> Result<Duration, String> {
 /// A share from 0 to 1, in a million.
 fn rate(name: &str, value: &str) -> Result<u32, String> {
     let share = value.parse::<f64>().ok().filter(|s| (0.0..=1.0).contains(s));
-    share.map(|s| (s * 1e6).round() as u32).ok_or_else(|| format!("{name} must be a share from 0 to 1, such as 0.01"))
+    share
+        .map(|s| (s * 1e6).round() as u32)
+        .ok_or_else(|| format!("{name} must be a share from 0 to 1, such as 0.01"))
 }
 
 /// What a running generator tells.
@@ -366,7 +371,8 @@ async fn batch(shared: &Arc<Shared>, sink: Sink, work: &mut Work) -> Option<Sink
     work.number += 1;
     let (sink, sent) = match sink {
         Sink::Http(door) => {
-            let key = format!("generator-{}-{}-{}-{}", shared.since, shared.params.seed, kind.table(), work.number);
+            let key =
+                format!("generator-{}-{}-{}-{}", shared.since, shared.params.seed, kind.table(), work.number);
             let sent = door.send(kind, &key, Bytes::from(body)).await.map(|_| ());
             (Sink::Http(door), sent)
         }
@@ -419,7 +425,8 @@ mod tests {
 
     #[test]
     fn parameters_have_bounds_and_names() {
-        let given = [("batch_size", "500"), ("log_interval", "0.25"), ("event_interval", "2"), ("bad", "0.01")];
+        let given =
+            [("batch_size", "500"), ("log_interval", "0.25"), ("event_interval", "2"), ("bad", "0.01")];
         let params = read(&given).unwrap();
         assert_eq!((params.batch_size, params.bad, params.late), (500, 10_000, 10_000));
         assert_eq!(params.log_interval, Duration::from_millis(250));

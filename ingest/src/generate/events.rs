@@ -18,8 +18,7 @@ const DEVICES: [(&str, &str, bool); 7] = [
     ("Safari", "macOS", false),
     ("Edge", "Windows", false),
 ];
-const CATEGORIES: [&str; 8] =
-    ["cars", "flats", "phones", "furniture", "jobs", "bicycles", "garden", "books"];
+const CATEGORIES: [&str; 8] = ["cars", "flats", "phones", "furniture", "jobs", "bicycles", "garden", "books"];
 const CHANNELS: [&str; 3] = ["message", "phone", "mail"];
 
 /// A step of the funnel, in its order.
@@ -152,9 +151,7 @@ impl Event {
         let session = &plan.sessions[planned.session as usize];
         self.ts = ts - session.late_by;
         self.kind = planned.step.name();
-        for text in
-            [&mut self.id, &mut self.user, &mut self.session, &mut self.data, &mut self.device]
-        {
+        for text in [&mut self.id, &mut self.user, &mut self.session, &mut self.data, &mut self.device] {
             text.clear();
         }
         // A version 4 UUID made of the row's own random bits.

@@ -67,7 +67,8 @@ impl Sink {
     /// # Errors
     /// The server refuses the request as such, or is away for longer than two minutes.
     pub async fn send(&self, kind: Kind, key: &str, body: Bytes) -> Result<Answered> {
-        let url = self.base.join(&format!("v1/ingest/{}", kind.table())).map_err(|e| Error::Http(e.to_string()))?;
+        let url =
+            self.base.join(&format!("v1/ingest/{}", kind.table())).map_err(|e| Error::Http(e.to_string()))?;
         let deadline = Instant::now() + PATIENCE;
         let mut pause = Duration::from_millis(100);
         let mut retries = 0;
@@ -125,7 +126,8 @@ async fn answer(response: reqwest::Response) -> Result<std::result::Result<Answe
     let why = body.as_ref().and_then(|b| b["error"].as_str()).unwrap_or(&text);
     let why = format!("{status}: {}", head(why));
     let later = status.is_server_error()
-        || [StatusCode::TOO_MANY_REQUESTS, StatusCode::REQUEST_TIMEOUT, StatusCode::CONFLICT].contains(&status);
+        || [StatusCode::TOO_MANY_REQUESTS, StatusCode::REQUEST_TIMEOUT, StatusCode::CONFLICT]
+            .contains(&status);
     if later { Ok(Err((why, wait))) } else { Err(Error::Http(why)) }
 }
 

@@ -128,7 +128,11 @@ impl Sink {
         if failed > 0 || flushed.is_err() {
             let last = reports.last.lock().take();
             let why = last.unwrap_or_else(|| "the broker does not answer".into());
-            return Err(Error::Undelivered { failed, waiting: self.producer.in_flight_count().max(0) as u64, why });
+            return Err(Error::Undelivered {
+                failed,
+                waiting: self.producer.in_flight_count().max(0) as u64,
+                why,
+            });
         }
         Ok(())
     }

@@ -26,7 +26,13 @@ const fn service(
 }
 
 const SERVICES: [Service; 15] = [
-    service("api-gateway", 12, 260, [40, 50, 14, 1], &["/v1/listings", "/v1/search", "/v1/users/me", "/v1/messages"]),
+    service(
+        "api-gateway",
+        12,
+        260,
+        [40, 50, 14, 1],
+        &["/v1/listings", "/v1/search", "/v1/users/me", "/v1/messages"],
+    ),
     service("web-frontend", 10, 170, [20, 45, 12, 1], &["/", "/listing", "/category", "/account"]),
     service("search", 8, 120, [180, 40, 12, 1], &["/query", "/suggest", "/facets"]),
     service("auth", 6, 95, [60, 110, 25, 2], &["/login", "/token", "/logout", "/introspect"]),

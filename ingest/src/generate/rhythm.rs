@@ -4,9 +4,8 @@
 use crate::decode::time::DAY;
 
 /// How busy each hour of the day (UTC) is.
-const HOURS: [u8; 24] = [
-    22, 15, 11, 9, 9, 13, 25, 45, 70, 86, 93, 96, 90, 88, 92, 95, 98, 100, 97, 90, 78, 61, 44, 31,
-];
+const HOURS: [u8; 24] =
+    [22, 15, 11, 9, 9, 13, 25, 45, 70, 86, 93, 96, 90, 88, 92, 95, 98, 100, 97, 90, 78, 61, 44, 31];
 const HOUR: i64 = DAY / 24;
 
 const fn day_weight() -> i64 {

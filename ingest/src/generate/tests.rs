@@ -93,7 +93,10 @@ fn logs_look_like_logs() {
         high = high.max(ts);
     }
     assert_eq!((levels.len(), services.len()), (5, 15));
-    assert!(levels["INFO"] > 30_000 && levels["FATAL"] < 700 && levels["ERROR"] > levels["FATAL"], "{levels:?}");
+    assert!(
+        levels["INFO"] > 30_000 && levels["FATAL"] < 700 && levels["ERROR"] > levels["FATAL"],
+        "{levels:?}"
+    );
     assert!(services["api-gateway"] > 10 * services["scheduler"], "{services:?}");
     assert!((300..800).contains(&late), "{late}");
     assert!(traces > 100 && traces < levels["ERROR"] + levels["FATAL"], "{traces}");
@@ -124,7 +127,8 @@ fn sessions_go_down_the_funnel() {
     let mut reached = [0u32; 4];
     for (_, steps) in sessions.values() {
         assert!(steps.windows(2).all(|w| w[0].0 < w[1].0), "{steps:?}");
-        let places: Vec<usize> = steps.iter().map(|s| order.iter().position(|o| *o == s.1).unwrap()).collect();
+        let places: Vec<usize> =
+            steps.iter().map(|s| order.iter().position(|o| *o == s.1).unwrap()).collect();
         assert!(places[0] == 0 && places.windows(2).all(|w| w[1] == w[0] || w[1] == w[0] + 1), "{places:?}");
         for n in &mut reached[..=*places.last().unwrap()] {
             *n += 1;

@@ -11,10 +11,10 @@ use std::time::{Duration, Instant};
 
 use cluster::{Cluster, Database};
 use ingest::forward::{self, Alerts, Config, Error, Forward, Start, What};
-use rdkafka::producer::DefaultProducerContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::message::{Headers, Message as _};
 use rdkafka::mocking::MockCluster;
+use rdkafka::producer::DefaultProducerContext;
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use sqlx::{AssertSqlSafe, Executor, PgConnection};
 use tokio::task::JoinHandle;
@@ -225,7 +225,8 @@ async fn from_the_beginning_in_pages_with_any_condition() {
     .await;
     run(&mut conn, "CREATE TABLE public.orders (at timestamptz NOT NULL, id bigint, paid bool)").await;
     run(&mut conn, "SELECT watershed.attach_table('public.orders', event_time => 'at')").await;
-    run(&mut conn, "INSERT INTO public.orders SELECT now(), g, g % 2 = 0 FROM generate_series(1, 100) g").await;
+    run(&mut conn, "INSERT INTO public.orders SELECT now(), g, g % 2 = 0 FROM generate_series(1, 100) g")
+        .await;
     let rows = |name: &str, table: &str, condition: &str, key: Option<&str>, topic: &str| Forward {
         name: name.into(),
         what: What::Rows { table: table.into(), condition: condition.into(), key: key.map(Into::into) },
@@ -234,7 +235,13 @@ async fn from_the_beginning_in_pages_with_any_condition() {
     };
     let forwards = vec![
         // A condition that is no single term, ends in a comment, and reaches for more than the tail.
-        rows("errors", "logs", "level = 'ERROR' OR t.message = 'row 1') OR (service = 'none' -- and so on", None, "alerts"),
+        rows(
+            "errors",
+            "logs",
+            "level = 'ERROR' OR t.message = 'row 1') OR (service = 'none' -- and so on",
+            None,
+            "alerts",
+        ),
         rows("unpaid", "orders", "NOT paid", Some("id"), "letters"),
     ];
     forward::check(&s.config(forwards.clone())).await.unwrap();
@@ -272,7 +279,9 @@ async fn a_crash_at_any_step_loses_nothing() {
     s.start(alerts()).await.end().await;
     let mut wanted = BTreeSet::new();
     for (round, point) in
-        ["forward.snapshot", "forward.sent", "forward.stored", "forward.sent", "forward.snapshot"].iter().enumerate()
+        ["forward.snapshot", "forward.sent", "forward.stored", "forward.sent", "forward.snapshot"]
+            .iter()
+            .enumerate()
     {
         let before = s.standing(&mut conn, "alerts").await.unwrap();
         let mut undone = s.db.admin().await;
@@ -369,7 +378,8 @@ async fn one_of_two_processes_sends() {
 async fn dead_letters_keep_their_bytes() {
     let s = Stage::new().await;
     let mut conn = s.db.admin().await;
-    let letter = "INSERT INTO watershed.dead_letters (table_name, source, position, stage, reason, raw) VALUES";
+    let letter =
+        "INSERT INTO watershed.dead_letters (table_name, source, position, stage, reason, raw) VALUES";
     run(&mut conn, &format!("{letter} ('public.logs', 'old', '1', 'map', 'history', 'old')")).await;
     let forward = Forward {
         name: "dead letters".into(),
@@ -421,6 +431,32 @@ async fn a_large_row_is_cut_and_stops_nobody() {
     let (cut, whole): (Vec<_>, Vec<_>) = got.iter().partition(|g| g.headers.contains_key("truncated"));
     assert_eq!((cut.len(), whole.len()), (1, 2));
     assert!(cut[0].value.is_empty() && cut[0].headers["truncated"].parse::<usize>().unwrap() > 100_000);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_that_the_condition_fails_on_stops_nobody() {
+    let s = Stage::new().await;
+    let mut conn = s.db.admin().await;
+    let condition =
+        "(metadata->>'n')::int / (metadata->>'d')::int > 5 AND message <> E'it\\'s \\\\ done' -- slow";
+    let running = s.start(vec![Alerts { condition: condition.into(), ..Alerts::default() }.into()]).await;
+    let mut wanted = BTreeSet::new();
+    for round in 0..3 {
+        run(
+            &mut conn,
+            &format!(
+                "INSERT INTO public.logs (ts, message, metadata) VALUES (now(), 'yes {round}', '{{\"n\": 60, \"d\": 2}}'), \
+                 (now(), 'text', '{{\"n\": \"many\", \"d\": 2}}'), (now(), 'zero', '{{\"n\": 60, \"d\": 0}}'), \
+                 (now(), E'it\\'s \\\\ done', '{{\"n\": 60, \"d\": 2}}'), (now(), 'no', '{{\"n\": 6, \"d\": 2}}'), (now(), 'none', NULL)"
+            ),
+        )
+        .await;
+        wanted.insert(format!("yes {round}"));
+        let seen = s.until(&wanted).await;
+        assert_eq!(seen.iter().cloned().collect::<BTreeSet<_>>(), wanted);
+        assert_eq!(seen.len(), wanted.len());
+    }
+    running.end().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
