@@ -405,6 +405,9 @@ fn read(
         Some(Format::Ndjson | Format::JsonArray) | None => {
             let of_letter = written.and_then(|name| name.parse::<Envelope>().ok());
             let default = if format.is_some() { Envelope::Plain } else { Envelope::Auto };
+            // A door may read more than one JSON object as it stands where the route asks for no more.
+            let route =
+                route.filter(|r| letter.topic.is_some() || *r != Envelope::Plain || of_letter.is_none());
             let envelope = route.or(of_letter).unwrap_or(default);
             let headers: Vec<(&str, Option<&[u8]>)> =
                 letter.headers.iter().map(|(n, v)| (n.as_str(), v.as_deref())).collect();

@@ -131,7 +131,8 @@ pub fn event_time(value: &Value<'_>) -> Result<Instant, Reason> {
 
 fn instant(v: &Plain<'_>) -> Result<Instant, Reason> {
     match v {
-        Plain::Time(us) => Ok(Instant::At(*us)),
+        Plain::Time(us) if (time::MIN_MICROS..=time::MAX_MICROS).contains(us) => Ok(Instant::At(*us)),
+        Plain::Time(us) => Err(format!("{us} microseconds since 1970 {}", time::TimeError::OutOfRange)),
         Plain::Text(s) => time::parse(s).map_err(|e| format!("{} {e}", shown(s))),
         Plain::Number(s) => time::parse_epoch(s).map(Instant::At).map_err(|e| format!("{} {e}", shown(s))),
         Plain::Bool(_) | Plain::Nested(_) => Err("is neither a string nor a number, so no time".to_owned()),

@@ -269,6 +269,11 @@ fn parts_of_the_kafka_record_fill_columns() {
     // A record of no topic has none of it.
     assert!(cells(&mut m, &Origin::NONE, r#"{"x":1}"#).unwrap_err().contains("no event time"));
     assert_eq!(cells(&mut m, &Origin::NONE, r#"{"at":0}"#).unwrap()[1..4], ["\\N", "\\N", "\\N"]);
+    // A clock that is far off gives no time.
+    for us in [i64::MAX, i64::MIN] {
+        let origin = Origin { timestamp: Some(us), ..origin };
+        assert!(cells(&mut m, &origin, r#"{"x":1}"#).unwrap_err().contains("no event time"));
+    }
     let mut m = mapper(r#"{"columns":{"customer":{"from":"$header.bin"}}}"#);
     assert_eq!(cells(&mut m, &origin, r#"{"ts":0}"#).unwrap()[1], "\\\\xff");
 }
@@ -372,7 +377,7 @@ proptest! {
         key in prop::collection::vec(any::<u8>(), 0..20),
         timestamp in any::<Option<i64>>(),
     ) {
-        let mut m = mapper(r#"{"columns":{"customer":{"from":["a.b","/a/0","$key","$key/x"]},"amount":{"cast":"number"},"items":{"cast":"integer"},"paid":{"cast":"boolean"},"level":{"cast":"level"}}}"#);
+        let mut m = mapper(r#"{"columns":{"customer":{"from":["a.b","/a/0","$key","$key/x"]},"amount":{"cast":"number"},"items":{"cast":"integer"},"paid":{"cast":"boolean"},"level":{"cast":"level"},"note":{"from":"$timestamp"}}}"#);
         let origin = Origin { topic: "t", key: Some(&key), timestamp, ..Origin::NONE };
         let mut batch = Batch::default();
         m.map_value(Envelope::Auto, &value, &origin, &mut batch, 1);

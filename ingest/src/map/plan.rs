@@ -235,7 +235,11 @@ impl Source {
             Source::Topic => of_topic(Value::Text(Cow::Borrowed(origin.topic))),
             Source::Partition => of_topic(Value::Int(i64::from(origin.partition))),
             Source::Offset => of_topic(Value::Int(origin.offset)),
-            Source::Timestamp => of_topic(Value::Time(origin.timestamp?)),
+            // A producer's clock may say anything; what is no time is none.
+            Source::Timestamp => {
+                let range = time::MIN_MICROS..=time::MAX_MICROS;
+                of_topic(Value::Time(origin.timestamp.filter(|us| range.contains(us))?))
+            }
             Source::Header(name) => of_topic(bytes(origin.header(name)?)),
         }
     }
