@@ -8,7 +8,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::units::{Bytes, Period};
 
-const EXIT_CODES: &str = "Exit codes: 0 done; 1 done, but the stores differ, lines were rejected or answers were unequal; \
+const EXIT_CODES: &str = "Exit codes: 0 done; 1 done, but the stores differ, lines were rejected, letters failed again or answers were unequal; \
 2 wrong arguments or configuration; 3 the machine is not ready (port in use, directory held, no PostgreSQL, disk full, nothing running); 4 failed.";
 
 /// A SQL gateway that speaks PostgreSQL's protocol over two stores of the same rows.
