@@ -27,6 +27,14 @@ pub enum Command {
 Stops on ctrl-C or SIGTERM after open sessions have ended or the drain time is over; a second signal stops at once."
     )]
     Up(UpArgs),
+    /// Take in records beside a running `watershed up`: Kafka, HTTP door and archiver in a process of their own
+    #[command(
+        after_help = "Examples:\n  watershed ingest --kafka-brokers 10.0.0.1:9092\n  watershed ingest --no-http --no-archiver \\\n    \
+--postgres-url postgres://watershed_ingest:...@10.0.0.2:5432/watershed --kafka-brokers 10.0.0.1:9092\n\n\
+Any number of these share the partitions of the topics; the archiver of each table runs in one of them at a time.\n\
+On SIGTERM the batch in flight is committed and the group is left."
+    )]
+    Ingest(IngestArgs),
     /// Load files into a table; a file loaded before adds nothing, a grown one adds what is new
     #[command(
         after_help = "Examples:\n  watershed load logs /var/log/nginx/access.log /var/log/nginx/access.log.1.gz\n  \
@@ -107,9 +115,70 @@ pub struct UpArgs {
     /// Directory of PostgreSQL's programs [default: the newest on PATH or below /usr/lib/postgresql]
     #[arg(long, env = "WATERSHED_PG_BIN", value_name = "DIR")]
     pub pg_bin: Option<PathBuf>,
+    #[command(flatten)]
+    pub kafka: KafkaArgs,
     /// How long open sessions may go on after the first signal to stop [default: 30s]
     #[arg(long, env = "WATERSHED_DRAIN_TIMEOUT", value_name = "TIME")]
     pub drain_timeout: Option<Period>,
+}
+
+#[derive(Args, Clone, Debug, Default)]
+pub struct IngestArgs {
+    /// Data directory whose secrets say where the stores are [default: the one that PG* in the environment leads to,
+    /// else ./watershed-data]
+    #[arg(long, env = "WATERSHED_DATA_DIR", value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// PostgreSQL as watershed_ingest, in place of a data directory
+    #[arg(long, env = "WATERSHED_INGEST_URL", value_name = "URL", hide_env_values = true)]
+    pub postgres_url: Option<String>,
+    /// PostgreSQL as watershed_archiver; without it and --postgres-url given, nothing is archived here
+    #[arg(long, env = "WATERSHED_ARCHIVER_URL", value_name = "URL", hide_env_values = true)]
+    pub archiver_url: Option<String>,
+    /// URL of the lake
+    #[arg(long, env = "WATERSHED_LAKE", value_name = "URL")]
+    pub lake: Option<url::Url>,
+    /// Settings file [default: ./watershed.toml, if there is one]
+    #[arg(long, env = "WATERSHED_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    #[command(flatten)]
+    pub kafka: KafkaArgs,
+    /// Address of the HTTP door of this process [default: 127.0.0.1:8433]
+    #[arg(long, value_name = "HOST:PORT", conflicts_with = "no_http")]
+    pub http: Option<SocketAddr>,
+    /// Rows reach the lake at the latest after this time [default: 5m]
+    #[arg(long, env = "WATERSHED_ARCHIVE_INTERVAL", value_name = "TIME")]
+    pub archive_interval: Option<Period>,
+    /// ... or as soon as this many rows of a table wait [default: 1000000]
+    #[arg(long, env = "WATERSHED_ARCHIVE_MIN_ROWS", value_name = "ROWS")]
+    pub archive_min_rows: Option<u64>,
+    /// Read no topics
+    #[arg(long)]
+    pub no_kafka: bool,
+    /// Open no HTTP door
+    #[arg(long)]
+    pub no_http: bool,
+    /// Ship nothing to the lake
+    #[arg(long)]
+    pub no_archiver: bool,
+    /// How long stopping may take [default: 30s]
+    #[arg(long, env = "WATERSHED_DRAIN_TIMEOUT", value_name = "TIME")]
+    pub drain_timeout: Option<Period>,
+}
+
+/// Which brokers, and how they are spoken to.
+#[derive(Args, Clone, Debug, Default)]
+pub struct KafkaArgs {
+    /// Kafka's brokers; without them nothing is read from Kafka
+    #[arg(long, env = "WATERSHED_KAFKA_BROKERS", value_name = "HOST:PORT,...")]
+    pub kafka_brokers: Option<String>,
+    /// A property of librdkafka, such as security.protocol=ssl; may be repeated
+    #[arg(long = "kafka-property", value_name = "NAME=VALUE", value_parser = kafka_property)]
+    pub kafka_properties: Vec<(String, String)>,
+}
+
+fn kafka_property(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or("write it as name=value")?;
+    Ok((name.trim().to_owned(), value.to_owned()))
 }
 
 #[derive(Args, Debug)]

@@ -13,7 +13,7 @@ use std::{fmt, fs};
 use anyhow::Result;
 use ingest::forward::{Alerts, DeadLetters, Forward};
 use ingest::letters::replay::Routes;
-use ingest::topics::TableRoute;
+use ingest::topics::{TableRoute, TopicRoute};
 use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
 use serde::de::{MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
@@ -35,6 +35,37 @@ pub struct Config {
     pub drain_timeout: Duration,
     /// Envelopes and mappings of what comes by HTTP or from files.
     pub tables: Vec<TableRoute>,
+}
+
+/// The brokers, what is read from them, and what goes to them.
+#[derive(Clone, PartialEq)]
+pub struct Kafka {
+    /// None: no Kafka.
+    pub brokers: Option<String>,
+    /// librdkafka's own settings, secrets among them.
+    pub properties: BTreeMap<String, String>,
+    pub group: String,
+    pub topics: Vec<TopicRoute>,
+    /// Connections that write, a topic.
+    pub writers: usize,
+    /// A batch is closed at this many records, or when its first has waited this long.
+    pub batch_rows: usize,
+    pub batch_delay: Duration,
+    /// What is sent to the brokers.
+    pub forwards: Vec<Forward>,
+}
+
+impl fmt::Debug for Kafka {
+    // The values of properties may be secrets.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Kafka")
+            .field("brokers", &self.brokers)
+            .field("properties", &self.properties.keys())
+            .field("group", &self.group)
+            .field("topics", &self.topics)
+            .field("forwards", &self.forwards)
+            .finish_non_exhaustive()
+    }
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -72,27 +103,6 @@ pub struct Postgres {
     pub bin: Option<PathBuf>,
     /// None: an eighth of the machine's memory.
     pub shared_buffers: Option<u64>,
-}
-
-/// The brokers, and what goes to them.
-#[derive(Clone, Default, PartialEq)]
-pub struct Kafka {
-    /// None: no Kafka.
-    pub brokers: Option<String>,
-    /// librdkafka's own settings, secrets among them.
-    pub properties: BTreeMap<String, String>,
-    pub forwards: Vec<Forward>,
-}
-
-impl fmt::Debug for Kafka {
-    // The values may be secrets.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Kafka")
-            .field("brokers", &self.brokers)
-            .field("properties", &self.properties.keys())
-            .field("forwards", &self.forwards)
-            .finish()
-    }
 }
 
 /// `watershed.toml`.
@@ -152,6 +162,11 @@ struct PostgresFile {
 struct KafkaFile {
     brokers: Option<String>,
     properties: BTreeMap<String, String>,
+    group: Option<String>,
+    topics: Option<Vec<TopicRoute>>,
+    writers: Option<usize>,
+    batch_rows: Option<usize>,
+    batch_delay: Option<Period>,
     alerts: OneOrMore<Alerts>,
     dead_letters: Option<DeadLetters>,
 }
@@ -226,14 +241,19 @@ impl Config {
                 bin: args.pg_bin.clone().or(file.postgres.bin),
                 shared_buffers: file.postgres.shared_buffers.map(|size| size.0),
             },
+            drain_timeout: period(args.drain_timeout, file.drain_timeout, 30),
             kafka: Kafka {
-                brokers: file.kafka.brokers,
-                properties: file.kafka.properties,
+                brokers: args.kafka.kafka_brokers.clone().or(file.kafka.brokers).filter(|b| !b.trim().is_empty()),
+                properties: file.kafka.properties.into_iter().chain(args.kafka.kafka_properties.iter().cloned()).collect(),
+                group: file.kafka.group.unwrap_or_else(|| "watershed".to_owned()),
+                topics: file.kafka.topics.unwrap_or_else(ingest::topics::defaults),
+                writers: file.kafka.writers.unwrap_or(1),
+                batch_rows: file.kafka.batch_rows.unwrap_or(20_000),
+                batch_delay: file.kafka.batch_delay.map_or(Duration::from_millis(200), |p| p.0),
                 forwards: (file.kafka.alerts.0.into_iter().map(Forward::from))
                     .chain(file.kafka.dead_letters.map(Forward::from))
                     .collect(),
             },
-            drain_timeout: period(args.drain_timeout, file.drain_timeout, 30),
             tables: file.tables,
         };
         config.check()?;
@@ -257,6 +277,10 @@ impl Config {
             (self.archiver.max_rows_per_file < 1000, "archiver.max_rows_per_file", "at least 1000"),
             (self.compactor.interval < least, "compactor.interval", "at least 100ms"),
             (self.compactor.target_file_size < 1 << 20, "compactor.target_file_size", "at least 1MiB"),
+            (self.kafka.group.is_empty(), "kafka.group", "a name"),
+            (!(1..=16).contains(&self.kafka.writers), "kafka.writers", "1 to 16"),
+            (!(1..=1_000_000).contains(&self.kafka.batch_rows), "kafka.batch_rows", "1 to 1000000"),
+            (self.kafka.batch_delay > Duration::from_secs(60), "kafka.batch_delay", "at most 1m"),
             (
                 self.postgres.shared_buffers.is_some_and(|size| size < 16 << 20),
                 "postgres.shared_buffers",
@@ -277,7 +301,7 @@ impl Config {
 /// Which topics and tables are read how, for commands that decode records.
 pub fn routes(named: Option<&Path>) -> Result<Routes> {
     let file = read_file(named)?;
-    Ok(Routes { topics: ingest::topics::defaults(), tables: file.tables })
+    Ok(Routes { topics: file.kafka.topics.unwrap_or_else(ingest::topics::defaults), tables: file.tables })
 }
 
 fn read_file(named: Option<&Path>) -> Result<File> {

@@ -54,6 +54,7 @@ fn main() -> ExitCode {
 async fn run(cli: Cli) -> anyhow::Result<Code> {
     match cli.command {
         Command::Up(args) => commands::up::run(&args).await,
+        Command::Ingest(args) => commands::ingest::run(args).await,
         Command::Load(args) => commands::load::run(args).await,
         Command::Archive(args) => commands::archive::run(args).await,
         Command::Compact(args) => commands::compact::run(args).await,

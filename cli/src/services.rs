@@ -26,7 +26,8 @@ pub struct Services {
     /// What is sent to Kafka, if anything is.
     forwarder: Option<ingest::forward::Config>,
     /// The brokers' client, if there are brokers.
-    kafka: Option<ingest::kafka::ClientConfig>,
+    brokers: Option<ingest::kafka::ClientConfig>,
+    kafka: Option<ingest::kafka::Config>,
     pub stores: Stores,
 }
 
@@ -51,18 +52,19 @@ impl Services {
             max_sessions: config.gateway.max_sessions,
             drain_timeout: config.drain_timeout,
         };
-        let kafka = config.kafka.brokers.as_deref();
-        let kafka = kafka.map(|brokers| ingest::kafka::client(brokers, &config.kafka.properties));
-        let forwarder = kafka.clone().filter(|_| !config.kafka.forwards.is_empty()).map(|client| {
+        let brokers = config.kafka.brokers.as_deref();
+        let brokers = brokers.map(|brokers| ingest::kafka::client(brokers, &config.kafka.properties));
+        let forwarder = brokers.clone().filter(|_| !config.kafka.forwards.is_empty()).map(|client| {
             ingest::forward::Config::new(&stores.archiver_url, client, config.kafka.forwards.clone())
         });
         Ok(Services {
             gateway,
             forwarder,
-            kafka,
+            brokers,
             http: http_config(config, &stores),
             archiver: archiver_config(config, &stores),
             compactor: compactor_config(config, &stores),
+            kafka: kafka_config(config, &stores),
             stores,
         })
     }
@@ -85,7 +87,7 @@ impl Services {
         let stop = tasks.stop_token();
         tasks.serve("gateway", gateway::run(self.gateway.clone(), gateway_socket, stop.clone()));
         let generator = generate::control::routes(generate::control::Config {
-            kafka: self.kafka.clone(),
+            kafka: self.brokers.clone(),
             url: format!("http://{}", reachable(http_socket.local_addr()?)),
             token: None,
             stop: stop.clone(),
@@ -107,7 +109,66 @@ impl Services {
         }
         let (config, token) = (self.compactor.clone(), stop);
         tasks.keep_up("compactor", move || compactor::run(config.clone(), token.clone()));
+        if let Some(config) = &self.kafka {
+            keep_kafka(tasks, config.clone());
+        }
     }
+}
+
+/// The parts of `watershed ingest`, configured; None is switched off.
+pub struct Ingest {
+    pub http: Option<(ingest::http::Config, TcpListener)>,
+    pub archiver: Option<ingest::archiver::Config>,
+    pub kafka: Option<ingest::kafka::Config>,
+}
+
+impl Ingest {
+    pub fn new(config: &Config, stores: &Stores, http: Option<TcpListener>, archive: bool) -> Ingest {
+        Ingest {
+            http: http.map(|socket| (http_config(config, stores), socket)),
+            archiver: archive.then(|| archiver_config(config, stores)),
+            kafka: kafka_config(config, stores),
+        }
+    }
+
+    pub fn start(self, serving: &mut Tasks, upkeep: &mut Tasks) -> Result<()> {
+        if let Some((config, socket)) = self.http {
+            let router = ingest::http::router(config).context("start the HTTP door")?;
+            let stop = serving.stop_token();
+            serving.serve("http", async move {
+                axum::serve(socket, router).with_graceful_shutdown(stop.cancelled_owned()).await
+            });
+        }
+        if let Some(config) = self.archiver {
+            let token = upkeep.stop_token();
+            upkeep.keep_up("archiver", move || ingest::archiver::run(config.clone(), token.clone()));
+        }
+        if let Some(config) = self.kafka {
+            keep_kafka(upkeep, config);
+        }
+        Ok(())
+    }
+}
+
+fn keep_kafka(tasks: &mut Tasks, config: ingest::kafka::Config) {
+    let token = tasks.stop_token();
+    tasks.keep_up("kafka", move || ingest::kafka::run(config.clone(), token.clone()));
+}
+
+/// None without brokers.
+fn kafka_config(config: &Config, stores: &Stores) -> Option<ingest::kafka::Config> {
+    let brokers = config.kafka.brokers.as_deref()?;
+    Some(ingest::kafka::Config {
+        properties: config.kafka.properties.clone(),
+        group: config.kafka.group.clone(),
+        topics: config.kafka.topics.clone(),
+        writers: config.kafka.writers,
+        batch_rows: config.kafka.batch_rows,
+        batch_delay: config.kafka.batch_delay,
+        // Within the drain time, with some left for the others.
+        stop_patience: config.drain_timeout / 2,
+        ..ingest::kafka::Config::new(brokers, &stores.ingest_url)
+    })
 }
 
 fn http_config(config: &Config, stores: &Stores) -> ingest::http::Config {

@@ -211,7 +211,7 @@ impl Up {
 }
 
 /// Takes an address, or says who to ask for another.
-async fn bind(flag: &str, address: SocketAddr) -> Result<TcpListener> {
+pub async fn bind(flag: &str, address: SocketAddr) -> Result<TcpListener> {
     TcpListener::bind(address).await.map_err(|error| {
         let next = SocketAddr::new(address.ip(), address.port().saturating_add(1));
         let (problem, advice) = match error.kind() {

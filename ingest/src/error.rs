@@ -40,6 +40,9 @@ pub enum Error {
     /// Asked to stop; what was committed stays, and the same load continues there.
     #[error("interrupted; the same command continues where it stopped")]
     Cancelled,
+    /// Kafka's settings, or a client of it that is at its end.
+    #[error("Kafka: {0}")]
+    Kafka(String),
     /// A step of our own died.
     #[error("internal: {0}")]
     Internal(String),

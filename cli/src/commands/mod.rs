@@ -6,6 +6,7 @@ pub mod compact;
 pub mod dead_letters;
 pub mod demo;
 pub mod generate;
+pub mod ingest;
 pub mod load;
 pub mod queries;
 pub mod up;
