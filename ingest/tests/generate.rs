@@ -235,6 +235,8 @@ async fn a_generator_sends_to_kafka_if_there_are_brokers() {
     for topic in ["logs.raw", "events.raw"] {
         mock.create_topic(topic, PARTITIONS, 1).unwrap();
     }
+    // Slower than the intervals below: neither table may wait for the other to have nothing to do.
+    mock.broker_round_trip_time(1, Duration::from_millis(60)).unwrap();
     let client = ingest::kafka::client(&mock.bootstrap_servers(), &BTreeMap::new());
     let url = door(&db, control_over(Some(client.clone()), &CancellationToken::new())).await;
     let door = Door { url, client: reqwest::Client::new() };

@@ -256,7 +256,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<()> {
 /// A pause between two rounds while there is something to do.
 const BUSY: Duration = Duration::from_millis(100);
 /// After failures, rounds are tried less and less often, down to this.
-const MAX_PAUSE: Duration = Duration::from_secs(30);
+const MAX_PAUSE: Duration = Duration::from_secs(10);
 
 /// Rounds for ever.
 async fn follow(config: &Config, forward: &Forward) {

@@ -254,8 +254,8 @@ async fn start(
         Ok(params) => params,
         Err(why) => return problem(StatusCode::BAD_REQUEST, why),
     };
-    let (sink, name) = match control.sink() {
-        Ok(sink) => sink,
+    let (sinks, name) = match control.sinks() {
+        Ok(sinks) => sinks,
         Err(error) => return problem(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
     };
     let mut last = control.last.lock();
@@ -276,7 +276,7 @@ async fn start(
         done: CancellationToken::new(),
     });
     let stop = control.config.stop.child_token();
-    let task = tokio::spawn(run(shared.clone(), sink, stop.clone()));
+    let task = tokio::spawn(run(shared.clone(), sinks, stop.clone()));
     let body = shared.describe();
     *last = Some(Run { shared, stop, _task: AbortOnDropHandle::new(task) });
     (StatusCode::OK, Json(body)).into_response()
@@ -312,11 +312,14 @@ enum Sink {
 }
 
 impl Control {
-    fn sink(&self) -> Result<(Sink, &'static str)> {
-        match &self.config.kafka {
-            Some(client) => Ok((Sink::Kafka(kafka::Sink::new(client, None)?), "kafka")),
-            None => Ok((Sink::Http(http::Sink::new(&self.config.url, self.config.token.clone())?), "http")),
+    fn sinks(&self) -> Result<([Sink; 2], &'static str)> {
+        let Config { kafka, url, token, .. } = &self.config;
+        if let Some(client) = kafka {
+            let sink = || kafka::Sink::new(client, None).map(Sink::Kafka);
+            return Ok(([sink()?, sink()?], "kafka"));
         }
+        let sink = || http::Sink::new(url, token.clone()).map(Sink::Http);
+        Ok(([sink()?, sink()?], "http"))
     }
 }
 
@@ -327,27 +330,30 @@ struct Work {
     number: u64,
 }
 
-async fn run(shared: Arc<Shared>, sink: Sink, stop: CancellationToken) {
+/// Both tables side by side, each with a sink of its own: a slow one must not hold up the other.
+async fn run(shared: Arc<Shared>, sinks: [Sink; 2], stop: CancellationToken) {
     let _ending = Ending(shared.clone());
     let Params { log_interval, event_interval, .. } = shared.params;
-    let tick = |every: Duration| {
-        let mut ticks = tokio::time::interval(every);
-        // A slow sink gets fewer batches, never a flood of those it missed.
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        ticks
-    };
-    let (mut log_ticks, mut event_ticks) = (tick(log_interval), tick(event_interval));
-    let work = |kind| Work { kind, rows: Rows::live(&shared.params.spec(kind)), number: 0 };
-    let (mut logs, mut events) = (work(Kind::Logs), work(Kind::Events));
+    let [logs, events] = sinks;
+    tokio::join!(
+        feed(&shared, logs, Kind::Logs, log_interval, &stop),
+        feed(&shared, events, Kind::Events, event_interval, &stop)
+    );
+}
+
+async fn feed(shared: &Arc<Shared>, sink: Sink, kind: Kind, every: Duration, stop: &CancellationToken) {
+    let mut ticks = tokio::time::interval(every);
+    // A slow sink gets fewer batches, never a flood of those it missed.
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut work = Work { kind, rows: Rows::live(&shared.params.spec(kind)), number: 0 };
     let mut sink = Some(sink);
     while let Some(held) = sink.take() {
-        let work = tokio::select! {
+        tokio::select! {
             biased;
-            () = stop.cancelled() => break,
-            _ = log_ticks.tick() => &mut logs,
-            _ = event_ticks.tick() => &mut events,
-        };
-        sink = batch(&shared, held, work).await;
+            () = stop.cancelled() => return,
+            _ = ticks.tick() => {}
+        }
+        sink = batch(shared, held, &mut work).await;
         shared.note();
     }
 }
