@@ -18,13 +18,13 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use chaos::compare::{self, Differences, Row};
-use chaos::faults::{self, World};
+use chaos::faults::{self, SESSION_TIMEOUT, World};
 use chaos::ledger::{Fate, Home, Ledger, Place};
 use chaos::processes::Ingest;
 use chaos::producers::{self, Session, Stream, Work};
 use support::Sequence;
-use support::instance::{Instance, Options, shown};
-use support::kafka::{Broker, BrokerOptions, Read};
+use support::instance::{Instance, Options, argument, shown};
+use support::kafka::{Broker, BrokerOptions, Read, lasting_port};
 use support::proxy::Proxy;
 use support::wire::{Client, Host, Target};
 
@@ -32,8 +32,7 @@ const TOPICS: [&str; 2] = ["logs.raw", "events.raw"];
 /// How long the stores may take to hold what the sources hold, once all is well again.
 const CATCHING_UP: Duration = Duration::from_secs(90);
 /// Processes of `watershed ingest` beside the `up`, which takes part as well.
-const PROCESSES: usize = 0;
-const KAFKA: bool = false;
+const PROCESSES: usize = 2;
 
 fn setting(name: &str, default: u64) -> u64 {
     std::env::var(name).ok().map_or(default, |text| text.parse().expect("a whole number"))
@@ -63,25 +62,84 @@ fn crash_points() -> BTreeSet<String> {
     found
 }
 
-/// `up` that archives and compacts all the time, reading Kafka through the proxy.
-fn options(_kafka: &Proxy) -> Options {
-    Options::busy()
+/// A settings file: a stopped process loses its partitions soon, and rows are committed in small batches.
+fn settings_file(folder: &Path) -> PathBuf {
+    let path = folder.join("chaos.toml");
+    let text = format!(
+        "[kafka]\nbatch_rows = 500\nbatch_delay = \"50ms\"\n\n[kafka.properties]\n\"session.timeout.ms\" = \"{}\"\n\"heartbeat.interval.ms\" = \"500\"\n\"reconnect.backoff.max.ms\" = \"1000\"\n",
+        SESSION_TIMEOUT.as_millis()
+    );
+    fs::write(&path, text).expect("a settings file");
+    path
 }
 
-fn postgres_port(instance: &Instance) -> u16 {
-    match Target::from_url(&instance.secret("WATERSHED_INGEST_URL")).host {
+/// `up` that archives and compacts all the time, and takes part in reading Kafka, through the proxy.
+fn options(kafka: &Proxy, settings: &Path) -> Options {
+    Options::busy()
+        .with("WATERSHED_KAFKA_BROKERS", &format!("127.0.0.1:{}", kafka.port()))
+        .with("WATERSHED_CONFIG", argument(settings))
+}
+
+fn postgres_port(url: &str) -> u16 {
+    match Target::from_url(url).host {
         Host::Tcp(_, port) | Host::Unix(_, port) => port,
     }
 }
 
-/// The other processes that share the topics with `up`: they reach PostgreSQL and the broker through the proxies.
-fn ingests(_instance: &Instance, _kafka: &Proxy, _postgres: &Proxy, _logs: &Path) -> Vec<Ingest> {
-    Vec::new()
+/// The other processes that share the topics with `up`: they reach PostgreSQL and the broker through the proxies, have an HTTP
+/// door each, and would archive if `up` did not.
+fn ingests(
+    instance: &Instance,
+    kafka: &Proxy,
+    postgres: &Proxy,
+    doors: &[u16],
+    settings: &Path,
+) -> Vec<Ingest> {
+    let folder = instance.dir().with_file_name("ingest");
+    fs::create_dir_all(&folder).expect("a folder for logs");
+    let through_proxy = |key: &str| {
+        let url = instance.secret(key);
+        let port = postgres_port(&url);
+        url.replace(&format!("127.0.0.1:{port}/"), &format!("127.0.0.1:{}/", postgres.port()))
+    };
+    doors
+        .iter()
+        .enumerate()
+        .map(|(n, door)| {
+            let lake = format!("file://{}/", instance.dir().join("lake").display());
+            let kafka = format!("127.0.0.1:{}", kafka.port());
+            let door = format!("127.0.0.1:{door}");
+            let arguments = [
+                "ingest",
+                "--config",
+                argument(settings),
+                "--lake",
+                &lake,
+                "--kafka-brokers",
+                &kafka,
+                "--http",
+                &door,
+                "--archive-interval",
+                "300ms",
+                "--archive-min-rows",
+                "1",
+                "--drain-timeout",
+                "10s",
+            ];
+            // URLs hold passwords, which no command line should show.
+            let environment = ["WATERSHED_INGEST_URL", "WATERSHED_ARCHIVER_URL"]
+                .map(|key| (key.to_owned(), through_proxy(key)));
+            let arguments = arguments.map(str::to_owned).to_vec();
+            Ingest::new(&format!("ingest{n}"), &folder, arguments, environment.to_vec())
+        })
+        .collect()
 }
 
 /// Points that no round can reach: of commands that it does not run, and of work done once or once a week.
 fn reachable(point: &str) -> bool {
-    !["load.", "compact.vacuum.", "rebase."].iter().any(|prefix| point.starts_with(prefix))
+    !["load.", "compact.vacuum.", "forward.", "letters.", "rebase.", "replay."]
+        .iter()
+        .any(|prefix| point.starts_with(prefix))
         && point != "lake.create.after"
 }
 
@@ -108,6 +166,8 @@ struct Chaos<'a> {
     ingest_points: Vec<String>,
     up_points: Vec<String>,
     gateway: Target,
+    /// Ports of all HTTP doors.
+    doors: Vec<u16>,
     /// Where the rows of the next round begin in each topic.
     ends: BTreeMap<String, BTreeMap<i32, i64>>,
     before: Totals,
@@ -130,7 +190,14 @@ impl Chaos<'_> {
     fn round(&mut self, round: u64) -> String {
         let started = Instant::now();
         let mut random = Sequence(self.seed ^ round.wrapping_mul(0x9e37_79b9_7f4a_7c15));
-        let plan = faults::plan(&mut random, round, &self.ingest_points, &self.up_points, PROCESSES);
+        let plan = faults::plan(
+            &mut random,
+            round,
+            self.before.is_empty(),
+            &self.ingest_points,
+            &self.up_points,
+            PROCESSES,
+        );
         let ledger = Ledger::new(round);
         let stop = AtomicBool::new(false);
         let complaints = Mutex::new(Vec::new());
@@ -139,7 +206,7 @@ impl Chaos<'_> {
 
         let direct = self.world.broker.bootstrap();
         let through_proxy = format!("127.0.0.1:{}", self.world.kafka_proxy.port());
-        let doors = [self.world.instance.http_port()];
+        let doors: Vec<u16> = self.doors.clone();
         let gateway = self.gateway.clone();
         let mut next_seed = || Sequence(random.next());
         let seeds: [Sequence; 8] = std::array::from_fn(|_| next_seed());
@@ -148,23 +215,21 @@ impl Chaos<'_> {
             let [k1, k2, k3, h1, h2, s1, s2, c1] = seeds;
             let (work, doors, gateway) = (&work, &doors, &gateway);
             let (direct, through_proxy) = (&direct, &through_proxy);
-            if KAFKA {
-                scope.spawn(move || {
-                    let stream = Stream { source: "k1", topic: TOPICS[0], home: Home::Logs };
-                    producers::idempotent(work, &stream, direct, k1);
-                });
-                scope.spawn(move || {
-                    let stream = Stream { source: "k2", topic: TOPICS[1], home: Home::Events };
-                    producers::idempotent(work, &stream, through_proxy, k2);
-                });
-                scope.spawn(move || {
-                    let streams = [
-                        Stream { source: "k3", topic: TOPICS[0], home: Home::Logs },
-                        Stream { source: "k4", topic: TOPICS[1], home: Home::Events },
-                    ];
-                    producers::transactional(work, &streams, direct, k3);
-                });
-            }
+            scope.spawn(move || {
+                let stream = Stream { source: "k1", topic: TOPICS[0], home: Home::Logs };
+                producers::idempotent(work, &stream, direct, k1);
+            });
+            scope.spawn(move || {
+                let stream = Stream { source: "k2", topic: TOPICS[1], home: Home::Events };
+                producers::idempotent(work, &stream, through_proxy, k2);
+            });
+            scope.spawn(move || {
+                let streams = [
+                    Stream { source: "k3", topic: TOPICS[0], home: Home::Logs },
+                    Stream { source: "k4", topic: TOPICS[1], home: Home::Events },
+                ];
+                producers::transactional(work, &streams, direct, k3);
+            });
             scope.spawn(move || producers::http(work, "h1", doors, h1));
             scope.spawn(move || producers::http(work, "h2", doors, h2));
             scope.spawn(move || producers::copy(work, "s1", gateway, s1));
@@ -347,11 +412,11 @@ fn nothing_is_lost_and_nothing_counts_twice() {
     kafka_proxy.point_to(broker.proxied_port());
     broker.create_topic(TOPICS[0], 6, &[]);
     broker.create_topic(TOPICS[1], 3, &[]);
-    let instance = Instance::start(options(&kafka_proxy));
-    let postgres_proxy = Proxy::start(postgres_port(&instance));
-    let logs = PathBuf::from(instance.dir()).with_file_name("ingest");
-    fs::create_dir_all(&logs).expect("a folder for logs");
-    let ingests = ingests(&instance, &kafka_proxy, &postgres_proxy, &logs);
+    let settings = settings_file(broker.dir());
+    let instance = Instance::start(options(&kafka_proxy, &settings));
+    let postgres_proxy = Proxy::start(postgres_port(&instance.secret("WATERSHED_INGEST_URL")));
+    let doors: Vec<u16> = (0..PROCESSES).map(|_| lasting_port()).collect();
+    let ingests = ingests(&instance, &kafka_proxy, &postgres_proxy, &doors, &settings);
     let world = World {
         instance: &instance,
         broker: &broker,
@@ -373,6 +438,7 @@ fn nothing_is_lost_and_nothing_counts_twice() {
         ingest_points,
         up_points,
         gateway,
+        doors: doors.into_iter().chain([instance.http_port()]).collect(),
         ends: BTreeMap::new(),
         before: Totals::new(),
         rows: 0,

@@ -76,15 +76,26 @@ impl fmt::Display for Fault {
     }
 }
 
-/// Steps that a round goes through: a crash point in turn, and others at random.
+/// Steps that a round goes through: a crash point in turn, and others at random. The first round tries all of the ingest's.
 pub fn plan(
     random: &mut Sequence,
     round: u64,
+    first: bool,
     ingest_points: &[String],
     up_points: &[String],
     processes: usize,
 ) -> Vec<Fault> {
     let mut steps = Vec::new();
+    if first {
+        // A short run, too, tries each step of the Kafka source.
+        steps.extend(
+            ingest_points
+                .iter()
+                .enumerate()
+                .map(|(n, point)| Fault::CrashIngest(n % processes, point.clone())),
+        );
+        return steps;
+    }
     let total = (ingest_points.len() + up_points.len()) as u64;
     let some = |random: &mut Sequence| random.below(processes.max(1) as u64) as usize;
     if total > 0 {
@@ -160,7 +171,16 @@ impl World<'_> {
                 self.ingests[*n].launch(None);
             }
             Fault::CrashIngest(n, point) => {
+                // Partitions are given back when another process joins.
+                let joins = point.starts_with("kafka.revoke").then_some((n + 1) % self.ingests.len());
+                if let Some(other) = joins {
+                    self.ingests[other].kill9();
+                }
                 self.ingests[*n].launch(Some(point));
+                if let Some(other) = joins {
+                    thread::sleep(Duration::from_secs(2));
+                    self.ingests[other].launch(None);
+                }
                 let started = Instant::now();
                 while self.ingests[*n].alive() && started.elapsed() < ARMED {
                     thread::sleep(Duration::from_millis(20));

@@ -32,6 +32,12 @@ fn pause(random: &mut Sequence, most_ms: u64) {
     thread::sleep(Duration::from_millis(random.below(most_ms) + 1));
 }
 
+/// Waits between batches: the longer, the more was sent, so that a long round is no larger than a short one.
+fn pace(random: &mut Sequence, most_ms: u64, sent: u64) {
+    const PLENTY: u64 = 1500;
+    pause(random, most_ms * (1 + 10 * (sent / PLENTY)));
+}
+
 /// An event time within a week of now, some of it late: whole microseconds, as text.
 fn time(random: &mut Sequence) -> String {
     let now = chrono::Utc::now();
@@ -100,7 +106,7 @@ pub fn idempotent(work: &Work<'_>, stream: &Stream, bootstrap: &str, mut random:
             let key = format!("key {}", random.below(16));
             producer.send(stream.topic, None, Some(&key), Some(payload.as_bytes()), number);
         }
-        pause(&mut random, 20);
+        pace(&mut random, 20, names.len() as u64);
     }
     producer.flush();
     for (number, reason) in producer.failed() {
@@ -135,7 +141,7 @@ pub fn transactional(work: &Work<'_>, streams: &[Stream; 2], bootstrap: &str, mu
             names.push(name);
         }
         let commit = random.below(5) > 0;
-        pause(&mut random, 60);
+        pace(&mut random, 60, next);
         let visible = if commit {
             producer.commit()
         } else {
@@ -217,7 +223,7 @@ pub fn http(work: &Work<'_>, source: &str, doors: &[u16], mut random: Sequence) 
                 return;
             }
         }
-        pause(&mut random, 60);
+        pace(&mut random, 60, next);
     }
 }
 
@@ -320,7 +326,7 @@ pub fn copy(work: &Work<'_>, source: &str, target: &Target, mut random: Sequence
         } else {
             session.lose();
         }
-        pause(&mut random, 80);
+        pace(&mut random, 80, next);
     }
 }
 
