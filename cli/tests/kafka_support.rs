@@ -8,7 +8,7 @@ use std::net::{TcpListener, TcpStream};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use support::kafka::{Broker, BrokerOptions, Producer};
+use support::kafka::{Broker, BrokerOptions, Ended, Producer};
 use support::proxy::Proxy;
 use support::wait_for;
 
@@ -92,9 +92,10 @@ fn what_a_transaction_aborts_is_not_read() {
             );
         }
         if round % 2 == 0 {
-            assert!(producer.commit());
+            assert_eq!(producer.commit(), Ended::Committed);
         } else {
-            producer.abort();
+            producer.flush();
+            assert!(producer.abort());
         }
     }
     let mut read: Vec<String> = broker

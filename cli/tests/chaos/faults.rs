@@ -178,7 +178,8 @@ impl World<'_> {
                 }
                 self.ingests[*n].launch(Some(point));
                 if let Some(other) = joins {
-                    thread::sleep(Duration::from_secs(2));
+                    // The one that was killed is a member until its session ends; only then has the other one partitions to give back.
+                    thread::sleep(SESSION_TIMEOUT * 2);
                     self.ingests[other].launch(None);
                 }
                 let started = Instant::now();

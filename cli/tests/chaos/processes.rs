@@ -6,7 +6,7 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::support::instance::{alive, scrub, signal};
+use crate::support::instance::{alive, binary, scrub, signal};
 use crate::support::wait_for;
 
 /// Runs a program and kills it when its own standard input ends, that is, when the test process is gone.
@@ -57,7 +57,7 @@ impl Ingest {
         let _ = fs::remove_file(&self.pid_file); // absent at the first start
         let mut command = Command::new("sh");
         command.args(["-c", KEEPER, "keeper"]).arg(&self.log).arg(&self.pid_file);
-        command.arg(env!("CARGO_BIN_EXE_watershed")).args(&self.arguments);
+        command.arg(binary()).args(&self.arguments);
         scrub(&mut command);
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         if let Some(point) = crash {

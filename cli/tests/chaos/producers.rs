@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use super::ledger::{Fate, Home, Ledger, Place};
 use crate::support::Sequence;
-use crate::support::kafka::Producer;
+use crate::support::kafka::{Ended, Producer};
 use crate::support::wire::{Client, Reply, Target, frontend};
 
 /// What all producers of a round share.
@@ -126,7 +126,7 @@ pub fn idempotent(work: &Work<'_>, stream: &Stream, bootstrap: &str, mut random:
 /// Writes transactions over both streams; every fifth is aborted.
 pub fn transactional(work: &Work<'_>, streams: &[Stream; 2], bootstrap: &str, mut random: Sequence) {
     let id = format!("{}-{}", streams[0].source, work.ledger.round);
-    let producer = Producer::transactional(bootstrap, &id, &[]);
+    let mut producer = Producer::transactional(bootstrap, &id, &[]);
     let mut next = 0;
     while !work.stopped() {
         let mut names = Vec::new();
@@ -142,13 +142,25 @@ pub fn transactional(work: &Work<'_>, streams: &[Stream; 2], bootstrap: &str, mu
         }
         let commit = random.below(5) > 0;
         pace(&mut random, 60, next);
-        let visible = if commit {
+        // An abort that overtakes its own records makes the client library give the producer up.
+        producer.flush();
+        let ended = if commit {
             producer.commit()
+        } else if producer.abort() {
+            Ended::Aborted
         } else {
-            producer.abort();
-            false
+            // Nothing but COMMIT makes it visible.
+            producer = Producer::transactional(bootstrap, &id, &[]);
+            Ended::Aborted
         };
-        work.ledger.settle(&names, if visible { &Fate::In } else { &Fate::Out });
+        match ended {
+            Ended::Committed => work.ledger.settle(&names, &Fate::In),
+            Ended::Aborted => work.ledger.settle(&names, &Fate::Out),
+            Ended::Unknown => {
+                work.ledger.join(&names);
+                producer = Producer::transactional(bootstrap, &id, &[]);
+            }
+        }
     }
 }
 

@@ -80,8 +80,10 @@ pub struct Instance {
     running: Mutex<Option<Running>>,
 }
 
-fn binary() -> &'static str {
-    env!("CARGO_BIN_EXE_watershed")
+/// The program under test: WATERSHED_TEST_BINARY, else the one that was built with the tests.
+pub fn binary() -> PathBuf {
+    std::env::var_os("WATERSHED_TEST_BINARY")
+        .map_or_else(|| env!("CARGO_BIN_EXE_watershed").into(), PathBuf::from)
 }
 
 impl Instance {

@@ -26,7 +26,7 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use rdkafka::{ClientContext, Statistics};
 
 /// How long a broker or a request may take; only a hang or a very busy machine reaches it.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_secs(240);
 /// Brokers on this machine at once, over all test processes: each takes about 400 MB.
 const MOST_BROKERS: usize = 4;
 
@@ -439,6 +439,16 @@ pub struct Acknowledged {
     pub number: u64,
 }
 
+/// How a transaction ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    Committed,
+    /// Nothing of it was ever visible.
+    Aborted,
+    /// All of it is visible, or nothing.
+    Unknown,
+}
+
 #[derive(Default)]
 struct Record {
     acknowledged: Vec<Acknowledged>,
@@ -589,28 +599,40 @@ impl Producer {
         self.inner.begin_transaction().expect("a transaction");
     }
 
-    /// True if it is committed, false if it had to be aborted; then nothing of it was ever visible.
-    pub fn commit(&self) -> bool {
+    /// What came of the transaction. After [`Ended::Unknown`], as after an abort that failed, the producer is of no more use: one
+    /// of the same id that is made in its place ends what it left open.
+    pub fn commit(&self) -> Ended {
         let started = Instant::now();
         loop {
             match self.inner.commit_transaction(Duration::from_secs(10)) {
-                Ok(()) => return true,
+                Ok(()) => return Ended::Committed,
                 Err(KafkaError::Transaction(error)) if error.txn_requires_abort() => {
-                    self.abort();
-                    return false;
+                    return if self.abort() { Ended::Aborted } else { Ended::Unknown };
                 }
                 Err(KafkaError::Transaction(error))
                     if error.is_retriable() && started.elapsed() < PATIENCE =>
                 {
                     thread::sleep(Duration::from_millis(50));
                 }
-                Err(error) => panic!("the end of a transaction is unknown: {error}"),
+                Err(_) => return Ended::Unknown,
             }
         }
     }
 
-    pub fn abort(&self) {
-        wait("a transaction's abort", || self.inner.abort_transaction(Duration::from_secs(10)).ok());
+    /// False if the producer is of no more use.
+    pub fn abort(&self) -> bool {
+        let started = Instant::now();
+        loop {
+            match self.inner.abort_transaction(Duration::from_secs(10)) {
+                Ok(()) => return true,
+                Err(KafkaError::Transaction(error))
+                    if error.is_retriable() && started.elapsed() < PATIENCE =>
+                {
+                    thread::sleep(Duration::from_millis(50));
+                }
+                Err(_) => return false,
+            }
+        }
     }
 
     /// Takes what was acknowledged since the last call.

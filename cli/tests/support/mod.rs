@@ -12,7 +12,7 @@ pub mod wire;
 use std::time::{Duration, Instant};
 
 /// How long a condition may take to become true; only a hang reaches it.
-pub const PATIENCE: Duration = Duration::from_secs(120);
+pub const PATIENCE: Duration = Duration::from_secs(240);
 
 /// Waits until `condition` gives a value, or panics with what was waited for.
 #[track_caller]

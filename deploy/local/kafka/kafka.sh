@@ -23,7 +23,7 @@ set -euo pipefail
 here=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
 cache=${WATERSHED_KAFKA_CACHE:-$HOME/.cache/watershed/kafka}
 # Seconds for a start or a stop; only a hang or a very busy machine comes near.
-patience=120
+patience=240
 
 die() {
     printf 'kafka.sh: %s\n' "$1" >&2
@@ -135,8 +135,8 @@ group.initial.rebalance.delay.ms=0
 group.min.session.timeout.ms=1000
 group.consumer.min.session.timeout.ms=1000
 group.consumer.min.heartbeat.interval.ms=200
-broker.heartbeat.interval.ms=500
-broker.session.timeout.ms=3000
+broker.heartbeat.interval.ms=1000
+broker.session.timeout.ms=6000
 SETTINGS
         cat -- "$dir/set"
     } >"$dir/server.properties.new"
