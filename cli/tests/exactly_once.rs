@@ -406,6 +406,9 @@ fn nothing_is_lost_and_nothing_counts_twice() {
     let seed = setting("WATERSHED_CHAOS_SEED", u64::from(now.subsec_nanos()) * 1000 + now.as_secs() % 1000);
     println!("WATERSHED_CHAOS_SEED={seed} WATERSHED_CHAOS_ROUNDS={rounds} WATERSHED_CHAOS_FIRST={first}");
 
+    let points = crash_points().into_iter().filter(|point| reachable(point));
+    let (ingest_points, up_points): (Vec<String>, Vec<String>) =
+        points.partition(|point| point.starts_with("kafka."));
     let kafka_proxy = Proxy::unconnected();
     let broker =
         Broker::with(BrokerOptions { advertised: Some(kafka_proxy.port()), ..BrokerOptions::default() });
@@ -428,9 +431,6 @@ fn nothing_is_lost_and_nothing_counts_twice() {
         reached: BTreeMap::new(),
         surprises: Vec::new(),
     };
-    let points = crash_points().into_iter().filter(|point| reachable(point));
-    let (ingest_points, up_points): (Vec<String>, Vec<String>) =
-        points.partition(|point| point.starts_with("kafka."));
     let gateway = instance.gateway();
     let mut chaos = Chaos {
         world,
