@@ -20,6 +20,9 @@ pub struct TopicRoute {
     /// Which keys go to which columns, where names alone do not say it.
     #[serde(default)]
     pub mapping: Mapping,
+    /// The key under which a record's headers are kept, like any key that no column has; None: they are left out.
+    #[serde(default)]
+    pub headers: Option<String>,
 }
 
 /// One table, and how records that come by HTTP or from files become its rows.
@@ -47,6 +50,7 @@ pub fn defaults() -> Vec<TopicRoute> {
         table: table.to_owned(),
         envelope: Envelope::Auto,
         mapping: Mapping::default(),
+        headers: None,
     };
     vec![route("logs.raw", "public.logs"), route("events.raw", "public.events")]
 }

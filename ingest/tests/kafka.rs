@@ -354,6 +354,23 @@ async fn aborted_transactions_give_no_rows_and_no_lag() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn headers_are_kept_where_the_route_asks_for_them() {
+    let (db, broker) = (Database::new().await, Broker::shared());
+    broker.create_topic("headers", 1, &[]);
+    let producer = Producer::new(&broker.bootstrap(), &[]);
+    let all: [(&str, &[u8]); 2] = [("trace", b"t1"), ("raw", b"\xff")];
+    producer.send_with_headers("headers", Some(0), None, Some(log(0).as_bytes()), &all, 0);
+    send(&producer, "headers", 0, 1..2);
+    let mut config = of_broker(&db, "headers");
+    config.topics[0].headers = Some("kafka_headers".to_owned());
+    let source = Running::start(config);
+    wait_for("rows", &db, ROWS, 2).await;
+    source.stop().await;
+    let kept = db.texts("SELECT coalesce((metadata->'kafka_headers')::text, 'none') FROM logs ORDER BY _offset").await;
+    assert_eq!(kept, [r#"{"raw": "\\xff", "trace": "t1"}"#, "none"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn records_that_were_deleted_unread_are_a_gap() {
     let (db, broker) = (Database::new().await, Broker::shared());
     broker.create_topic("deleted", 1, &[]);

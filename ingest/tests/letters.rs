@@ -254,6 +254,7 @@ fn routes(mapping: &str) -> Routes {
             table: "public.fates".into(),
             envelope: Envelope::Auto,
             mapping: serde_json::from_str(mapping).unwrap(),
+            headers: None,
         }],
         tables: Vec::new(),
     }

@@ -260,3 +260,54 @@ impl Chunk {
         self.parts.iter().any(|p| p.partition.is_closed())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn partition(next: i64) -> Arc<Partition> {
+        Arc::new(Partition::new(("t".into(), 0), 1, None, next, -1))
+    }
+
+    #[test]
+    fn an_end_is_passed_once_and_never_backwards() {
+        let mut chunk = Chunk::new();
+        let p = partition(5);
+        chunk.pass(&p, 5);
+        assert!(chunk.is_empty(), "nothing was passed");
+        chunk.pass(&p, 9);
+        chunk.pass(&p, 7);
+        assert_eq!((chunk.parts[0].from, chunk.parts[0].to, p.taken(), chunk.len()), (5, 9, 9, 0));
+        // The next chunk goes on where this one ends, though nothing is committed yet.
+        let mut next = Chunk::new();
+        next.pass(&p, 12);
+        assert_eq!((next.parts[0].from, next.parts[0].to, p.committed()), (9, 12, 5));
+        p.commit(&chunk.parts[0]);
+        assert_eq!(p.committed(), 9);
+    }
+
+    #[test]
+    fn a_partition_that_is_read_again_is_another_part() {
+        let mut chunk = Chunk::new();
+        let (old, fresh) = (partition(5), partition(3));
+        chunk.pass(&old, 9);
+        old.close();
+        chunk.pass(&fresh, 4);
+        assert!(chunk.has_closed());
+        let open: Vec<bool> = chunk.parts.iter().map(Part::is_open).collect();
+        assert_eq!(open, [false, true]);
+    }
+
+    #[test]
+    fn fields_of_headers() {
+        let mut bytes = Vec::new();
+        for (name, value) in [("a", Some(&b"1"[..])), ("b", None), ("", Some(b""))] {
+            push_field(&mut bytes, Some(name.as_bytes()));
+            push_field(&mut bytes, value);
+        }
+        let taken = Taken { part: 0, offset: 0, timestamp: None, value: b"", key: None, headers: &bytes };
+        assert_eq!(taken.headers(), [("a", Some(&b"1"[..])), ("b", None), ("", Some(&b""[..]))]);
+        let cut = Taken { headers: &bytes[..bytes.len() - 1], ..taken };
+        assert_eq!(cut.headers().len(), 2);
+    }
+}

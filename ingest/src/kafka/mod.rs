@@ -117,7 +117,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<()> {
             return Err(Error::Kafka(format!("topic {} is configured twice", route.topic)));
         }
     }
-    let options = connect_options(&config.database_url, "watershed kafka")?;
+    let options = connect_options(&config.database_url, writer::APPLICATION)?;
     let client = client::consumer(&config.brokers, &config.properties, &config.group).map_err(Error::Kafka)?;
     let consumer: BaseConsumer<source::Context> =
         client.create_with_context(source::Context).map_err(|e| Error::Kafka(e.to_string()))?;

@@ -322,3 +322,19 @@ pub(super) async fn leave(conn: &mut PgConnection, owner: &str, streams: &[i32])
     .await
     .map(|_| ())
 }
+
+/// Ends sessions of this source, of whichever process, that stand still in the middle of a transaction because their client
+/// does: a process that was stopped or cut off while it sent rows holds its positions' locks for as long, and no timeout of
+/// PostgreSQL's ends that. Whoever is ended by mistake finds out from the positions, and tries again.
+pub(super) async fn end_sleepers(conn: &mut PgConnection, application: &str) -> Result<u64, sqlx::Error> {
+    sqlx::query(
+        "SELECT pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity \
+         WHERE usename = current_user AND datname = pg_catalog.current_database() AND application_name = $1 \
+           AND pid <> pg_catalog.pg_backend_pid() AND wait_event = 'ClientRead' AND xact_start IS NOT NULL \
+           AND state_change < pg_catalog.clock_timestamp() - interval '10 seconds'",
+    )
+    .bind(application)
+    .execute(&mut *conn)
+    .await
+    .map(|done| done.rows_affected())
+}

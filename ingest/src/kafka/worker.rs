@@ -1,10 +1,12 @@
 //! Decoding: a chunk of records to a batch of rows. CPU only: runs on threads of its own, and knows no connection.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use super::chunk::Chunk;
 use crate::Result;
-use crate::batch::Batch;
+use crate::batch::{Batch, Rejected};
+use crate::decode::{Field, Value, envelope, json};
 use crate::map::{Mapper, Origin};
 use crate::target::Target;
 use crate::topics::TopicRoute;
@@ -72,9 +74,95 @@ impl Decoder {
                 headers: &headers,
             };
             batch.identify(partition.stream, record.offset);
-            self.mapper.map_value(self.route.envelope, record.value, &origin, &mut batch, i as u64);
+            match &self.route.headers {
+                Some(key) if !headers.is_empty() => {
+                    map_with_headers(&mut self.mapper, &self.route, key, record.value, &origin, &mut batch, i as u64);
+                }
+                _ => {
+                    self.mapper.map_value(self.route.envelope, record.value, &origin, &mut batch, i as u64);
+                }
+            }
         }
         let parts = (0..open.len()).filter(|i| open[*i]).collect();
         Prepared { chunk, batch, parts, schema: self.schema.clone() }
+    }
+}
+
+/// As [`Mapper::map_value`], with the record's headers as one more key of each record.
+fn map_with_headers(
+    mapper: &mut Mapper,
+    route: &TopicRoute,
+    key: &str,
+    value: &[u8],
+    origin: &Origin<'_>,
+    batch: &mut Batch,
+    line: u64,
+) {
+    let text = headers_json(origin.headers);
+    let opened = match origin.timestamp {
+        Some(at) => envelope::open_at(route.envelope, value, at),
+        None => envelope::open(route.envelope, value),
+    };
+    let mut records = match opened {
+        Ok(records) => records,
+        Err(reason) => {
+            batch.rejected.push(Rejected { line, stage: "decode", reason, raw: value.to_vec() });
+            return;
+        }
+    };
+    while let Some(record) = records.next() {
+        let raw = records.raw();
+        let (stage, mapped) = match record {
+            Ok(mut record) => {
+                let value = Value::Json(Cow::Borrowed(text.as_str()));
+                record.push(Field { name: Cow::Borrowed(key), value });
+                ("map", mapper.map_from(&record, origin, batch, line, &raw))
+            }
+            Err(reason) => ("decode", Err(reason)),
+        };
+        if let Err(reason) = mapped {
+            batch.rejected.push(Rejected { line, stage, reason, raw: raw.into_owned() });
+        }
+    }
+}
+
+/// Headers as a JSON object. A value that is no text PostgreSQL can hold is written in hexadecimal after `\\x`.
+fn headers_json(headers: &[(&str, Option<&[u8]>)]) -> String {
+    let mut out = vec![b'{'];
+    for (i, (name, value)) in headers.iter().enumerate() {
+        if i > 0 {
+            out.push(b',');
+        }
+        json::write_string(&mut out, &name.replace('\0', "\u{fffd}"));
+        out.push(b':');
+        match value.map(|v| (v, std::str::from_utf8(v))) {
+            None => out.extend_from_slice(b"null"),
+            Some((_, Ok(text))) if !text.contains('\0') => json::write_string(&mut out, text),
+            Some((bytes, _)) => json::write_string(&mut out, &format!("\\x{}", hex::encode(bytes))),
+        }
+    }
+    out.push(b'}');
+    // Made of whole strings.
+    String::from_utf8_lossy(&out).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn headers_are_an_object_whatever_they_hold() {
+        let headers: [(&str, Option<&[u8]>); 5] = [
+            ("trace", Some(b"a\"b")),
+            ("none", None),
+            ("bytes", Some(b"\xff\x00")),
+            ("nul", Some(b"x\0y")),
+            ("empty", Some(b"")),
+        ];
+        assert_eq!(
+            headers_json(&headers),
+            r#"{"trace":"a\"b","none":null,"bytes":"\\xff00","nul":"\\x780079","empty":""}"#
+        );
+        assert_eq!(headers_json(&[]), "{}");
     }
 }

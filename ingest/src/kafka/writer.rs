@@ -22,7 +22,7 @@ use super::source::{LaneState, Note, Shared};
 use super::streams::{self, Move};
 use super::worker::{Decoder, Prepared, Schema};
 use crate::batch::Rejected;
-use crate::error::is_rows_fault;
+use crate::error::{is_rows_fault, sqlstate};
 use crate::map::Origin;
 use crate::sink::{self, Care, LetterSource, Numbering, run};
 use crate::target::Target;
@@ -36,8 +36,11 @@ const LINEAGE_PAUSE: Duration = Duration::from_secs(5);
 /// An attempt that takes longer than this is given up: its connection is dropped, and the positions are read.
 const ATTEMPT: Duration = Duration::from_secs(120);
 
+/// What the source's sessions are called.
+pub(super) const APPLICATION: &str = "watershed kafka";
+
 /// A server that loses its client must not hold a position's lock for hours, nor must we wait for one that does.
-const SETTINGS: &str = "SET lock_timeout = '30s'; SET idle_in_transaction_session_timeout = '20s'; \
+const SETTINGS: &str = "SET lock_timeout = '10s'; SET idle_in_transaction_session_timeout = '10s'; \
     SET tcp_keepalives_idle = 20; SET tcp_keepalives_interval = 5; SET tcp_keepalives_count = 4; \
     SET tcp_user_timeout = '40s'";
 
@@ -154,6 +157,9 @@ impl Writer {
                     self.conn = None;
                     self.shared.config.pressure.note_postgres(&failure.error);
                     let unsure = failure.unsure;
+                    if sqlstate(&failure.error).as_deref() == Some("55P03") {
+                        self.end_sleepers().await;
+                    }
                     self.rest(&mut pause, &Error::Postgres(failure.error), &prepared).await;
                     if unsure {
                         self.reconcile(&mut prepared).await;
@@ -353,6 +359,19 @@ impl Writer {
                 self.shared.fail(format!("decoding died: {e}"));
                 None
             }
+        }
+    }
+
+    /// A lock was not given in time: it may be held by a process that is not awake.
+    async fn end_sleepers(&mut self) {
+        let ended = async {
+            let mut conn = connect(&self.shared).await?;
+            streams::end_sleepers(&mut conn, APPLICATION).await
+        };
+        match ended.await {
+            Ok(0) => {}
+            Ok(n) => tracing::warn!(sessions = n, "kafka: ended sessions that stood still and held locks"),
+            Err(e) => tracing::debug!(error = %e, "kafka: end sessions"),
         }
     }
 
