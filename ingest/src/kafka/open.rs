@@ -45,12 +45,23 @@ pub(super) async fn open(shared: Arc<Shared>, lanes: Vec<Arc<LaneState>>, wanted
             return;
         }
     };
-    for w in &wanted {
+    let places: Vec<(Place, Option<i64>)> =
+        wanted.iter().map(|w| ((topic.clone(), w.partition), w.cut)).collect();
+    let logs = match look_at(&shared, places.clone()).await {
+        Ok(logs) => logs,
+        Err(why) => {
+            wanted.iter().for_each(|w| note(w, Err(why.clone())));
+            return;
+        }
+    };
+    for ((w, (place, _)), log) in wanted.iter().zip(&places).zip(logs) {
         if shared.abort.is_cancelled() {
             return;
         }
-        let place = (topic.clone(), w.partition);
-        let opened = open_one(&shared, &mut conn, relid, &place, w.cut).await;
+        let opened = match log {
+            Ok(log) => open_one(&shared, &mut conn, relid, place, log).await,
+            Err(why) => Err(why),
+        };
         note(w, opened);
     }
 }
@@ -73,11 +84,10 @@ async fn open_one(
     conn: &mut sqlx::PgConnection,
     relid: u32,
     place: &Place,
-    cut: Option<i64>,
+    mut log: Log,
 ) -> Result<Opened, String> {
-    for look in 1.. {
-        let log = look_at(shared, place, cut).await?;
-        let sure = cut.is_some() || look >= LOOKS;
+    for look in 1..=LOOKS {
+        let sure = log.cut.is_some() || look == LOOKS;
         match streams::open(conn, relid, &place.0, place.1, &log, sure).await {
             Ok(Some(opened)) => return Ok(opened),
             Ok(None) => tokio::time::sleep(BETWEEN).await,
@@ -88,24 +98,36 @@ async fn open_one(
                 return Err(e.to_string());
             }
         }
+        let again = look_at(shared, vec![(place.clone(), log.cut)]).await?;
+        log = again.into_iter().next().unwrap_or_else(|| Err("no answer".to_owned()))?;
     }
-    Err("cannot be".to_owned())
+    Err("another process registers the same partition".to_owned())
 }
 
-/// Asks the brokers about a partition's log.
-async fn look_at(shared: &Arc<Shared>, place: &Place, cut: Option<i64>) -> Result<Log, String> {
-    let (shared, place) = (shared.clone(), place.clone());
+/// Asks the brokers about the logs of some partitions of one topic, and where each was cut, if that is known.
+async fn look_at(
+    shared: &Arc<Shared>,
+    places: Vec<(Place, Option<i64>)>,
+) -> Result<Vec<Result<Log, String>>, String> {
+    let shared = shared.clone();
     let asked = tokio::task::spawn_blocking(move || {
         let client = shared.consumer.client();
-        let before = topic_id(&shared, &place.0)?;
-        let (low, high) =
-            client.fetch_watermarks(&place.0, place.1, ASK).map_err(|e| format!("its offsets: {e}"))?;
+        let Some(((topic, _), _)) = places.first() else { return Ok(Vec::new()) };
+        let before = topic_id(&shared, topic)?;
+        let mut logs = Vec::with_capacity(places.len());
+        for ((topic, partition), cut) in &places {
+            if shared.abort.is_cancelled() {
+                return Err("stopping".to_owned());
+            }
+            let marks = client.fetch_watermarks(topic, *partition, ASK);
+            let log = marks.map(|(low, high)| Log { topic_id: before.clone(), low, high, cut: *cut });
+            logs.push(log.map_err(|e| format!("its offsets: {e}")));
+        }
         // The watermarks are those of the topic with this id only if it was the same before and after.
-        let topic_id = topic_id(&shared, &place.0)?;
-        if before != topic_id {
+        if before != topic_id(&shared, topic)? {
             return Err("the topic is being made anew".to_owned());
         }
-        Ok(Log { topic_id, low, high, cut })
+        Ok(logs)
     });
     asked.await.map_err(|e| e.to_string())?
 }

@@ -99,11 +99,7 @@ fn map_with_headers(
     line: u64,
 ) {
     let text = headers_json(origin.headers);
-    let opened = match origin.timestamp {
-        Some(at) => envelope::open_at(route.envelope, value, at),
-        None => envelope::open(route.envelope, value),
-    };
-    let mut records = match opened {
+    let mut records = match envelope::open_at(route.envelope, value, origin.timestamp) {
         Ok(records) => records,
         Err(reason) => {
             batch.rejected.push(Rejected { line, stage: "decode", reason, raw: value.to_vec() });
