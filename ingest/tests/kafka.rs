@@ -12,9 +12,8 @@ use common::{Database, run};
 use ingest::kafka::Config;
 use ingest::pressure::Pressure;
 use rdkafka::ClientConfig;
-use rdkafka::client::DefaultClientContext;
 use rdkafka::mocking::MockCluster;
-use rdkafka::producer::{FutureProducer, FutureRecord};
+use rdkafka::producer::{DefaultProducerContext, FutureProducer, FutureRecord};
 use real::{Broker, Producer};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -22,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 const PATIENCE: Duration = Duration::from_secs(90);
 
 struct Kafka {
-    mock: MockCluster<'static, DefaultClientContext>,
+    mock: MockCluster<'static, DefaultProducerContext>,
     producer: FutureProducer,
 }
 
@@ -341,7 +340,11 @@ async fn aborted_transactions_give_no_rows_and_no_lag() {
     for n in 0..6 {
         producer.begin();
         send(&producer, "transactions", 0, n * 10..(n + 1) * 10);
-        if n % 2 == 0 { assert!(producer.commit()) } else { producer.abort() }
+        if n % 2 == 0 {
+            assert!(matches!(producer.commit(), real::Ended::Committed));
+        } else {
+            producer.abort();
+        }
     }
     let source = Running::start(of_broker(&db, "transactions"));
     wait_for("rows", &db, ROWS, 30).await;
