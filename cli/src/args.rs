@@ -75,6 +75,9 @@ A replay decodes with the mapping of today and adds new rows; each letter become
 some letters failed again; they stay, with the new reason."
     )]
     DeadLetters(DeadLettersArgs),
+    /// Measure this product beside what you would use instead, on this machine
+    #[command(subcommand)]
+    Bench(BenchCommand),
 }
 
 /// Which running `watershed up` a command talks to.
@@ -459,4 +462,49 @@ pub struct LettersDropArgs {
     /// Do not ask
     #[arg(long)]
     pub yes: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum BenchCommand {
+    /// Kafka to both stores, beside psql \copy and a Python consumer; then a sustained rate with delays and memory
+    #[command(
+        after_help = "Examples:\n  watershed bench ingest --brokers 127.0.0.1:9092\n  \
+watershed bench ingest --brokers 127.0.0.1:9092 --rows 500000 --duration 30s --json ingest.json\n\n\
+Exit code 1 means that the rate was not sustained, the lake fell behind or memory grew."
+    )]
+    Ingest(BenchIngestArgs),
+}
+
+#[derive(Args, Debug)]
+pub struct BenchIngestArgs {
+    /// Kafka brokers, HOST:PORT,...; the topics that are made there are deleted at the end
+    #[arg(long, env = "WATERSHED_KAFKA_BROKERS", value_name = "HOST:PORT")]
+    pub brokers: String,
+    /// Folder for PostgreSQL and the lake; must not exist [default: ./watershed-bench-PID]
+    #[arg(long, value_name = "DIR")]
+    pub dir: Option<PathBuf>,
+    /// Leave the folder there
+    #[arg(long)]
+    pub keep: bool,
+    /// Rows of each comparison
+    #[arg(long, default_value_t = 2_000_000, value_parser = clap::value_parser!(u64).range(10_000..))]
+    pub rows: u64,
+    /// Runs of \copy; the median counts
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=20))]
+    pub rounds: u32,
+    /// Rows a second of the sustained run
+    #[arg(long, default_value_t = 60_000, value_parser = clap::value_parser!(u64).range(100..))]
+    pub rate: u64,
+    /// How long it is sustained
+    #[arg(long, default_value = "10m", value_name = "TIME")]
+    pub duration: Period,
+    /// Partitions of the topics
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(i32).range(1..=1000))]
+    pub partitions: i32,
+    /// Python that has kafka-python and psycopg
+    #[arg(long, default_value = "python3", value_name = "PROGRAM")]
+    pub python: PathBuf,
+    /// Write every figure and every second's sample there
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
 }

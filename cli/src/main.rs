@@ -63,6 +63,7 @@ async fn run(cli: Cli) -> anyhow::Result<Code> {
         Command::Demo(args) => commands::demo::run(&args).await,
         Command::Queries(args) => commands::queries::run(args).await,
         Command::DeadLetters(args) => commands::dead_letters::run(args).await,
+        Command::Bench(command) => commands::bench::run(command).await,
     }
 }
 

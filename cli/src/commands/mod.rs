@@ -2,6 +2,7 @@
 //! uses `up` as everyone does.
 
 pub mod archive;
+pub mod bench;
 pub mod compact;
 pub mod dead_letters;
 pub mod demo;

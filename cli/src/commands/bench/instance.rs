@@ -1,0 +1,170 @@
+//! A `watershed up` of the benchmark's own, as a child process, so that its cost can be told from the benchmark's.
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use tokio::process::{Child, Command};
+
+use super::process::{Cost, Processes};
+use crate::datadir::{DataDir, Pairs};
+use crate::wire_client::Target;
+
+/// A running instance. Dropped without [`Instance::stop`], its process is killed and its cluster ends with it.
+pub struct Instance {
+    child: Child,
+    data: DataDir,
+    pub target: Target,
+    /// URL of the cluster as its administrator, past the gateway.
+    pub admin_url: String,
+    pub archiver_url: String,
+    pub lake_root: url::Url,
+}
+
+/// What the processes of an instance have cost since they began.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Costs {
+    pub watershed: Cost,
+    pub postgres: Cost,
+}
+
+const START: Duration = Duration::from_secs(120);
+
+impl Instance {
+    /// Starts `watershed up` in `dir` with these settings and waits until it answers.
+    pub async fn start(dir: &Path, settings: &str) -> Result<Instance> {
+        let data = DataDir::at(dir)?;
+        data.create()?;
+        let file = dir.join("bench.toml");
+        std::fs::write(&file, settings).with_context(|| format!("write {}", file.display()))?;
+        let log = std::fs::OpenOptions::new().create(true).append(true).open(dir.join("up.log"))?;
+        let _ = std::fs::remove_file(data.connection_env());
+        let mut child = Command::new(std::env::current_exe()?)
+            .args(["up", "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0", "--data-dir"])
+            .arg(dir)
+            .arg("--config")
+            .arg(&file)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .kill_on_drop(true)
+            .spawn()
+            .context("start watershed up")?;
+        let started = tokio::time::timeout(START, ready(&mut child, &data)).await;
+        let (connection, secrets) = started
+            .with_context(|| format!("watershed up was not ready within {} s", START.as_secs()))
+            .and_then(|r| r)
+            .with_context(|| format!("see {}", dir.join("up.log").display()))?;
+        let value = |pairs: &Pairs, key: &str| {
+            pairs.get(key).map(str::to_owned).with_context(|| format!("{key} is missing in {}", dir.display()))
+        };
+        Ok(Instance {
+            child,
+            target: Target {
+                host: value(&connection, "PGHOST")?,
+                port: value(&connection, "PGPORT")?.parse().context("read the gateway's port")?,
+                user: value(&connection, "PGUSER")?,
+                password: value(&connection, "PGPASSWORD")?,
+                database: value(&connection, "PGDATABASE")?,
+            },
+            admin_url: value(&secrets, "WATERSHED_ADMIN_URL")?,
+            archiver_url: value(&secrets, "WATERSHED_ARCHIVER_URL")?,
+            lake_root: url::Url::parse(&value(&secrets, "WATERSHED_LAKE")?).context("read WATERSHED_LAKE")?,
+            data,
+        })
+    }
+
+    pub fn costs(&self) -> Costs {
+        let all = Processes::now();
+        let postmaster = std::fs::read_to_string(self.data.cluster().join("postmaster.pid"));
+        let postmaster = postmaster.ok().and_then(|text| text.lines().next()?.trim().parse().ok());
+        Costs {
+            watershed: self.child.id().map(|pid| all.alone(pid)).unwrap_or_default(),
+            postgres: postmaster.map(|pid| all.family(pid)).unwrap_or_default(),
+        }
+    }
+
+    /// Stops it as SIGTERM does.
+    pub async fn stop(mut self) -> Result<()> {
+        if let Some(pid) = self.child.id() {
+            let pid = nix::unistd::Pid::from_raw(i32::try_from(pid)?);
+            nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM)?;
+        }
+        let ended = tokio::time::timeout(Duration::from_secs(120), self.child.wait()).await;
+        let status = ended.context("watershed up did not stop within two minutes")??;
+        if !status.success() {
+            bail!("watershed up ended with {status}; see {}", self.data.root().join("up.log").display());
+        }
+        Ok(())
+    }
+}
+
+/// Waits for the files that `up` writes, then for a first answer.
+async fn ready(child: &mut Child, data: &DataDir) -> Result<(Pairs, Pairs)> {
+    loop {
+        if let Some(status) = child.try_wait()? {
+            bail!("watershed up ended with {status}");
+        }
+        // The second is complete once the first is there; a first query has then been tried against the gateway.
+        if let (Some(connection), Some(secrets)) = (Pairs::read(&data.connection_env())?, Pairs::read(&data.secrets())?)
+            && answers(&connection).await
+        {
+            return Ok((connection, secrets));
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+async fn answers(connection: &Pairs) -> bool {
+    let (Some(host), Some(port)) = (connection.get("PGHOST"), connection.get("PGPORT")) else { return false };
+    let target = Target {
+        host: host.into(),
+        port: port.parse().unwrap_or_default(),
+        user: connection.get("PGUSER").unwrap_or_default().into(),
+        password: connection.get("PGPASSWORD").unwrap_or_default().into(),
+        database: connection.get("PGDATABASE").unwrap_or_default().into(),
+    };
+    match crate::wire_client::Client::connect(&target).await {
+        Ok(mut client) => client.simple("SELECT count(*) FROM public.logs WHERE ts > pg_catalog.now()").await.is_ok(),
+        Err(_) => false,
+    }
+}
+
+/// Where a benchmark keeps its data: a folder of its own, removed at the end unless it is to be kept.
+pub struct Workplace {
+    pub path: PathBuf,
+    keep: bool,
+}
+
+impl Workplace {
+    pub fn new(named: Option<&Path>, keep: bool) -> Result<Workplace> {
+        let path = match named {
+            Some(path) => path.to_owned(),
+            None => std::env::current_dir()?.join(format!("watershed-bench-{}", std::process::id())),
+        };
+        if path.exists() {
+            return Err(crate::exit::Failure::usage(
+                format!("{} exists already", path.display()),
+                "name a folder that does not exist yet with --dir: it is made, and removed at the end",
+            )
+            .into());
+        }
+        std::fs::create_dir_all(&path).with_context(|| format!("make {}", path.display()))?;
+        // PostgreSQL's own user must pass through when we are root.
+        use std::os::unix::fs::PermissionsExt;
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o711))?;
+        Ok(Workplace { path, keep })
+    }
+}
+
+impl Drop for Workplace {
+    fn drop(&mut self) {
+        if self.keep {
+            return;
+        }
+        if let Err(error) = std::fs::remove_dir_all(&self.path) {
+            tracing::warn!(path = %self.path.display(), %error, "the benchmark's folder was left behind");
+        }
+    }
+}
