@@ -37,8 +37,25 @@ pub fn orders_and_limits(plan: &Rel) -> bool {
     }
 }
 
+/// The predicates of all filters that [`each_conjunct`] visits.
+pub fn filters(plan: &Rel) -> Vec<&Expr> {
+    match plan {
+        Rel::OneRow | Rel::Scan { .. } | Rel::Join { .. } => Vec::new(),
+        Rel::Filter { input, predicate } => {
+            let mut all = filters(input);
+            all.push(predicate);
+            all
+        }
+        Rel::Project { input, .. }
+        | Rel::Aggregate { input, .. }
+        | Rel::Distinct { input }
+        | Rel::Sort { input, .. }
+        | Rel::Limit { input, .. } => filters(input),
+    }
+}
+
 /// Calls `f` with each conjunct of each filter, and the filter's input.
-fn each_conjunct<'p>(plan: &'p Rel, f: &mut dyn FnMut(&'p Rel, &'p Expr)) {
+pub fn each_conjunct<'p>(plan: &'p Rel, f: &mut dyn FnMut(&'p Rel, &'p Expr)) {
     match plan {
         Rel::OneRow | Rel::Scan { .. } => {}
         Rel::Filter { input, predicate } => {
@@ -86,7 +103,7 @@ fn lower_of(conjunct: &Expr, input: &Rel, relid: u32, event_time: i16) -> Option
 }
 
 /// The scan column behind an expression, if each of its values is that column's and dropping the others drops only rows, not the choice of rows.
-fn column_of(expr: &Expr, input: &Rel) -> Option<(u32, i16)> {
+pub fn column_of(expr: &Expr, input: &Rel) -> Option<(u32, i16)> {
     let Node::Column(number) = expr.node else { return None };
     match input {
         Rel::Scan { source, columns, .. } => {

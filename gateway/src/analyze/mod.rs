@@ -10,6 +10,7 @@ mod names;
 mod prune;
 mod relation;
 mod scalar;
+pub mod tail;
 #[cfg(test)]
 mod tests;
 

@@ -6,7 +6,8 @@ use super::bracket::{Bracket, Outcome, Probed, unexpected};
 use super::link::{BUFFER_LIMIT, Turn};
 use super::probe::{self, Facts, Settings, Trees};
 use super::{Session, SessionEnd};
-use crate::analyze::{self, Analysis, Verdict};
+use crate::analyze::ir::Constant;
+use crate::analyze::{self, Analysis, Verdict, tail};
 use crate::classify::{Classified, Override};
 use crate::engine::{EngineError, Pin, QueryStream, TieredProvider};
 use crate::plan::{self, PlanError, PlanInputs};
@@ -584,6 +585,7 @@ impl Session {
             return Err(GiveUp::FallBack("no table".into()));
         };
         let engine = self.shared.engine.clone();
+        let tests = tail_tests(portal, used.relid, &used.attnums, facts);
         let mut newer = false;
         for _ in 0..PIN_ATTEMPTS {
             let pin = engine.pin(used.relid, newer).await.map_err(|e| give_up_engine(false, e))?;
@@ -592,7 +594,7 @@ impl Session {
                 continue;
             }
             let clock = Instant::now();
-            let tail = self.tail(&pin, &used.attnums, facts).await?;
+            let tail = self.tail(&pin, &used.attnums, facts, &tests).await?;
             if let Some(r) = &mut portal.record {
                 r.entry.tail_us += clock.elapsed().as_micros() as i64;
             }
@@ -627,7 +629,13 @@ impl Session {
     }
 
     /// Reads fence and tail in one snapshot, as the current user, in the current transaction.
-    async fn tail(&mut self, pin: &Pin, attnums: &[i16], facts: &Facts) -> Result<Tail, GiveUp> {
+    async fn tail(
+        &mut self,
+        pin: &Pin,
+        attnums: &[i16],
+        facts: &Facts,
+        tests: &[String],
+    ) -> Result<Tail, GiveUp> {
         let Some(columns) = attnums.iter().map(|n| pin.spec.column(*n)).collect::<Option<Vec<_>>>() else {
             return Err(GiveUp::FallBack("a column is not in the lake yet".into()));
         };
@@ -640,7 +648,7 @@ impl Session {
             .map_err(|e| GiveUp::FallBack(e.to_string()))?;
 
         let predicate = pin.boundary.as_ref().map(|b| b.tail_predicate("t._xid"));
-        let sql = probe::tail_sql(pin.spec.relid, facts, predicate.as_deref());
+        let sql = probe::tail_sql(pin.spec.relid, facts, predicate.as_deref(), tests);
         probe::put_helper(&mut self.link.upstream.output, &sql, &[], &[], false);
         message::put_flush(&mut self.link.upstream.output);
 
@@ -701,6 +709,21 @@ impl Session {
         self.state.failed();
         Ok(())
     }
+}
+
+/// What PostgreSQL may ask of the tail's rows, so that it sends none that the plan would drop: conditions over `t`.
+fn tail_tests(portal: &LakePortal, relid: u32, attnums: &[i16], facts: &Facts) -> Vec<String> {
+    let value_of = |constant| match constant {
+        &Constant::Literal(ref value) => Some(value),
+        &Constant::Param(i) => portal.params.get(i),
+        &Constant::Fold(i) => portal.folded.get(i),
+    };
+    let conditions = tail::conditions(&portal.analysis.plan, relid, &value_of);
+    let test = |c: &tail::Condition| {
+        let column = facts.column(attnums.iter().position(|n| *n == c.attnum)?)?;
+        Some(format!("t.{column} {}", c.test))
+    };
+    conditions.iter().filter_map(test).collect()
 }
 
 /// Fence and tail, read in one snapshot.

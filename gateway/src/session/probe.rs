@@ -244,12 +244,23 @@ impl Facts {
             row_security: text(3)? != "f",
         })
     }
+
+    /// The i-th of [`Facts::columns`], quoted as it stands there.
+    pub fn column(&self, i: usize) -> Option<&str> {
+        let mut quoted = false;
+        let is_end = |c: char| {
+            quoted ^= c == '"';
+            c == ',' && !quoted
+        };
+        self.columns.split(is_end).nth(i).map(str::trim).filter(|name| !name.is_empty())
+    }
 }
 
 /// The statement that reads fence and tail in one snapshot. `predicate` is the boundary's, over `t._xid`;
-/// `None` while nothing is archived.
-pub fn tail_sql(relid: u32, facts: &Facts, predicate: Option<&str>) -> String {
-    let filter = predicate.map(|p| format!(" WHERE {p}")).unwrap_or_default();
+/// `None` while nothing is archived. `tests` are what rows must fulfil to matter, over `t` too.
+pub fn tail_sql(relid: u32, facts: &Facts, predicate: Option<&str>, tests: &[String]) -> String {
+    let all: Vec<&str> = predicate.into_iter().chain(tests.iter().map(String::as_str)).collect();
+    let filter = if all.is_empty() { String::new() } else { format!(" WHERE {}", all.join(" AND ")) };
     let columns = if facts.columns.is_empty() { String::new() } else { format!(", {}", facts.columns) };
     format!(
         "COPY (SELECT f.min_archive, f.schema_epoch, f.lineage, pg_catalog.pg_current_snapshot()::pg_catalog.text, t.* \
