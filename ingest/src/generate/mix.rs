@@ -69,9 +69,9 @@ impl Pace {
         Pace { began: Instant::now(), per_second }
     }
 
-    /// How long to wait after so many records; nothing while that is too short to be slept.
+    /// How long to wait after so many records; nothing while that is short: records in company cost less than one by one.
     pub(super) fn ahead(&self, sent: u64) -> Option<Duration> {
         let due = Duration::from_secs_f64(sent as f64 / self.per_second.filter(|r| *r > 0)? as f64);
-        due.checked_sub(self.began.elapsed()).filter(|d| *d >= Duration::from_millis(2))
+        due.checked_sub(self.began.elapsed()).filter(|d| *d >= Duration::from_millis(10))
     }
 }
