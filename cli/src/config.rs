@@ -3,6 +3,7 @@
 //! `deploy/watershed.toml` documents every setting and is held to these defaults by a test.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::io::ErrorKind;
 use std::marker::PhantomData;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -28,6 +29,7 @@ pub struct Config {
     pub data_dir: PathBuf,
     pub gateway: Gateway,
     pub http: Http,
+    pub pressure: Pressure,
     pub archiver: Archiver,
     pub compactor: Compactor,
     pub postgres: Postgres,
@@ -81,6 +83,28 @@ pub struct Http {
     pub listen: SocketAddr,
     /// Bytes of one request body as sent; unpacked it may be four times as large.
     pub max_body: u64,
+    /// Digests of bearer tokens,
+    pub tokens: Vec<String>,
+    /// and a private file of tokens.
+    pub token_file: Option<PathBuf>,
+    /// Others than this machine may post without a token.
+    pub allow_open: bool,
+    pub open_metrics: bool,
+    pub key_retention: Duration,
+    /// Patterns of `_bulk`'s index names, and their tables.
+    pub indices: BTreeMap<String, String>,
+}
+
+/// When taking in stops because a disk is nearly full.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Pressure {
+    pub interval: Duration,
+    pub min_free: u64,
+    pub min_free_percent: f64,
+    /// Watched beside the data directory.
+    pub directories: Vec<PathBuf>,
+    /// None: the database may fill its disk.
+    pub max_database_size: Option<u64>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -113,6 +137,7 @@ pub struct File {
     drain_timeout: Option<Period>,
     gateway: GatewayFile,
     http: HttpFile,
+    ingest: IngestFile,
     archiver: ArchiverFile,
     compactor: CompactorFile,
     postgres: PostgresFile,
@@ -133,6 +158,28 @@ struct GatewayFile {
 struct HttpFile {
     listen: Option<SocketAddr>,
     max_body: Option<Bytes>,
+    tokens: Vec<String>,
+    token_file: Option<PathBuf>,
+    allow_open: bool,
+    open_metrics: bool,
+    key_retention: Option<Period>,
+    indices: BTreeMap<String, String>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields, default)]
+struct IngestFile {
+    pressure: PressureFile,
+}
+
+#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields, default)]
+struct PressureFile {
+    interval: Option<Period>,
+    min_free: Option<Bytes>,
+    min_free_percent: Option<f64>,
+    directories: Vec<PathBuf>,
+    max_database_size: Option<Bytes>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize, PartialEq)]
@@ -227,7 +274,14 @@ impl Config {
             http: Http {
                 listen: args.http.or(file.http.listen).unwrap_or_else(|| local(8432)),
                 max_body: file.http.max_body.map_or(32 << 20, |size| size.0),
+                tokens: file.http.tokens,
+                token_file: file.http.token_file,
+                allow_open: file.http.allow_open,
+                open_metrics: file.http.open_metrics,
+                key_retention: period(None, file.http.key_retention, 30 * 86_400),
+                indices: file.http.indices,
             },
+            pressure: file.ingest.pressure.settled(),
             archiver: Archiver {
                 interval: period(args.archive_interval, file.archiver.interval, 300),
                 min_rows: args.archive_min_rows.or(file.archiver.min_rows).unwrap_or(1_000_000),
@@ -273,6 +327,13 @@ impl Config {
             (self.gateway.memory_limit < 16 << 20, "memory_limit", "at least 16MiB"),
             (!(1..=10_000).contains(&self.gateway.max_sessions), "gateway.max_sessions", "1 to 10000"),
             (self.http.max_body < 1024, "http.max_body", "at least 1KiB"),
+            (self.http.key_retention < Duration::from_secs(1), "http.key_retention", "at least 1s"),
+            (self.pressure.interval < least, "ingest.pressure.interval", "at least 100ms"),
+            (
+                !(0.0..=50.0).contains(&self.pressure.min_free_percent),
+                "ingest.pressure.min_free_percent",
+                "0 to 50",
+            ),
             (self.archiver.interval < least, "archiver.interval", "at least 100ms"),
             (self.archiver.max_rows_per_file < 1000, "archiver.max_rows_per_file", "at least 1000"),
             (self.compactor.interval < least, "compactor.interval", "at least 100ms"),
@@ -302,6 +363,23 @@ impl Config {
 pub fn routes(named: Option<&Path>) -> Result<Routes> {
     let file = read_file(named)?;
     Ok(Routes { topics: file.kafka.topics.unwrap_or_else(ingest::topics::defaults), tables: file.tables })
+}
+
+impl PressureFile {
+    fn settled(self) -> Pressure {
+        Pressure {
+            interval: self.interval.map_or(Duration::from_secs(1), |p| p.0),
+            min_free: self.min_free.map_or(1 << 30, |size| size.0),
+            min_free_percent: self.min_free_percent.unwrap_or(2.0),
+            directories: self.directories,
+            max_database_size: self.max_database_size.map(|size| size.0),
+        }
+    }
+}
+
+/// When taking in stops, for commands beside `up`.
+pub fn pressure(named: Option<&Path>) -> Result<Pressure> {
+    Ok(read_file(named)?.ingest.pressure.settled())
 }
 
 fn read_file(named: Option<&Path>) -> Result<File> {

@@ -24,6 +24,8 @@ pub struct Stores {
     pub lake_root: Url,
     /// Where sorting may spill to; None: the system's temporary directory.
     pub spill_dir: Option<PathBuf>,
+    /// Where PostgreSQL and the lake are, if they are in one place of this machine.
+    pub data_dir: Option<PathBuf>,
 }
 
 impl Stores {
@@ -61,6 +63,7 @@ pub async fn stores(running: &Running) -> Result<Stores> {
         lake_root: Url::parse(secrets.get("WATERSHED_LAKE").unwrap_or(&lake_url(&data)))
             .context("read WATERSHED_LAKE")?,
         spill_dir: Some(data.spill()),
+        data_dir: Some(data.root().to_owned()),
     })
 }
 
@@ -139,7 +142,7 @@ fn stores_in_environment() -> Result<Option<Stores>> {
             "write it like file:///srv/watershed/lake/",
         )
     })?;
-    Ok(Some(Stores { ingest_url, archiver_url, lake_root, spill_dir: None }))
+    Ok(Some(Stores { ingest_url, archiver_url, lake_root, spill_dir: None, data_dir: None }))
 }
 
 fn target_in_environment() -> Result<Option<Target>> {

@@ -2,16 +2,19 @@
 //! it is run as a task. Everything a service promises about its work is said in its own crate.
 
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use ingest::generate;
+use ingest::http::{Indices, Tokens};
+use ingest::pressure::{Monitor, Pressure, Watched};
 use tokio::net::TcpListener;
 use url::Url;
 
 use crate::bootstrap::{self, Secrets, lake_url};
-use crate::config::Config;
-use crate::datadir::DataDir;
+use crate::config::{self, Config, Http};
+use crate::datadir::{DataDir, new_password};
 use crate::discover::Stores;
 use crate::exit::Failure;
 use crate::tasks::Tasks;
@@ -21,6 +24,10 @@ use crate::up::reachable;
 pub struct Services {
     gateway: gateway::Config,
     http: ingest::http::Config,
+    /// With which this process posts to its own door, if that asks for a token.
+    own_token: Option<String>,
+    /// Finds out whether there is room for more, until it is started.
+    monitor: Mutex<Option<Monitor>>,
     pub archiver: ingest::archiver::Config,
     pub compactor: compactor::Config,
     /// What is sent to Kafka, if anything is.
@@ -39,6 +46,7 @@ impl Services {
             archiver_url: secrets.url("watershed_archiver", bootstrap::DATABASE),
             lake_root: lake_root.clone(),
             spill_dir: Some(data.spill()),
+            data_dir: Some(data.root().to_owned()),
         };
         let gateway = gateway::Config {
             upstream_socket_dir: Some(socket_dir.to_owned()),
@@ -57,14 +65,22 @@ impl Services {
         let forwarder = brokers.clone().filter(|_| !config.kafka.forwards.is_empty()).map(|client| {
             ingest::forward::Config::new(&stores.archiver_url, client, config.kafka.forwards.clone())
         });
+        let (pressure, monitor) = watched(&config.pressure, &stores)?;
+        let mut http = http_config(config, &stores, &pressure)?;
+        let own_token = (!http.tokens.is_empty()).then(new_password);
+        if let Some(token) = &own_token {
+            http.tokens = http.tokens.and(Tokens::parse([token.as_str()], true).map_err(anyhow::Error::msg)?);
+        }
         Ok(Services {
             gateway,
             forwarder,
             brokers,
-            http: http_config(config, &stores),
+            kafka: kafka_config(config, &stores, &pressure),
+            http,
+            own_token,
+            monitor: Mutex::new(Some(monitor)),
             archiver: archiver_config(config, &stores),
             compactor: compactor_config(config, &stores),
-            kafka: kafka_config(config, &stores),
             stores,
         })
     }
@@ -86,16 +102,16 @@ impl Services {
     ) -> Result<()> {
         let stop = tasks.stop_token();
         tasks.serve("gateway", gateway::run(self.gateway.clone(), gateway_socket, stop.clone()));
-        let generator = generate::control::routes(generate::control::Config {
+        let more = generate::control::routes(generate::control::Config {
             kafka: self.brokers.clone(),
             url: format!("http://{}", reachable(http_socket.local_addr()?)),
-            token: None,
+            token: self.own_token.clone(),
             stop: stop.clone(),
         });
-        let router = ingest::http::router(self.http.clone()).context("start the HTTP door")?.merge(generator);
-        tasks.serve("http", async move {
-            axum::serve(http_socket, router).with_graceful_shutdown(stop.cancelled_owned()).await
-        });
+        tasks.serve("http", ingest::http::run(self.http.clone(), http_socket, more, stop.clone()));
+        if let Some(monitor) = self.monitor.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            keep_watch(tasks, monitor);
+        }
         Ok(())
     }
 
@@ -120,25 +136,30 @@ pub struct Ingest {
     pub http: Option<(ingest::http::Config, TcpListener)>,
     pub archiver: Option<ingest::archiver::Config>,
     pub kafka: Option<ingest::kafka::Config>,
+    monitor: Monitor,
 }
 
 impl Ingest {
-    pub fn new(config: &Config, stores: &Stores, http: Option<TcpListener>, archive: bool) -> Ingest {
-        Ingest {
-            http: http.map(|socket| (http_config(config, stores), socket)),
+    pub fn new(config: &Config, stores: &Stores, http: Option<TcpListener>, archive: bool) -> Result<Ingest> {
+        let (pressure, monitor) = watched(&config.pressure, stores)?;
+        let http = match http {
+            Some(socket) => Some((http_config(config, stores, &pressure)?, socket)),
+            None => None,
+        };
+        Ok(Ingest {
+            http,
             archiver: archive.then(|| archiver_config(config, stores)),
-            kafka: kafka_config(config, stores),
-        }
+            kafka: kafka_config(config, stores, &pressure),
+            monitor,
+        })
     }
 
-    pub fn start(self, serving: &mut Tasks, upkeep: &mut Tasks) -> Result<()> {
+    pub fn start(self, serving: &mut Tasks, upkeep: &mut Tasks) {
+        let stop = serving.stop_token();
         if let Some((config, socket)) = self.http {
-            let router = ingest::http::router(config).context("start the HTTP door")?;
-            let stop = serving.stop_token();
-            serving.serve("http", async move {
-                axum::serve(socket, router).with_graceful_shutdown(stop.cancelled_owned()).await
-            });
+            serving.serve("http", ingest::http::run(config, socket, axum::Router::new(), stop.clone()));
         }
+        keep_watch(serving, self.monitor);
         if let Some(config) = self.archiver {
             let token = upkeep.stop_token();
             upkeep.keep_up("archiver", move || ingest::archiver::run(config.clone(), token.clone()));
@@ -146,8 +167,15 @@ impl Ingest {
         if let Some(config) = self.kafka {
             keep_kafka(upkeep, config);
         }
-        Ok(())
     }
+}
+
+fn keep_watch(tasks: &mut Tasks, monitor: Monitor) {
+    let stop = tasks.stop_token();
+    tasks.serve("pressure", async move {
+        monitor.run(stop).await;
+        Ok::<(), ingest::Error>(())
+    });
 }
 
 fn keep_kafka(tasks: &mut Tasks, config: ingest::kafka::Config) {
@@ -156,7 +184,7 @@ fn keep_kafka(tasks: &mut Tasks, config: ingest::kafka::Config) {
 }
 
 /// None without brokers.
-fn kafka_config(config: &Config, stores: &Stores) -> Option<ingest::kafka::Config> {
+fn kafka_config(config: &Config, stores: &Stores, pressure: &Pressure) -> Option<ingest::kafka::Config> {
     let brokers = config.kafka.brokers.as_deref()?;
     Some(ingest::kafka::Config {
         properties: config.kafka.properties.clone(),
@@ -167,19 +195,68 @@ fn kafka_config(config: &Config, stores: &Stores) -> Option<ingest::kafka::Confi
         batch_delay: config.kafka.batch_delay,
         // Within the drain time, with some left for the others.
         stop_patience: config.drain_timeout / 2,
+        pressure: pressure.clone(),
         ..ingest::kafka::Config::new(brokers, &stores.ingest_url)
     })
 }
 
-fn http_config(config: &Config, stores: &Stores) -> ingest::http::Config {
+fn http_config(
+    config: &Config,
+    stores: &Stores,
+    pressure: &Pressure,
+) -> Result<ingest::http::Config> {
     let body = usize::try_from(config.http.max_body).unwrap_or(usize::MAX);
-    ingest::http::Config {
+    let patterns = config.http.indices.iter().map(|(pattern, table)| (pattern.clone(), table.clone()));
+    Ok(ingest::http::Config {
         database_url: stores.ingest_url.clone(),
         max_body_bytes: body,
         // Logs pack about tenfold; this leaves room for that and bounds what a small body can make of memory.
         max_unpacked_bytes: body.saturating_mul(4),
+        key_retention: config.http.key_retention,
+        tokens: tokens(&config.http)?,
+        open_metrics: config.http.open_metrics,
+        pressure: pressure.clone(),
+        indices: Indices::new(patterns),
+        routes: config.tables.clone(),
         ..Default::default()
+    })
+}
+
+/// The tokens of the HTTP door. Refuses a door that strangers reach and that asks for none.
+pub fn tokens(config: &Http) -> Result<Tokens> {
+    let wrong = |why: String| {
+        let advice = "deploy/watershed.toml shows how tokens are given";
+        Failure::usage(format!("the tokens of the HTTP door are wrong: {why}"), advice)
+    };
+    let mut tokens = Tokens::parse(config.tokens.iter().map(String::as_str), false).map_err(wrong)?;
+    if let Some(file) = &config.token_file {
+        tokens = tokens.and(Tokens::read(file).map_err(wrong)?);
     }
+    if !config.allow_open && !ingest::http::is_guarded(config.listen, &tokens) {
+        return Err(Failure::usage(
+            format!("others could add rows: {} (--http) is reachable from outside and asks for no token", config.listen),
+            "set http.tokens or http.token_file in watershed.toml, listen on 127.0.0.1, or set http.allow_open = true",
+        )
+        .into());
+    }
+    Ok(tokens)
+}
+
+/// Who says whether there is room, and who finds it out.
+pub fn watched(config: &config::Pressure, stores: &Stores) -> Result<(Pressure, Monitor)> {
+    let mut directories = config.directories.clone();
+    directories.extend(stores.data_dir.clone());
+    let watched = Watched {
+        directories,
+        database: config.max_database_size.map(|max| (stores.ingest_url.clone(), max)),
+    };
+    let marks = ingest::pressure::Config {
+        interval: config.interval,
+        min_free_bytes: config.min_free,
+        min_free_ratio: config.min_free_percent / 100.0,
+        ..Default::default()
+    };
+    Ok(Monitor::new(marks, watched.probes().context("watch the database's size")?))
 }
 
 fn archiver_config(config: &Config, stores: &Stores) -> ingest::archiver::Config {

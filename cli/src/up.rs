@@ -84,6 +84,8 @@ impl Up {
         let data = DataDir::at(&config.data_dir)?;
         data.create()?;
         let held = data.hold()?;
+        // Before anything is made or opened.
+        services::tokens(&config.http)?;
         let gateway_socket = bind("--listen", config.gateway.listen).await?;
         let http_socket = bind("--http", config.http.listen).await?;
 

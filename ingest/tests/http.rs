@@ -7,7 +7,8 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use common::Database;
-use ingest::http::{Config, router};
+use ingest::http::{Config, Indices, Tokens, router};
+use ingest::pressure::{self, Probe, Reading};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -192,6 +193,7 @@ async fn limits_and_refusals() {
         max_unpacked_bytes: 20_000,
         max_record_bytes: 5_000,
         concurrency: 2,
+        max_readers: 4,
         patience: Duration::from_millis(300),
         ..config(&db)
     })
@@ -207,19 +209,27 @@ async fn limits_and_refusals() {
         ask(at, "POST /v1/ingest/logs", &[("Content-Encoding", "gzip")], b"nonsense").await.status,
         400
     );
+    let mut zlib = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::fast());
+    zlib.write_all(&vec![b' '; 1_000_000]).unwrap();
+    let bomb = zlib.finish().unwrap();
+    assert_eq!(ask(at, "POST /v1/ingest/logs", &[("Content-Encoding", "deflate")], &bomb).await.status, 413);
     assert_eq!(ask(at, "POST /v1/ingest/logs", &[("Content-Encoding", "br")], b"x").await.status, 415);
     assert_eq!(post(at, "logs", &[], "what is this\n").await.status, 415);
     assert_eq!(ask(at, "GET /v1/ingest/logs", &[], b"").await.status, 405);
     let long = format!("{{\"ts\":1,\"message\":\"{}\"}}\n{{\"ts\":2}}", "x".repeat(6000));
     assert_eq!(post(at, "logs", &[], &long).await.counts(), (200, 1, 1));
-    // Both turns are taken by requests whose bodies do not come: the third is told to come again.
+    // Bodies that do not come hold no turn, as long as there are not too many of them.
     let mut slow = Vec::new();
-    for _ in 0..2 {
+    for n in 0..4 {
         let mut s = TcpStream::connect(at).await.unwrap();
         s.write_all(b"POST /v1/ingest/logs HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{\"ts\"")
             .await
             .unwrap();
         slow.push(s);
+        if n == 2 {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            assert_eq!(post(at, "logs", &[], "{\"ts\":1}").await.status, 200);
+        }
     }
     tokio::time::sleep(Duration::from_millis(100)).await;
     let busy = post(at, "logs", &[], "{\"ts\":1}").await;
@@ -271,4 +281,264 @@ async fn without_postgresql_clients_are_told_to_come_again() {
     }
     assert_eq!(db.count("SELECT count(*) FROM logs").await, 60_000);
     assert!(taken < 20);
+}
+
+const SECRET: &str = "correct horse battery staple";
+
+fn bearer(secret: &str) -> String {
+    format!("Bearer {}", secret.replace(' ', "-"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn with_tokens_only_their_bearers_post() {
+    let db = Database::new().await;
+    let plain = SECRET.replace(' ', "-");
+    let tokens = Tokens::parse([plain.as_str(), "another-long-secret events"], true).unwrap();
+    let at = serve(Config { tokens: tokens.clone(), ..config(&db) }).await;
+    let body = "{\"ts\":1}\n";
+    let refused = post(at, "logs", &[], body).await;
+    assert_eq!(refused.status, 401, "{}", refused.body);
+    assert!(refused.head.contains("www-authenticate: bearer realm=\"watershed\""), "{}", refused.head);
+    assert_eq!(post(at, "logs", &[("Authorization", &bearer("wrong horse"))], body).await.status, 401);
+    assert_eq!(post(at, "logs", &[("Authorization", &bearer(SECRET))], body).await.status, 200);
+    // A token for one table: no other, and no word about whether another is there.
+    let narrow = bearer("another-long-secret");
+    assert_eq!(post(at, "events", &[("Authorization", &narrow)], body).await.status, 200);
+    assert_eq!(post(at, "logs", &[("Authorization", &narrow)], body).await.status, 403);
+    assert_eq!(post(at, "nothere", &[("Authorization", &narrow)], body).await.status, 403);
+    assert_eq!(post(at, "nothere", &[("Authorization", &bearer(SECRET))], body).await.status, 404);
+    let bulk =
+        "{\"index\":{\"_index\":\"logs\"}}\n{\"ts\":1}\n{\"index\":{\"_index\":\"events\"}}\n{\"ts\":1}\n";
+    let answer = ask(at, "POST /_bulk", &[("Authorization", &narrow)], bulk.as_bytes()).await.json();
+    assert_eq!(statuses(&answer), [403, 201]);
+    assert_eq!(ask(at, "POST /_bulk", &[], bulk.as_bytes()).await.status, 401);
+    assert_eq!(db.count("SELECT count(*) FROM logs").await, 1);
+    // Probes of health need none; metrics do, unless told otherwise.
+    assert_eq!(ask(at, "GET /healthz", &[], b"").await.status, 200);
+    assert_eq!(ask(at, "GET /readyz", &[], b"").await.status, 200);
+    assert_eq!(ask(at, "GET /metrics", &[], b"").await.status, 401);
+    assert_eq!(ask(at, "GET /metrics", &[("Authorization", &narrow)], b"").await.status, 200);
+    let at = serve(Config { tokens, open_metrics: true, ..config(&db) }).await;
+    assert_eq!(ask(at, "GET /metrics", &[], b"").await.status, 200);
+    assert_eq!(post(at, "logs", &[], body).await.status, 401);
+}
+
+/// The statuses of the items of a bulk answer.
+fn statuses(answer: &Value) -> Vec<u64> {
+    let items = answer["items"].as_array().unwrap_or_else(|| panic!("no items: {answer}"));
+    items
+        .iter()
+        .map(|i| i.as_object().unwrap().values().next().unwrap()["status"].as_u64().unwrap())
+        .collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bulk_requests_become_rows() {
+    let db = Database::new().await;
+    let at = serve(config(&db)).await;
+    let body = concat!(
+        "{\"index\":{\"_index\":\"filebeat-8.1\",\"_id\":\"one\"}}\n{\"@timestamp\":\"2026-01-02T03:04:05Z\",\"message\":\"a\"}\n",
+        "{\"create\":{\"_index\":\"logs\"}}\n{\"ts\":2,\"message\":\"b\"}\n",
+        "{\"index\":{\"_index\":\"events\"}}\n{\"ts\":3}\n",
+        "{\"index\":{\"_index\":\"nothere\"}}\n{\"ts\":4}\n",
+        "{\"index\":{\"_index\":\"logs\"}}\nno json\n",
+        "{\"index\":{\"_index\":\"logs\"}}\n{\"message\":\"no time\"}\n",
+        "{\"index\":{\"_index\":\"logs\"}}\n{\"ts\":5,\"n\":1e200000}\n",
+        "{\"update\":{\"_index\":\"logs\",\"_id\":\"one\"}}\n{\"doc\":{}}\n",
+        "{\"delete\":{\"_index\":\"logs\",\"_id\":\"one\"}}\n",
+    );
+    let answer = ask(at, "POST /_bulk", &[("Content-Type", "application/x-ndjson")], body.as_bytes()).await;
+    assert!(answer.head.contains("x-elastic-product: elasticsearch"), "{}", answer.head);
+    let json = answer.json();
+    assert_eq!(statuses(&json), [201, 201, 201, 404, 400, 400, 400, 400, 400], "{json}");
+    assert_eq!(json["errors"], true);
+    assert!(json["took"].is_u64());
+    assert_eq!(json["items"][0]["index"]["_id"], "one");
+    assert_eq!(json["items"][0]["index"]["result"], "created");
+    assert_eq!(json["items"][3]["index"]["error"]["type"], "index_not_found_exception");
+    for at in 4..7 {
+        assert_eq!(json["items"][at]["index"]["error"]["type"], "mapper_parsing_exception");
+    }
+    assert!(json["items"][8]["delete"]["error"]["reason"].as_str().unwrap().contains("append-only"));
+    assert_eq!(db.count("SELECT count(*) FROM logs").await, 2);
+    assert_eq!(db.count("SELECT count(*) FROM events").await, 1);
+    assert_eq!(db.texts("SELECT metadata->>'_id' FROM logs WHERE message = 'a'").await, ["one"]);
+    assert_eq!(
+        db.texts(
+            "SELECT position || ' ' || stage FROM watershed.dead_letters WHERE source = 'bulk' ORDER BY 1"
+        )
+        .await,
+        ["line 10 decode", "line 12 map", "line 14 postgres"]
+    );
+
+    // The index of the address, short answers, and PUT.
+    let two = "{\"create\":{}}\n{\"ts\":1}\n{\"create\":{}}\n{}\n";
+    let short = "PUT /logs-nginx-default/_bulk?filter_path=errors,items.*.error,items.*.status";
+    let answer = ask(at, short, &[], two.as_bytes()).await.json();
+    assert_eq!(statuses(&answer), [201, 400]);
+    assert_eq!(answer["items"][0].to_string(), "{\"create\":{\"status\":201}}");
+    // Malformed: nothing is in.
+    let before = db.count("SELECT count(*) FROM logs").await;
+    for bad in ["", "{\"index\":{}}\n{\"ts\":1}\n", "{\"create\":{\"_index\":\"logs\"}}\n{\"ts\":1}\nx\n"] {
+        let answer = ask(at, "POST /_bulk", &[], bad.as_bytes()).await;
+        assert_eq!(answer.status, 400, "{}", answer.body);
+        assert_eq!(answer.json()["error"]["type"], "illegal_argument_exception");
+    }
+    assert_eq!(db.count("SELECT count(*) FROM logs").await, before);
+    // A repeated request with a key adds nothing; another index in the address is another request.
+    let key = [("Idempotency-Key", "b-1")];
+    let first = ask(at, "POST /logs/_bulk", &key, two.as_bytes()).await;
+    let again = ask(at, "POST /logs/_bulk", &key, two.as_bytes()).await;
+    assert_eq!(first.body, again.body);
+    assert!(again.head.contains("idempotency-replayed: true") && again.head.contains("x-elastic-product"));
+    assert_eq!(db.count("SELECT count(*) FROM logs").await, before + 1);
+    assert_eq!(ask(at, "POST /logs-a/_bulk", &key, two.as_bytes()).await.status, 422);
+    // One document.
+    let answer = ask(at, "POST /logs/_doc/n-7", &[], b"{\"ts\":1,\"message\":\"single\"}").await;
+    assert_eq!((answer.status, &answer.json()["_id"]), (201, &Value::from("n-7")), "{}", answer.body);
+    assert_eq!(ask(at, "POST /logs/_doc", &[], b"{}").await.status, 400);
+    assert_eq!(ask(at, "POST /nothere/_doc", &[], b"{\"ts\":1}").await.status, 404);
+    assert_eq!(db.count("SELECT count(*) FROM logs WHERE message = 'single'").await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_whose_name_needs_quotes_is_an_index_too() {
+    let db = Database::new().await;
+    db.run(
+        "CREATE TABLE public.\"web-1\" (ts timestamptz NOT NULL, path text); \
+         SELECT watershed.attach_table('public.\"web-1\"', event_time => 'ts')",
+    )
+    .await;
+    let at =
+        serve(Config { indices: Indices::new([("shop-*".to_owned(), "events".to_owned())]), ..config(&db) })
+            .await;
+    let body = "{\"index\":{\"_index\":\"web-1\",\"_id\":\"7\"}}\n{\"ts\":1,\"path\":\"/\"}\n\
+                {\"index\":{\"_index\":\"shop-eu\"}}\n{\"ts\":1}\n";
+    assert_eq!(statuses(&ask(at, "POST /_bulk", &[], body.as_bytes()).await.json()), [201, 201]);
+    assert_eq!(db.count("SELECT count(*) FROM public.\"web-1\"").await, 1);
+    assert_eq!(db.count("SELECT count(*) FROM events").await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_shippers_ask_first() {
+    let db = Database::new().await;
+    let at = serve(config(&db)).await;
+    let about = ask(at, "GET /", &[], b"").await;
+    assert!(about.head.contains("x-elastic-product: elasticsearch"));
+    assert_eq!(about.json()["version"]["build_flavor"], "default");
+    assert_eq!(about.json()["tagline"], "You Know, for Search");
+    for (request, status) in [
+        ("HEAD /", 200),
+        ("GET /_license", 200),
+        ("GET /_xpack", 200),
+        ("GET /_nodes/http", 200),
+        ("HEAD /_index_template/filebeat", 404),
+        ("PUT /_index_template/filebeat", 200),
+        ("PUT /_ilm/policy/filebeat", 200),
+        ("GET /_ingest/pipeline/x", 404),
+        ("HEAD /logs-any-thing", 200),
+        ("HEAD /nothere", 404),
+        ("PUT /logs", 200),
+        ("PUT /nothere", 404),
+        ("DELETE /logs", 400),
+        ("POST /logs/_refresh", 200),
+    ] {
+        assert_eq!(ask(at, request, &[], b"").await.status, status, "{request}");
+    }
+    assert_eq!(ask(at, "GET /_cluster/health", &[], b"").await.json()["status"], "green");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn metrics_count_what_was_taken() {
+    let db = Database::new().await;
+    let table = "measured";
+    db.run(
+        "CREATE TABLE measured (ts timestamptz NOT NULL, n int CHECK (n < 10)); \
+         SELECT watershed.attach_table('measured', event_time => 'ts')",
+    )
+    .await;
+    let at = serve(config(&db)).await;
+    let body = "{\"ts\":1,\"n\":1}\n{\"ts\":1,\"n\":99}\nbad\n{\"ts\":2}\n";
+    assert_eq!(
+        post(at, table, &[("Content-Type", "application/x-ndjson")], body).await.counts(),
+        (200, 2, 2)
+    );
+    let answer = ask(at, "GET /metrics", &[], b"").await;
+    assert!(answer.head.contains("content-type: text/plain; version=0.0.4"), "{}", answer.head);
+    let labels = "{source=\"http\",table=\"public.measured\"}";
+    for line in [
+        format!("watershed_ingest_rows_total{labels} 2"),
+        format!("watershed_ingest_batches_total{labels} 1"),
+        format!("watershed_ingest_bytes_total{labels} {}", body.len()),
+        "watershed_ingest_rejected_total{source=\"http\",stage=\"decode\",table=\"public.measured\"} 1"
+            .to_owned(),
+        "watershed_ingest_rejected_total{source=\"http\",stage=\"postgres\",table=\"public.measured\"} 1"
+            .to_owned(),
+    ] {
+        assert!(answer.body.lines().any(|l| l == line), "{line} is missing in\n{}", answer.body);
+    }
+    assert!(answer.body.contains("\nprocess_resident_memory_bytes "));
+    // Names that are no tables make no series.
+    assert_eq!(post(at, "no-such-table-for-metrics", &[], body).await.status, 404);
+    assert!(!ask(at, "GET /metrics", &[], b"").await.body.contains("no-such-table-for-metrics"));
+}
+
+/// Room that a test fills and empties.
+struct Tank(std::sync::Arc<std::sync::atomic::AtomicU64>);
+
+impl Probe for Tank {
+    fn place(&self) -> &str {
+        "the test disk"
+    }
+
+    fn read(&mut self) -> futures::future::BoxFuture<'_, Result<Reading, String>> {
+        let free = self.0.load(std::sync::atomic::Ordering::SeqCst);
+        Box::pin(async move { Ok(Reading { free, total: 1 << 40 }) })
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_closes_the_door_and_room_opens_it() {
+    let db = Database::new().await;
+    let free = std::sync::Arc::new(std::sync::atomic::AtomicU64::new(1 << 39));
+    let quick = pressure::Config { interval: Duration::from_millis(10), ..pressure::Config::default() };
+    let (mut pressure, monitor) = pressure::Monitor::new(quick, vec![Box::new(Tank(free.clone()))]);
+    tokio::spawn(monitor.run(tokio_util::sync::CancellationToken::new()));
+    let at = serve(Config { pressure: pressure.clone(), ..config(&db) }).await;
+    assert_eq!(post(at, "logs", &[], "{\"ts\":1}").await.status, 200);
+    free.store(1 << 20, std::sync::atomic::Ordering::SeqCst);
+    pressure.changed().await;
+    let bulk = "{\"index\":{\"_index\":\"logs\"}}\n{\"ts\":1}\n";
+    for (request, body) in [("POST /v1/ingest/logs", "{\"ts\":1}"), ("POST /_bulk", bulk)] {
+        let answer = ask(at, request, &[], body.as_bytes()).await;
+        assert_eq!(answer.status, 503);
+        assert!(answer.head.contains("retry-after: 10"), "{}", answer.head);
+        assert!(answer.body.contains("the test disk is nearly full"), "{}", answer.body);
+    }
+    assert_eq!(ask(at, "GET /readyz", &[], b"").await.status, 503);
+    assert_eq!(ask(at, "GET /_cluster/health", &[], b"").await.json()["status"], "red");
+    assert_eq!(db.count("SELECT count(*) FROM logs").await, 1);
+    free.store(1 << 39, std::sync::atomic::Ordering::SeqCst);
+    pressure.opened().await;
+    assert_eq!(post(at, "logs", &[], "{\"ts\":1}").await.status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn old_keys_are_forgotten_in_the_background() {
+    let db = Database::new().await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let at = listener.local_addr().unwrap();
+    let stop = tokio_util::sync::CancellationToken::new();
+    let config = Config { key_retention: Duration::from_secs(2), ..config(&db) };
+    let serving = tokio::spawn(ingest::http::run(config, listener, axum::Router::new(), stop.clone()));
+    assert_eq!(post(at, "logs", &[("Idempotency-Key", "short")], "{\"ts\":1}").await.status, 200);
+    assert!(post(at, "logs", &[("Idempotency-Key", "short")], "{\"ts\":1}").await.head.contains("replayed"));
+    while db.count("SELECT count(*) FROM watershed_control.requests").await > 0 {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    // The window is over: the same request counts again.
+    assert_eq!(post(at, "logs", &[("Idempotency-Key", "short")], "{\"ts\":1}").await.status, 200);
+    assert_eq!(db.count("SELECT count(*) FROM logs").await, 2);
+    stop.cancel();
+    serving.await.unwrap().unwrap();
 }

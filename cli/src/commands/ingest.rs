@@ -34,7 +34,7 @@ pub async fn run(args: IngestArgs) -> Result<Code> {
     };
     let address = http.as_ref().map(|socket| socket.local_addr()).transpose()?;
     let (mut serving, mut upkeep) = (Tasks::new(), Tasks::new());
-    Ingest::new(&config, &stores, http, archive).start(&mut serving, &mut upkeep)?;
+    Ingest::new(&config, &stores, http, archive)?.start(&mut serving, &mut upkeep);
     if let Some(brokers) = &config.kafka.brokers {
         for route in &config.kafka.topics {
             say(format_args!("  Kafka  {brokers} {} -> {}", route.topic, route.table));
@@ -105,6 +105,7 @@ async fn stores(args: &IngestArgs) -> Result<(Stores, bool)> {
         archiver_url: args.archiver_url.clone().unwrap_or_default(),
         lake_root: args.lake.clone().map_or_else(nowhere, Ok)?,
         spill_dir: None,
+        data_dir: None,
     };
     Ok((stores, known))
 }

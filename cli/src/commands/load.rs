@@ -5,15 +5,20 @@ use std::io::IsTerminal;
 use anyhow::Result;
 use ingest::decode::Format;
 use ingest::load::{LoadSummary, Options};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::args::{LoadArgs, LoadFormat};
 use crate::console::say;
 use crate::exit::Code;
 use crate::text_table::grouped;
-use crate::{commands, config, discover};
+use crate::{commands, config, discover, services};
 
 pub async fn run(args: LoadArgs) -> Result<Code> {
     let stores = discover::stores(&args.running).await?;
+    let (pressure, mut monitor) = services::watched(&config::pressure(args.config.as_deref())?, &stores)?;
+    monitor.check().await;
+    let watching = AbortOnDropHandle::new(tokio::spawn(monitor.run(CancellationToken::new())));
     let options = Options {
         database_url: stores.ingest_url,
         table: args.table,
@@ -22,9 +27,11 @@ pub async fn run(args: LoadArgs) -> Result<Code> {
         year: args.year,
         progress: std::io::stderr().is_terminal(),
         routes: config::routes(args.config.as_deref())?.tables,
+        pressure,
         ..Options::default()
     };
     let outcome = ingest::load::run(options, commands::stop_on_signal()?).await;
+    drop(watching);
     let (summaries, failure) = match outcome {
         Ok(summaries) => (summaries, None),
         Err(ingest::Error::File { file, completed, source }) => {

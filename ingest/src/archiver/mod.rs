@@ -29,6 +29,8 @@ use lake::writer::WriterOptions;
 use sqlx::{Connection, PgConnection};
 use tokio_util::sync::CancellationToken;
 
+use crate::metrics;
+
 pub use error::{Error, Result};
 pub(crate) use session::{boundary_of, connect, find, lock_and_snapshot, xid_column};
 pub use ship::ArchiveReport;
@@ -264,7 +266,13 @@ async fn attend(
     let previous = boundary_of(&mut conn, spec, version).await?;
     let waited = watch.archived.elapsed() >= cfg.interval;
     let wanted = if waited { 1 } else { cfg.min_rows.max(1) };
-    if !tail_has(&mut conn, spec, &previous, wanted).await? {
+    let waiting = tail_rows(&mut conn, spec, &previous, wanted).await?;
+    if !waited {
+        let table = spec.qualified();
+        metrics::describe("watershed_archiver_tail_rows", "Rows not yet in the lake when last looked, counted up to min_rows.");
+        metrics::gauge("watershed_archiver_tail_rows", &[("table", &table)]).set(waiting as f64);
+    }
+    if waiting < wanted {
         // A quiet table's first rows wait a whole interval, so that they come in company.
         if waited {
             watch.archived = Instant::now();
@@ -277,6 +285,7 @@ async fn attend(
         Ok(report) => {
             watch.archived = Instant::now();
             if report.rows > 0 {
+                progress(&report);
                 tracing::info!(
                     table = report.table,
                     archive = report.archive,
@@ -295,14 +304,31 @@ async fn attend(
     }
 }
 
-/// Whether the tail beyond `boundary` has `rows` rows or more.
-async fn tail_has(conn: &mut PgConnection, spec: &TableSpec, boundary: &Boundary, rows: u64) -> Result<bool> {
+/// Counts what was shipped.
+fn progress(report: &ArchiveReport) {
+    metrics::describe("watershed_archiver_rows_total", "Rows shipped to the lake.");
+    metrics::describe("watershed_archiver_files_total", "Files added to the lake.");
+    metrics::describe("watershed_archiver_bytes_total", "Bytes of those files.");
+    metrics::describe("watershed_archiver_seconds", "Time of a round that shipped rows.");
+    metrics::describe("watershed_archiver_last_success_seconds", "When rows were last shipped, in Unix time.");
+    let labels = [("table", report.table.as_str())];
+    metrics::counter("watershed_archiver_rows_total", &labels).add(report.rows);
+    metrics::counter("watershed_archiver_files_total", &labels).add(report.files as u64);
+    metrics::counter("watershed_archiver_bytes_total", &labels).add(report.bytes);
+    metrics::histogram("watershed_archiver_seconds", &labels).observe(report.elapsed.as_secs_f64());
+    let now = crate::load::now_micros() as f64 / 1e6;
+    metrics::gauge("watershed_archiver_last_success_seconds", &labels).set(now);
+}
+
+/// Rows of the tail beyond `boundary`, counted up to `most`.
+async fn tail_rows(conn: &mut PgConnection, spec: &TableSpec, boundary: &Boundary, most: u64) -> Result<u64> {
     let sql = format!(
-        "SELECT count(*) >= {rows} FROM (SELECT 1 FROM {} t WHERE {} LIMIT {rows}) tail",
+        "SELECT count(*) FROM (SELECT 1 FROM {} t WHERE {} LIMIT {most}) tail",
         spec.sql_name(),
         boundary.tail_predicate(&session::xid_column(spec)?),
     );
-    Ok(sqlx::query_scalar(sqlx::AssertSqlSafe(sql)).fetch_one(conn).await?)
+    let rows: i64 = sqlx::query_scalar(sqlx::AssertSqlSafe(sql)).fetch_one(conn).await?;
+    Ok(rows.unsigned_abs())
 }
 
 /// Makes day partitions if few are left. Needs a moment alone with the table: without it, the next look tries again.

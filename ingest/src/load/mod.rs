@@ -35,6 +35,8 @@ use crate::decode::{Format, detect};
 use crate::error::is_rows_fault;
 use crate::generate;
 use crate::map::{Mapper, Mapping};
+use crate::metrics::taken;
+use crate::pressure::{Pressure, State};
 use crate::sink::{self, Care, LetterSource, Numbering, Session};
 use crate::target::Target;
 use crate::topics::{self, TableRoute};
@@ -65,6 +67,8 @@ pub struct Options {
     pub patience: Duration,
     /// Envelopes and mappings by table, as configured.
     pub routes: Vec<TableRoute>,
+    /// Whether there is room for more: waits while there is not.
+    pub pressure: Pressure,
 }
 
 impl Default for Options {
@@ -81,6 +85,7 @@ impl Default for Options {
             progress: false,
             patience: Duration::from_secs(60),
             routes: Vec::new(),
+            pressure: Pressure::always_open(),
         }
     }
 }
@@ -398,6 +403,7 @@ impl Work<'_> {
     ) -> Result<()> {
         let mut entry_loaded = entry.rows_loaded;
         while let Some(step) = steps.recv().await {
+            self.wait_for_room().await;
             let refused = self.commit(&step, writer, entry.id, entry_loaded).await?;
             entry_loaded += step.advance.loaded - refused;
             self.loaded += step.advance.loaded - refused;
@@ -405,6 +411,16 @@ impl Work<'_> {
             self.bar.at(step.advance.to.bytes, self.loaded);
         }
         Ok(())
+    }
+
+    /// Waits while nothing is taken in, and says so. True if it had to.
+    async fn wait_for_room(&self) -> bool {
+        let mut pressure = self.options.pressure.clone();
+        let State::Closed { reason } = pressure.state() else { return false };
+        tracing::warn!(reason, source = %self.source, "the load waits until there is room");
+        pressure.opened().await;
+        tracing::warn!(source = %self.source, "there is room: the load goes on");
+        true
     }
 
     /// Commits one step, whatever it takes; gives the number of rows that PostgreSQL refused.
@@ -427,6 +443,7 @@ impl Work<'_> {
                     continue;
                 }
                 e if e.is_transient() && attempts <= RETRIES => {
+                    self.options.pressure.note(e);
                     tracing::warn!(error = %e, source = %self.source, "a batch did not commit, trying again");
                 }
                 _ => {
@@ -436,6 +453,9 @@ impl Work<'_> {
             }
             let now = loop {
                 tokio::time::sleep(Duration::from_millis(100 * u64::from(attempts.min(20)))).await;
+                if self.wait_for_room().await {
+                    attempts = 1; // it was not the batch
+                }
                 self.session.reconnect(self.options.patience).await?;
                 match ledger::read(self.session.conn(), id).await {
                     Ok(now) => break now,
@@ -455,6 +475,7 @@ impl Work<'_> {
     }
 
     async fn transaction(&mut self, step: &Step, writer: &Mapper, id: i64, care: Care) -> Result<u64> {
+        let began = Instant::now();
         let conn = self.session.conn();
         sink::run(conn, "BEGIN").await?;
         if !ledger::advance(conn, id, step.from, &step.advance).await? {
@@ -481,6 +502,8 @@ impl Work<'_> {
         lake::crash::point("load.before_commit");
         sink::run(conn, "COMMIT").await?;
         lake::crash::point("load.committed");
+        let bytes = step.advance.to.bytes.saturating_sub(step.from.bytes);
+        taken::committed("load", &self.table, &step.batch, &refused, bytes, began);
         Ok(refused.len() as u64)
     }
 

@@ -15,6 +15,7 @@ use std::time::Instant;
 use parking_lot::Mutex;
 
 mod process;
+pub mod taken;
 
 /// The content type of [`render`]'s text.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
