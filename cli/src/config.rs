@@ -3,7 +3,6 @@
 //! `deploy/watershed.toml` documents every setting and is held to these defaults by a test.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::io::ErrorKind;
 use std::marker::PhantomData;
 use std::net::{Ipv4Addr, SocketAddr};

@@ -3,8 +3,10 @@
 //! ✗ catalogs, network, session.
 
 mod cache;
+mod copy;
 
 pub use cache::Cache;
+pub use copy::CopyHead;
 
 use crate::query::fingerprint;
 use sqlparser::keywords::Keyword;
@@ -58,6 +60,8 @@ pub enum Kind {
     Candidate,
     /// EXPLAIN in text format of a candidate: the inner statement.
     Explain(Arc<str>),
+    /// `COPY name FROM` without columns: PostgreSQL's, with a list if it says that the table is tiered.
+    Copy(Arc<CopyHead>),
 }
 
 /// The outcome for one text.
@@ -137,6 +141,10 @@ fn kind(sql: &str, tokens: &[Token], names: &Names) -> Kind {
     match first {
         Keyword::EXPLAIN => explain(sql, tokens, names),
         Keyword::SELECT | Keyword::WITH | Keyword::TABLE | Keyword::VALUES => select(&words, names),
+        Keyword::COPY => match copy::head(sql) {
+            Some(head) => Kind::Copy(head.into()),
+            None => Kind::Relay("not a SELECT"),
+        },
         _ => Kind::Relay("not a SELECT"),
     }
 }

@@ -41,7 +41,13 @@ impl Session {
             lines: Vec::new(),
             classify_us: clock.elapsed().as_micros() as i64,
             probe_us: 0,
+            added: None,
         };
+        if let Kind::Copy(head) = &statement.kind
+            && self.state.status() != super::TxStatus::Failed
+        {
+            return self.copy_parse(&f, sql, head.clone(), prepared).await;
+        }
         if let Err(reason) = self.wants_probe(&statement) {
             prepared.reasons = reason.into();
             self.forward_parse(&f, &prepared);
@@ -108,9 +114,9 @@ impl Session {
         Ok(())
     }
 
-    fn forward_parse(&mut self, f: &[u8], prepared: &Prepared) {
+    pub(super) fn forward_parse(&mut self, f: &[u8], prepared: &Prepared) {
         self.link.upstream.output.extend_from_slice(f);
-        let running = Running { record: self.prepared_record(prepared), lines: Vec::new(), prefix: None };
+        let running = Running { added: prepared.added, ..Running::relayed(self.prepared_record(prepared)) };
         self.state.sent(Expect::Parse(Some(Box::new(running))));
     }
 
@@ -123,7 +129,7 @@ impl Session {
         record
     }
 
-    fn remember(&mut self, name: Bytes, prepared: Prepared) {
+    pub(super) fn remember(&mut self, name: Bytes, prepared: Prepared) {
         if self.statements.len() < MAX_REMEMBERED || self.statements.contains_key(&name) {
             // The key must not keep the whole frame alive.
             self.statements.insert(Bytes::copy_from_slice(&name), prepared);
@@ -153,7 +159,9 @@ impl Session {
         let prepared = self.statements.get(msg.statement).cloned();
         let Some((prepared, probed)) = prepared.as_ref().and_then(|p| Some((p, p.probed.clone()?))) else {
             self.link.upstream.output.extend_from_slice(&f);
-            let running = prepared.as_ref().map(|p| Running { record: self.prepared_record(p), lines: Vec::new(), prefix: None });
+            let running = prepared
+                .as_ref()
+                .map(|p| Running { added: p.added, ..Running::relayed(self.prepared_record(p)) });
             self.state.sent(Expect::Bind(running.map(Box::new)));
             self.portals.remove(&name);
             if let Some(prepared) = prepared
@@ -228,7 +236,7 @@ impl Session {
                     Answer::Failed => {}
                     Answer::FallBack(record) => {
                         self.link.upstream.output.extend_from_slice(&f);
-                        let running = Running { record: *record, lines: Vec::new(), prefix: None };
+                        let running = Running::relayed(*record);
                         self.state.sent(Expect::Execute(Some(Box::new(running))));
                     }
                 }
@@ -239,7 +247,9 @@ impl Session {
             Some(Portal::Relayed { prepared }) => {
                 let prepared = prepared.clone();
                 self.note_effects(&prepared.statement);
-                Some(Box::new(Running { record: self.prepared_record(&prepared), lines: prepared.lines, prefix: None }))
+                let record = self.prepared_record(&prepared);
+                let (lines, added) = (prepared.lines, prepared.added);
+                Some(Box::new(Running { lines, added, ..Running::relayed(record) }))
             }
             _ => None,
         };

@@ -11,6 +11,7 @@ pub mod probe;
 pub mod state;
 
 mod bracket;
+mod copy;
 mod extended;
 mod lake;
 mod relay;
@@ -79,6 +80,8 @@ struct Prepared {
     lines: Vec<String>,
     classify_us: i64,
     probe_us: i64,
+    /// What PostgreSQL's text has more than the client's.
+    added: Option<state::Added>,
 }
 
 /// A portal of the client.

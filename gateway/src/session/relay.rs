@@ -1,10 +1,11 @@
 //! Frames from PostgreSQL to the client: counted, sometimes read, never changed.
 //! ✗ statements under probe.
 
-use super::state::{Running, TxStatus};
+use super::state::{Added, Running, TxStatus};
 use super::{Session, SessionEnd};
 use crate::wire::frame;
 use crate::wire::message::{self, Fields};
+use bytes::{BufMut, BytesMut};
 
 impl Session {
     /// Relays what has arrived.
@@ -37,7 +38,13 @@ impl Session {
                 b'E' => {
                     let f = self.link.upstream.input[..h.len].to_vec();
                     let ended = self.state.failed();
+                    let own = ended.as_ref().and_then(|r| own_position(&f, r.added?));
                     self.end_in_error(ended, &f);
+                    if let Some(own) = own {
+                        let _ = self.link.upstream.input.split_to(h.len);
+                        self.link.client.output.extend_from_slice(&own);
+                        continue;
+                    }
                 }
                 b'Z' => {
                     let status = self.link.upstream.input.get(5).copied().unwrap_or(b'I');
@@ -90,4 +97,33 @@ impl Session {
         Fields::read(frame::body(&self.link.upstream.input[..len]))
             .is_ok_and(|f| f.text(b'V') == "LOG" && f.text(b'M') == "rewritten parse tree:")
     }
+}
+
+/// The error with its position told in the client's own text; `None` if it stays as it is.
+fn own_position(f: &[u8], added: Added) -> Option<BytesMut> {
+    let position: usize = Fields::read(frame::body(f)).ok()?.text(b'P').parse().ok()?;
+    let own = added.own(position);
+    if own == position {
+        return None;
+    }
+    let mut body = frame::body(f);
+    let mut out = BytesMut::with_capacity(f.len());
+    message::frame(&mut out, f[0], |out| {
+        // A field is a code and a text that ends with a zero; a zero alone ends them all.
+        while let [code, rest @ ..] = body {
+            out.put_u8(*code);
+            if *code == 0 {
+                break;
+            }
+            let end = memchr::memchr(0, rest).map_or(rest.len(), |n| n + 1);
+            if *code == b'P' {
+                out.put_slice(own.to_string().as_bytes());
+                out.put_u8(0);
+            } else {
+                out.put_slice(&rest[..end]);
+            }
+            body = &rest[end..];
+        }
+    });
+    Some(out)
 }

@@ -5,6 +5,7 @@ use super::bracket::Outcome;
 use super::lake::{Answer, Bound, Decision};
 use super::probe::SIMPLE;
 use super::state::{Expect, Running, TxStatus};
+use super::copy::COPY_REASON;
 use super::{Session, SessionEnd};
 use crate::classify::{Classified, Kind, Override};
 use crate::query::record::Record;
@@ -28,6 +29,11 @@ impl Session {
         let mut record = self.record("simple", &statement);
         record.entry.classify_us = clock.elapsed().as_micros() as i64;
         self.note_effects(&statement);
+        if let Kind::Copy(head) = &statement.kind
+            && self.state.status() != TxStatus::Failed
+        {
+            return self.copy_query(&f, sql, head.clone(), record).await;
+        }
         let probed: bool = match self.wants_probe(&statement) {
             Ok(()) => true,
             Err(reason) => {
@@ -43,7 +49,7 @@ impl Session {
         }
         if !probed {
             self.forget_unnamed();
-            self.relay_query(&f, Some(Box::new(Running { record, lines: Vec::new(), prefix: None })));
+            self.relay_query(&f, Some(Box::new(Running::relayed(record))));
             return Ok(());
         }
         self.forget_unnamed();
@@ -67,11 +73,12 @@ impl Session {
                 let named = self.route_named || statement.hint.is_some();
                 if named || self.shared.catalog.current().has_floor { Ok(()) } else { Err(reason) }
             }
+            Kind::Copy(_) => Err(COPY_REASON),
             Kind::Candidate | Kind::Explain(_) => Ok(()),
         }
     }
 
-    fn relay_query(&mut self, f: &[u8], running: Option<Box<Running>>) {
+    pub(super) fn relay_query(&mut self, f: &[u8], running: Option<Box<Running>>) {
         self.link.upstream.output.extend_from_slice(f);
         self.state.sent(Expect::Query(running));
     }
@@ -81,12 +88,12 @@ impl Session {
     async fn give_up(&mut self, f: &[u8], record: Record, lines: Vec<String>) -> Result<(), SessionEnd> {
         message::put_close(&mut self.link.upstream.output, b'P', SIMPLE);
         self.sync().await?;
-        self.relay_query(f, Some(Box::new(Running { record, lines, prefix: None })));
+        self.relay_query(f, Some(Box::new(Running { lines, ..Running::relayed(record) })));
         Ok(())
     }
 
     /// After the client's answer is complete: Sync, and its ReadyForQuery to the client.
-    async fn finish_query(&mut self) -> Result<(), SessionEnd> {
+    pub(super) async fn finish_query(&mut self) -> Result<(), SessionEnd> {
         message::put_close(&mut self.link.upstream.output, b'P', SIMPLE);
         let ready = self.sync().await?;
         self.link.client.output.extend_from_slice(&ready);
@@ -190,7 +197,7 @@ impl Session {
         message::put_execute(out, SIMPLE, 0);
         message::put_close(out, b'P', SIMPLE);
         message::put_sync(out);
-        let running = Running { record, lines: Vec::new(), prefix: Some(row_description.clone()) };
+        let running = Running { prefix: Some(row_description.clone()), ..Running::relayed(record) };
         self.state.sent(Expect::Execute(Some(Box::new(running))));
         self.state.sent(Expect::OwnClose);
         self.state.sent(Expect::Sync);

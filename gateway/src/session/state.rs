@@ -40,6 +40,30 @@ pub struct Running {
     /// A RowDescription that goes to the client when PostgreSQL begins to answer, not before: who has it may
     /// rely on the statement running.
     pub prefix: Option<Bytes>,
+    /// What was added to the client's text: positions in errors are told without it.
+    pub added: Option<Added>,
+}
+
+impl Running {
+    /// A statement that PostgreSQL answers as it came.
+    pub fn relayed(record: Record) -> Self {
+        Running { record, lines: Vec::new(), prefix: None, added: None }
+    }
+}
+
+/// Text that was added to a statement, in characters as positions count them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Added {
+    /// Characters before it.
+    pub at: usize,
+    pub length: usize,
+}
+
+impl Added {
+    /// The position (from 1) in the client's own text.
+    pub fn own(self, position: usize) -> usize {
+        if position <= self.at { position } else { position.saturating_sub(self.length).max(self.at) }
+    }
 }
 
 /// See the module.

@@ -209,7 +209,7 @@ impl Monitor {
                 return false;
             }
             match &state {
-                State::Open => tracing::info!("there is room again: taking in goes on"),
+                State::Open => tracing::warn!("there is room again: taking in goes on"),
                 State::Closed { reason } => {
                     metrics::counter("watershed_pressure_closed_total", &[]).inc();
                     tracing::error!(reason, "nothing more is taken in until there is room; reading goes on");
