@@ -30,7 +30,7 @@ use support::wire::{Client, Host, Target};
 
 const TOPICS: [&str; 2] = ["logs.raw", "events.raw"];
 /// How long the stores may take to hold what the sources hold, once all is well again.
-const CATCHING_UP: Duration = Duration::from_secs(90);
+const CATCHING_UP: Duration = Duration::from_secs(240);
 /// Processes of `watershed ingest` beside the `up`, which takes part as well.
 const PROCESSES: usize = 2;
 
