@@ -12,7 +12,7 @@
 //! ```
 //!
 //! `load` remembers what has been loaded; `archiver` ships committed rows to the lake; `verify` compares the two
-//! stores. Nothing here knows the wire protocol, the router or the query engine.
+//! stores; `rebase` brings them together after PostgreSQL lost transactions. Nothing here knows the wire protocol, the router or the query engine.
 
 pub mod archiver;
 pub mod batch;
@@ -27,6 +27,7 @@ pub mod load;
 pub mod map;
 pub mod metrics;
 pub mod pressure;
+pub mod rebase;
 pub mod sink;
 pub mod target;
 pub mod topics;

@@ -117,23 +117,23 @@ const BATCH_ROWS: usize = 8192;
 
 /// Rows and identities of one day.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-struct Sums {
+pub(crate) struct Sums {
     rows: Checksum,
     identities: Checksum,
 }
 
-type Days = BTreeMap<i32, Sums>;
+pub(crate) type Days = BTreeMap<i32, Sums>;
 
 /// What both readers of a table need.
-struct Shape<'a> {
-    spec: &'a TableSpec,
+pub(crate) struct Shape<'a> {
+    pub(crate) spec: &'a TableSpec,
     event: usize,
-    xid: usize,
-    identity: [usize; 2],
+    pub(crate) xid: usize,
+    pub(crate) identity: [usize; 2],
 }
 
 impl<'a> Shape<'a> {
-    fn of(spec: &'a TableSpec) -> Result<Self> {
+    pub(crate) fn of(spec: &'a TableSpec) -> Result<Self> {
         let index = |name: &str| {
             spec.index_of(name).ok_or_else(|| {
                 Error::Lake(lake::Error::Schema {
@@ -151,7 +151,7 @@ impl<'a> Shape<'a> {
     }
 
     /// Event times of a batch in microseconds since 1970.
-    fn event_micros(&self, batch: &RecordBatch) -> Vec<i64> {
+    pub(crate) fn event_micros(&self, batch: &RecordBatch) -> Vec<i64> {
         let column = batch.column(self.event);
         if let Some(days) = column.as_primitive_opt::<Date32Type>() {
             days.values().iter().map(|d| i64::from(*d).saturating_mul(types::DAY_MICROS)).collect()
@@ -163,7 +163,7 @@ impl<'a> Shape<'a> {
     }
 
     /// Adds a batch to the sums of its days.
-    fn add(&self, batch: &RecordBatch, days: &mut Days) -> Result<()> {
+    pub(crate) fn add(&self, batch: &RecordBatch, days: &mut Days) -> Result<()> {
         let rows = row_hashes(batch)?;
         let identities = row_hashes(&batch.project(&self.identity).map_err(lake::Error::from)?)?;
         for ((row, identity), micros) in rows.iter().zip(&identities).zip(self.event_micros(batch)) {
@@ -266,7 +266,7 @@ async fn compare(cfg: &Config, spec: &TableSpec, progress: OnProgress<'_>) -> Re
     })
 }
 
-fn days_of(a: &Days, b: &Days) -> impl Iterator<Item = i32> {
+pub(crate) fn days_of(a: &Days, b: &Days) -> impl Iterator<Item = i32> {
     a.keys().chain(b.keys()).copied().collect::<std::collections::BTreeSet<_>>().into_iter()
 }
 
@@ -332,7 +332,7 @@ async fn count(conn: &mut PgConnection, spec: &TableSpec, condition: &str) -> Re
 }
 
 /// Streams the rows of PostgreSQL under a condition.
-async fn scan(
+pub(crate) async fn scan(
     conn: &mut PgConnection,
     spec: &TableSpec,
     condition: &str,

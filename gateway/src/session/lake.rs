@@ -605,7 +605,7 @@ impl Session {
                     newer = true;
                     continue;
                 }
-                return Err(GiveUp::FallBack("the table's definition has just changed".into()));
+                return Err(GiveUp::FallBack("the table's definition or lineage has changed".into()));
             }
             if fence.min_archive > pin.version.archive {
                 newer = true;
@@ -647,8 +647,8 @@ impl Session {
         let mut decoder = CopyDecoder::new(&types, Arc::new(Schema::new(fields)), 8192)
             .map_err(|e| GiveUp::FallBack(e.to_string()))?;
 
-        let predicate = pin.boundary.as_ref().map(|b| b.tail_predicate("t._xid"));
-        let sql = probe::tail_sql(pin.spec.relid, facts, predicate.as_deref(), tests);
+        let pinned = pin.boundary.as_ref().map(|b| (pin.version.archive, b));
+        let sql = probe::tail_sql(pin.spec.relid, facts, pinned, tests);
         probe::put_helper(&mut self.link.upstream.output, &sql, &[], &[], false);
         message::put_flush(&mut self.link.upstream.output);
 

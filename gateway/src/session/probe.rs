@@ -5,6 +5,8 @@
 //! Every helper is Closed, Parsed and Bound anew under a reserved name, because clients share the name space;
 //! everything is qualified, because clients own the search path.
 
+use lake::boundary::Boundary;
+
 use crate::wire::message::{self, Fields};
 use bytes::BytesMut;
 
@@ -256,14 +258,23 @@ impl Facts {
     }
 }
 
-/// The statement that reads fence and tail in one snapshot. `predicate` is the boundary's, over `t._xid`;
-/// `None` while nothing is archived. `tests` are what rows must fulfil to matter, over `t` too.
-pub fn tail_sql(relid: u32, facts: &Facts, predicate: Option<&str>, tests: &[String]) -> String {
-    let all: Vec<&str> = predicate.into_iter().chain(tests.iter().map(String::as_str)).collect();
+/// The statement that reads fence and tail in one snapshot. `pinned` is the archive that the lake version holds and its boundary, over
+/// `t._xid`; `None` while nothing is archived. `tests` are what rows must fulfil to matter, over `t` too. The lineage comes back empty if
+/// the server is of another than the table, or does not know that archive: after a failover, a point-in-time recovery or a restore,
+/// transaction numbers mean something else.
+pub fn tail_sql(relid: u32, facts: &Facts, pinned: Option<(i64, &Boundary)>, tests: &[String]) -> String {
+    let predicate = pinned.map(|(_, boundary)| boundary.tail_predicate("t._xid"));
+    let all: Vec<&str> = predicate.as_deref().into_iter().chain(tests.iter().map(String::as_str)).collect();
     let filter = if all.is_empty() { String::new() } else { format!(" WHERE {}", all.join(" AND ")) };
+    let lineage = match pinned {
+        None => "f.lineage".to_owned(),
+        Some((archive, boundary)) => format!(
+            "CASE WHEN watershed_control.fits(f.relid, {archive}, '{boundary}'::pg_catalog.text) THEN f.lineage ELSE ''::pg_catalog.text END"
+        ),
+    };
     let columns = if facts.columns.is_empty() { String::new() } else { format!(", {}", facts.columns) };
     format!(
-        "COPY (SELECT f.min_archive, f.schema_epoch, f.lineage, pg_catalog.pg_current_snapshot()::pg_catalog.text, t.* \
+        "COPY (SELECT f.min_archive, f.schema_epoch, {lineage}, pg_catalog.pg_current_snapshot()::pg_catalog.text, t.* \
          FROM watershed_control.tables f LEFT JOIN (SELECT true{columns} FROM {rel} t{filter}) t ON true \
          WHERE f.relid OPERATOR(pg_catalog.=) {relid}::pg_catalog.oid) TO STDOUT (FORMAT BINARY)",
         rel = facts.relation,

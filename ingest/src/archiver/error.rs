@@ -44,6 +44,18 @@ pub enum Error {
     /// Another process has taken over the lead; this one must not go on.
     #[error("table {0}: another process has taken over archiving it")]
     LostLead(String),
+    /// The lake is too far ahead for numbers to be used up.
+    #[error(
+        "table {table}: the lake holds rows of transaction {lake}, {missing} beyond the server's {server}; so many numbers cannot be used \
+         up one by one (is this the lake's server?)"
+    )]
+    TooFar { table: String, lake: i64, server: i64, missing: i64 },
+    /// Something that the rebase must have alone was held for too long.
+    #[error("table {table}: {what}; run `watershed rebase {table}` again")]
+    RebaseBlocked { table: String, what: String },
+    /// Rows could not be set aside on disk.
+    #[error("rows could not be set aside on disk: {0}")]
+    Spill(#[from] std::io::Error),
     /// A step of our own died.
     #[error("internal: {0}")]
     Internal(String),
@@ -59,6 +71,7 @@ impl Error {
             Self::Lake(e) => e.is_transient(),
             Self::Postgres(e) => postgres_is_transient(e),
             Self::Busy(_) | Self::LostLead(_) => true,
+            Self::TooFar { .. } | Self::RebaseBlocked { .. } | Self::Spill(_) => false,
             Self::UnknownTable(_)
             | Self::AmbiguousTable(_)
             | Self::LineageChanged { .. }

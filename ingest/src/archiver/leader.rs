@@ -26,7 +26,8 @@ pub(super) struct Leader {
     pub(super) fence: i64,
 }
 
-const LOCK: &str = "SELECT pg_try_advisory_lock(hashtext('watershed/archiver')::int, $1::oid::int)";
+/// The advisory lock of a table's archiver; `$1` is the table.
+pub(crate) const LOCK: &str = "SELECT pg_try_advisory_lock(hashtext('watershed/archiver')::int, $1::oid::int)";
 
 impl Leader {
     /// Takes the lead, with a fence above every one before, also above `lake_fence`, the greatest that the lake has seen.

@@ -32,6 +32,7 @@ use tokio_util::sync::CancellationToken;
 use crate::metrics;
 
 pub use error::{Error, Result};
+pub(crate) use leader::LOCK as ARCHIVER_LOCK;
 pub(crate) use session::{boundary_of, connect, find, lock_and_snapshot, xid_column};
 pub use ship::ArchiveReport;
 

@@ -1,4 +1,5 @@
 //! A private PostgreSQL cluster for tests: started when the first test needs it, stopped when the last one lets go of it.
+#![allow(dead_code, reason = "each test program uses a part of it")]
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -76,7 +77,49 @@ impl Cluster {
         cluster
     }
 
-    fn data(&self) -> PathBuf {
+    /// A copy made by pg_basebackup, not started: a standby of this server if `standby`, else the copy itself, to be started as it is or
+    /// with settings of its own.
+    pub fn base_backup(&self, standby: bool) -> Self {
+        let dir = tempfile::Builder::new().prefix("watershed-pg-").tempdir_in("/tmp").unwrap();
+        let copy = Self { dir, bin: self.bin.clone(), user: self.user.clone() };
+        if let Some(user) = &copy.user {
+            run(Command::new("chown").arg(format!("{user}:")).arg(copy.dir.path()));
+        }
+        let mut command = self.command("pg_basebackup");
+        command.args(["-c", "fast", "-X", "stream", "-U", ADMIN, "-h"]).arg(self.dir.path());
+        command.arg("-D").arg(copy.data());
+        if standby {
+            command.arg("-R");
+        }
+        run(&mut command);
+        copy.set(&format!("unix_socket_directories = '{}'\n", copy.dir.path().display()));
+        copy
+    }
+
+    /// Appends to the settings of a server that is not running.
+    pub fn set(&self, lines: &str) {
+        use std::io::Write;
+        let conf = self.data().join("postgresql.auto.conf");
+        std::fs::OpenOptions::new().append(true).open(conf).unwrap().write_all(lines.as_bytes()).unwrap();
+    }
+
+    /// Makes the next start a recovery to a place in the log that `wal` holds, and a promotion there.
+    pub fn recover_until(&self, wal: &Path, lsn: &str) {
+        self.set(&format!(
+            "restore_command = 'cp {}/%f %p'\nrecovery_target_lsn = '{lsn}'\nrecovery_target_action = 'promote'\n",
+            wal.display()
+        ));
+        std::fs::write(self.data().join("recovery.signal"), "").unwrap();
+        if let Some(user) = &self.user {
+            run(Command::new("chown").arg(format!("{user}:")).arg(self.data().join("recovery.signal")));
+        }
+    }
+
+    pub fn promote(&self) {
+        run(self.command("pg_ctl").args(["-w", "-D"]).arg(self.data()).arg("promote"));
+    }
+
+    pub fn data(&self) -> PathBuf {
         self.dir.path().join("data")
     }
 
