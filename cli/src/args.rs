@@ -51,6 +51,12 @@ Exit code 1 means that some lines were rejected; they stand in watershed.dead_le
     /// Compare both stores row for row at one boundary; exit code 1 names the first difference
     #[command(after_help = "Examples:\n  watershed verify\n  watershed verify logs")]
     Verify(TableArgs),
+    /// Bring table and lake together after a failover, a point-in-time recovery or a restore of PostgreSQL
+    #[command(
+        after_help = "Examples:\n  watershed rebase --dry-run\n  watershed rebase\n  watershed rebase logs\n\n\
+Safe to run at any time and again: a table whose server has lost nothing is told so and left alone."
+    )]
+    Rebase(RebaseArgs),
     /// Make realistic log lines and user events, the same for the same seed: to a file, Kafka or HTTP
     #[command(after_help = "Examples:\n  watershed generate --rows 100000 > logs.ndjson\n  \
 watershed generate --table events --rows 1000 --seed 7 | watershed load events --format ndjson -\n  \
@@ -224,6 +230,15 @@ pub struct TableArgs {
     pub running: Running,
     /// One tiered table [default: all]
     pub table: Option<String>,
+}
+
+#[derive(Args, Debug)]
+pub struct RebaseArgs {
+    #[command(flatten)]
+    pub target: TableArgs,
+    /// Only compare, and say what would be done
+    #[arg(long)]
+    pub dry_run: bool,
 }
 
 #[derive(Args, Debug)]

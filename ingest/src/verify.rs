@@ -66,6 +66,8 @@ pub struct VerifyReport {
     pub misplaced: u64,
     /// Rows of the lake below the floor, which PostgreSQL may have dropped and nothing compares.
     pub below_floor: u64,
+    /// The last change of lineage, in words: what PostgreSQL had lost and got back. `None`: there was none.
+    pub rebased: Option<String>,
     /// The first difference, in words.
     pub difference: Option<String>,
     pub ok: bool,
@@ -244,6 +246,7 @@ async fn compare(cfg: &Config, spec: &TableSpec, progress: OnProgress<'_>) -> Re
         difference = Some(format!("{misplaced} rows of the lake are in the partition of another day"));
     }
     let tail_rows = count(&mut conn, &spec, &tail).await?;
+    let rebased = last_rebase(&mut conn, &spec).await?;
     conn.close().await?;
 
     let (lake_sums, postgres_sums) = (total(&lake_days), total(&postgres_days));
@@ -261,9 +264,21 @@ async fn compare(cfg: &Config, spec: &TableSpec, progress: OnProgress<'_>) -> Re
         in_both,
         misplaced,
         below_floor,
+        rebased,
         difference,
         elapsed: started.elapsed(),
     })
+}
+
+/// What the last rebase of the table found.
+async fn last_rebase(conn: &mut PgConnection, spec: &TableSpec) -> Result<Option<String>> {
+    let sql = "SELECT format('%s: lineage %s -> %s, %s', at::timestamptz(0), old_lineage, new_lineage,
+                CASE WHEN compared THEN format('%s rows had been lost and came back from the lake, %s written again were replaced, %s '
+                    'that the lake lacked were kept%s', restored, replaced, kept,
+                    CASE WHEN surplus > 0 THEN format(', %s of them beside another row of their record', surplus) ELSE '' END)
+                ELSE 'nothing that the lake holds had been lost' END)
+         FROM watershed_control.rebases WHERE relid = $1 ORDER BY id DESC LIMIT 1";
+    Ok(sqlx::query_scalar(sql).bind(sqlx::postgres::types::Oid(spec.relid)).fetch_optional(conn).await?)
 }
 
 pub(crate) fn days_of(a: &Days, b: &Days) -> impl Iterator<Item = i32> {

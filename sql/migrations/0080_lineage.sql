@@ -12,9 +12,16 @@ UPDATE watershed_control.archives SET written_by = NULL;
 COMMENT ON COLUMN watershed_control.archives.written_by IS 'the transaction that wrote the row: its xmin in every physical copy of it';
 COMMENT ON COLUMN watershed_control.archives.rebased_from IS 'the archive that the lake held when this number opened a new lineage; null for ordinary archives';
 
--- The tail's fence: a lake version fits only a server that knows its archive, in the lineage that the server has now.
-GRANT SELECT (relid, number, boundary, lineage) ON watershed_control.archives TO PUBLIC;
-GRANT EXECUTE ON FUNCTION watershed_control.current_lineage() TO PUBLIC;
+-- The tail's fence, asked in the tail's own snapshot: a lake version fits only a server that knows its archive under the same boundary,
+-- in the lineage that table and server have now. A server in recovery has what the row of the archive came after, and no lineage yet.
+CREATE FUNCTION watershed_control.fits(relid oid, archive bigint, boundary text) RETURNS bool
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    SELECT EXISTS (
+        SELECT FROM watershed_control.archives a JOIN watershed_control.tables t ON t.relid = a.relid
+        WHERE a.relid = fits.relid AND a.number = fits.archive AND a.boundary = fits.boundary AND a.lineage = t.lineage
+          AND CASE WHEN pg_is_in_recovery() THEN true ELSE t.lineage = watershed_control.current_lineage() END)
+$$;
+GRANT EXECUTE ON FUNCTION watershed_control.fits(oid, bigint, text) TO PUBLIC;
 
 CREATE TABLE watershed_control.rebases (
     id            bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -95,6 +102,7 @@ BEGIN
     IF present.id IS NULL THEN
         wanted := jsonb_populate_record(NULL::watershed_control.streams,
             about || jsonb_build_object('id', rebase_stream.stream, 'relid', rebase_stream.relid));
+        wanted.created_at := coalesce(wanted.created_at, now());
         -- A source was registered anew meanwhile: the old number ends, its successor goes on from where the lake is.
         IF wanted.ended_at IS NULL AND EXISTS (SELECT FROM watershed_control.streams s WHERE s.relid = rebase_stream.relid AND s.kind = wanted.kind
                AND s.ended_at IS NULL AND (s.topic, s.topic_id, s.partition) IS NOT DISTINCT FROM (wanted.topic, wanted.topic_id, wanted.partition)) THEN

@@ -10,6 +10,7 @@ pub mod generate;
 pub mod ingest;
 pub mod load;
 pub mod queries;
+pub mod rebase;
 pub mod up;
 pub mod verify;
 

@@ -26,6 +26,9 @@ pub async fn run(args: TableArgs) -> Result<Code> {
     for report in reports? {
         same &= report.ok;
         say(describe(&report));
+        if let Some(rebased) = &report.rebased {
+            say(format!("{}: rebased at {rebased}", report.table));
+        }
     }
     Ok(if same { Code::Done } else { Code::Found })
 }

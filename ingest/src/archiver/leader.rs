@@ -29,6 +29,10 @@ pub(super) struct Leader {
 /// The advisory lock of a table's archiver; `$1` is the table.
 pub(crate) const LOCK: &str = "SELECT pg_try_advisory_lock(hashtext('watershed/archiver')::int, $1::oid::int)";
 
+/// Boundaries are kept this long after they were replaced. A reader pins a version, reads its tail at once, and needs the boundary no
+/// longer; the rest is for people who look into what happened.
+const KEEP_ARCHIVES_HOURS: i32 = 24;
+
 impl Leader {
     /// Takes the lead, with a fence above every one before, also above `lake_fence`, the greatest that the lake has seen.
     pub(super) async fn take(
@@ -89,6 +93,22 @@ impl Leader {
         .await?;
         tx.commit().await?;
         Ok(number)
+    }
+
+    /// Deletes the boundaries of archives that nobody can name any more: below the one that the lake holds, and followed by another for
+    /// so long that every reader who pinned a version of it is done. Returns how many there were.
+    pub(super) async fn forget_archives(&mut self, lake_archive: i64) -> Result<u64> {
+        let deleted = sqlx::query(
+            "DELETE FROM watershed_control.archives
+             WHERE relid = $1 AND number < (SELECT max(a.number) FROM watershed_control.archives a
+                 WHERE a.relid = $1 AND a.number <= $2 AND a.created_at < now() - make_interval(hours => $3))",
+        )
+        .bind(Oid(self.spec.relid))
+        .bind(lake_archive)
+        .bind(KEEP_ARCHIVES_HOURS)
+        .execute(&mut self.conn)
+        .await?;
+        Ok(deleted.rows_affected())
     }
 
     /// Sees to it that the lead is still ours. What the answer leaves open, the lake's compare of fences closes.

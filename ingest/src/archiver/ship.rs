@@ -61,6 +61,11 @@ pub(super) async fn archive(
         Leader::take(&cfg.database_url, spec, table.fence(APP_ARCHIVER_FENCE), wait, shutdown).await?;
     crash::point("archive.leading");
     let outcome = lead(cfg, spec, table, &mut leader, shutdown).await;
+    if let Ok((_, Some(_))) = &outcome
+        && let Err(error) = leader.forget_archives(table.current().archive).await
+    {
+        tracing::warn!(table = spec.qualified(), %error, "old boundaries were not deleted");
+    }
     leader.resign().await;
     let (boundary, shipped) = outcome?;
     let mut report = ArchiveReport {

@@ -326,6 +326,103 @@ async fn a_crash_at_any_step_changes_no_answer() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn boundaries_that_nobody_can_name_are_forgotten() {
+    let s = Stores::new().await;
+    let mut conn = s.db.admin().await;
+    for n in 0..4 {
+        insert(&mut conn, n * 10, 10).await;
+        s.archive().await.unwrap();
+    }
+    let numbers = "SELECT string_agg(number::text, ',' ORDER BY number) FROM watershed_control.archives";
+    let known = |sql: &'static str| sqlx::query_scalar::<_, String>(sql);
+    assert_eq!(known(numbers).fetch_one(&mut conn).await.unwrap(), "1,2,3,4");
+    // A day later: all but the last of yesterday's, which a reader may have pinned until now.
+    conn.execute("UPDATE watershed_control.archives SET created_at = created_at - interval '25 hours' WHERE number < 4").await.unwrap();
+    insert(&mut conn, 100, 10).await;
+    s.archive().await.unwrap();
+    assert_eq!(known(numbers).fetch_one(&mut conn).await.unwrap(), "3,4,5");
+    // The newest stays, however old: the lake holds it.
+    conn.execute("UPDATE watershed_control.archives SET created_at = created_at - interval '30 days'").await.unwrap();
+    s.archive().await.unwrap();
+    assert_eq!(known(numbers).fetch_one(&mut conn).await.unwrap(), "3,4,5");
+    s.assert_exact().await;
+    assert!(s.verify().await.ok);
+}
+
+/// Four tables, two archivers that are killed and started again at random: every row is shipped once.
+#[tokio::test(flavor = "multi_thread")]
+async fn two_archivers_over_four_tables() {
+    let s = Stores::new().await;
+    let mut conn = s.db.admin().await;
+    for t in 1..4 {
+        conn.execute(sqlx::AssertSqlSafe(format!(
+            "CREATE TABLE public.readings_{t} (id bigint, ts timestamptz NOT NULL, note text, amount numeric(12,3));
+             SELECT watershed.attach_table('public.readings_{t}', event_time => 'ts')"
+        )))
+        .await
+        .unwrap();
+    }
+    let spawn = || {
+        Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "child_runs", "--nocapture"])
+            .env("WATERSHED_TEST_CHILD_URL", s.db.url("watershed_archiver"))
+            .env("WATERSHED_TEST_CHILD_LAKE", s.root.as_str())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap()
+    };
+    let mut children = [spawn(), spawn()];
+    for round in 0..12_i64 {
+        insert(&mut conn, round * 100, 100).await;
+        for t in 1..4 {
+            conn.execute(sqlx::AssertSqlSafe(format!(
+                "INSERT INTO public.readings_{t} (id, ts, note, amount) SELECT id, ts, note, amount FROM public.readings WHERE id >= {}",
+                round * 100
+            )))
+            .await
+            .unwrap();
+        }
+        tokio::time::sleep(Duration::from_millis(rand::rng().random_range(50..700))).await;
+        let child = &mut children[(round % 2) as usize];
+        child.kill().unwrap();
+        child.wait().unwrap();
+        *child = spawn();
+    }
+    let cfg = || verify::Config { database_url: s.db.url("watershed_archiver"), lake_root: s.root.clone() };
+    let mut reports = Vec::new();
+    for _ in 0..300 {
+        reports = verify::verify(cfg(), None).await.unwrap();
+        reports.retain(|r| r.table.starts_with(TABLE));
+        assert!(reports.iter().all(|r| r.ok), "{reports:?}");
+        if reports.iter().all(|r| r.lake.rows == 1200) {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    let rows: Vec<_> = reports.iter().map(|r| (r.lake.rows, r.tail_rows)).collect();
+    assert_eq!(rows, [(1200, 0); 4]);
+    for child in &mut children {
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+}
+
+/// Not a test of its own: an archiver that runs until it is killed.
+#[tokio::test(flavor = "multi_thread")]
+async fn child_runs() {
+    let (Ok(url), Ok(root)) =
+        (std::env::var("WATERSHED_TEST_CHILD_URL"), std::env::var("WATERSHED_TEST_CHILD_LAKE"))
+    else {
+        return;
+    };
+    let mut cfg = archiver::Config::new(url, root.parse().unwrap());
+    cfg.poll = Duration::from_millis(50);
+    cfg.interval = Duration::from_millis(100);
+    archiver::run(cfg, CancellationToken::new()).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn archivers_take_turns() {
     let s = Arc::new(Stores::new().await);
     let mut conn = s.db.admin().await;

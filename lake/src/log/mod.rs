@@ -45,6 +45,8 @@ pub use streams::StreamEnd;
 
 /// A lost race is run again at once, this many times.
 const MAX_TRIES: u32 = 50;
+/// Entries of the log stay at least this long: longer than any reader holds a version, and than vacuum looks back.
+const LOG_RETENTION_MS: i64 = 7 * 24 * 3600 * 1000;
 /// How often a quiet log is checked for having been cleaned past the version at hand.
 const RECHECK: Duration = Duration::from_secs(30);
 
@@ -374,7 +376,8 @@ impl LakeTable {
         Err(self.contended())
     }
 
-    /// Writes a checkpoint of the version at hand if the last one is `every` or more versions old. Whether one was written.
+    /// Writes a checkpoint of the version at hand if the last one is `every` or more versions old, and deletes entries and checkpoints
+    /// that are older than a week and lie before a checkpoint. Whether one was written.
     pub async fn checkpoint_if_due(&mut self, every: u64) -> Result<bool> {
         let last = txns::last_checkpoint(self.log.object_store(None).as_ref()).await?;
         let version = self.state.version;
@@ -388,6 +391,12 @@ impl LakeTable {
         let dir = store::local_dir(&self.url);
         store::make_durable(dir.clone(), &format!("_delta_log/{version:020}.checkpoint.parquet")).await?;
         store::make_durable(dir, "_delta_log/_last_checkpoint").await?;
+        // What lies before a durable checkpoint nobody needs but readers of old versions.
+        let cutoff = chrono::Utc::now().timestamp_millis() - LOG_RETENTION_MS;
+        let gone = deltalake_core::checkpoints::cleanup_expired_logs_for(version, self.log.as_ref(), cutoff, None).await?;
+        if gone > 0 {
+            tracing::debug!(table = self.spec.qualified(), gone, "old entries of the Delta log were deleted");
+        }
         Ok(true)
     }
 

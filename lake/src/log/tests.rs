@@ -143,6 +143,34 @@ async fn a_checkpoint_keeps_everything() {
 }
 
 #[tokio::test]
+async fn the_log_is_as_long_as_its_last_week() {
+    let (dir, root) = root();
+    let mut table = LakeTable::open_or_create(&root, &spec()).await.unwrap();
+    let log = dir.path().join("public.logs/_delta_log");
+    let entries = || std::fs::read_dir(&log).unwrap().flatten().filter(|e| e.path().extension().is_some_and(|x| x == "json")).count();
+    let old = std::time::SystemTime::now() - std::time::Duration::from_secs(8 * 24 * 3600);
+    for i in 1..=9 {
+        let f = file(&table, i * types::DAY_MICROS, 3).await;
+        table.commit_archive(vec![f], i, i - 1, i, &[end(4, i * 10, "{}")]).await.unwrap();
+        if i == 5 {
+            assert!(table.checkpoint_if_due(1).await.unwrap());
+            assert_eq!(entries(), 6);
+            for e in std::fs::read_dir(&log).unwrap().flatten() {
+                std::fs::File::options().write(true).open(e.path()).unwrap().set_modified(old).unwrap();
+            }
+        }
+    }
+    let mut behind = LakeTable::open(&root, &spec()).await.unwrap().unwrap();
+    // The entries of the last week stay, and the checkpoint that they follow.
+    assert!(table.checkpoint_if_due(1).await.unwrap());
+    assert!((5..=6).contains(&entries()), "{}", entries());
+    let loaded = LakeTable::open(&root, &spec()).await.unwrap().unwrap();
+    assert_eq!(loaded.current().files, table.current().files);
+    assert_eq!((loaded.current().archive, loaded.streams()), (9, vec![end(4, 90, "{}")]));
+    assert_eq!(behind.refresh().await.unwrap().archive, 9);
+}
+
+#[tokio::test]
 async fn archives_and_fences_are_compared() {
     let (_dir, root) = root();
     let mut a = LakeTable::open_or_create(&root, &spec()).await.unwrap();
