@@ -16,6 +16,8 @@ RESET ROLE; SET ROLE lineage_anybody;
 SELECT check_that.equal('the archive fits', watershed_control.fits(:'tab'::regclass, 1, '5:5:')::text, 'true');
 SELECT check_that.equal('another boundary does not', watershed_control.fits(:'tab'::regclass, 1, '5:6:')::text, 'false');
 SELECT check_that.equal('another number does not', watershed_control.fits(:'tab'::regclass, 2, '5:5:')::text, 'false');
+SELECT check_that.equal('as the gateway asks', (SELECT (CASE WHEN watershed_control.fits(f.relid, 1, '5:5:'::pg_catalog.text) THEN f.lineage ELSE ''::pg_catalog.text END = f.lineage)::text
+    FROM watershed_control.tables f WHERE f.relid OPERATOR(pg_catalog.=) (:'tab'::regclass)::pg_catalog.oid), 'true');
 RESET ROLE;
 SELECT check_that.equal('a row says who wrote it', (SELECT (xmin::text::bigint = written_by::text::bigint % 4294967296)::text FROM watershed_control.archives WHERE relid = :'tab'::regclass), 'true');
 UPDATE watershed_control.tables SET lineage = 'other/1' WHERE relid = :'tab'::regclass;
