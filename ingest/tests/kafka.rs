@@ -75,7 +75,15 @@ struct Running {
 impl Running {
     fn start(config: Config) -> Running {
         let stop = CancellationToken::new();
-        Running { task: tokio::spawn(ingest::kafka::run(config, stop.clone())), stop }
+        let token = stop.clone();
+        let task = tokio::spawn(async move {
+            let ended = ingest::kafka::run(config, token).await;
+            if let Err(e) = &ended {
+                eprintln!("the source ended: {e}");
+            }
+            ended
+        });
+        Running { task, stop }
     }
 
     async fn stop(self) {
@@ -157,7 +165,7 @@ async fn bad_records_cost_only_themselves_and_tombstones_give_no_row() {
     kafka.send_logs("logs.raw", 0, 14..20).await;
     let source = Running::start(kafka.config(&db));
     wait_for("rows", &db, ROWS, 16).await;
-    wait_for("position", &db, "SELECT next_offset FROM watershed.streams WHERE topic = 'logs.raw'", 20).await;
+    wait_for("position", &db, &position("logs.raw"), 20).await;
     source.stop().await;
     let letters = db.texts("SELECT position || ' ' || stage FROM watershed.dead_letters ORDER BY kafka_offset").await;
     assert_eq!(letters, ["logs.raw/0/10 decode", "logs.raw/0/12 map", "logs.raw/0/13 decode"]);
@@ -175,7 +183,7 @@ async fn a_row_that_postgresql_refuses_is_found_by_halving() {
     }
     let route = serde_json::from_str(r#"{"topic":"orders","table":"strict"}"#).unwrap();
     let source = Running::start(Config { topics: vec![route], ..kafka.config(&db) });
-    wait_for("position", &db, "SELECT next_offset FROM watershed.streams WHERE topic = 'orders'", 40).await;
+    wait_for("position", &db, &position("orders"), 40).await;
     source.stop().await;
     assert_eq!(db.count("SELECT count(*) FROM strict WHERE message = 'm' || _offset").await, 38);
     let letters = db.texts("SELECT position || ' ' || stage FROM watershed.dead_letters ORDER BY kafka_offset").await;

@@ -26,8 +26,9 @@ pub fn client(brokers: &str, properties: &BTreeMap<String, String>) -> ClientCon
         config.set(name, value);
     }
     config.set("bootstrap.servers", brokers);
-    // librdkafka's own lines come through `tracing` by way of the context; the rest is noise.
-    config.set_log_level(RDKafkaLogLevel::Warning);
+    // librdkafka's own lines come through `tracing` by way of the context; more than warnings only where they are asked for.
+    let asked = properties.contains_key("debug");
+    config.set_log_level(if asked { RDKafkaLogLevel::Debug } else { RDKafkaLogLevel::Warning });
     config
 }
 

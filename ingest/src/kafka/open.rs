@@ -1,6 +1,8 @@
 //! Before a partition is read, and before what was read is committed: which topic is it, and where does its log stand?
 
+use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use rdkafka::consumer::Consumer;
@@ -132,8 +134,31 @@ async fn look_at(
     asked.await.map_err(|e| e.to_string())?
 }
 
+/// Asks for topics: the broker that answered last, else the one that answers first. Blocks up to twice `timeout`.
+///
+/// # Errors
+/// Nobody answered.
+pub(super) fn ask(
+    shared: &Shared,
+    topics: &[&str],
+    timeout: Duration,
+) -> Result<HashMap<String, TopicState>, String> {
+    let client = shared.consumer.client();
+    let mut broker = shared.broker.load(Ordering::Relaxed);
+    if broker < 0 {
+        let found = client.fetch_metadata(topics.first().copied(), timeout).map_err(|e| e.to_string())?;
+        broker = found.orig_broker_id();
+        shared.broker.store(broker, Ordering::Relaxed);
+    }
+    let answer = topic_states(client, broker, topics, timeout);
+    if answer.is_err() {
+        shared.broker.store(-1, Ordering::Relaxed);
+    }
+    answer
+}
+
 fn topic_id(shared: &Shared, topic: &str) -> Result<Option<String>, String> {
-    match topic_states(shared.consumer.client(), &[topic], ASK)?.remove(topic) {
+    match ask(shared, &[topic], ASK)?.remove(topic) {
         Some(TopicState::Known(id)) => Ok(id),
         Some(TopicState::Missing) | None => Err("there is no such topic (yet); waiting for it".to_owned()),
         Some(TopicState::Unclear(why)) => Err(why),
@@ -147,7 +172,7 @@ fn topic_id(shared: &Shared, topic: &str) -> Result<Option<String>, String> {
 pub(super) fn verify(shared: &Shared, topic: &str, chunk: &Chunk) {
     let known = |p: &&super::chunk::Part| p.partition.topic_id.is_some() && !p.partition.is_closed();
     while chunk.parts.iter().any(|p| known(&p)) && !shared.abort.is_cancelled() {
-        let now = match topic_states(shared.consumer.client(), &[topic], ASK) {
+        let now = match ask(shared, &[topic], ASK) {
             Ok(mut states) => states.remove(topic),
             Err(why) => {
                 tracing::debug!(topic, why, "kafka: which topic is it?");

@@ -327,12 +327,13 @@ impl<T> Drop for Freed<T> {
     }
 }
 
-/// Asks the brokers for these topics. Blocks up to `timeout`.
+/// Asks a broker for these topics. Blocks up to `timeout`.
 ///
 /// # Errors
 /// Nobody answered.
 pub(super) fn topic_states<C: ConsumerContext>(
     client: &Client<C>,
+    broker: i32,
     topics: &[&str],
     timeout: Duration,
 ) -> Result<HashMap<String, TopicState>, String> {
@@ -356,6 +357,8 @@ pub(super) fn topic_states<C: ConsumerContext>(
             return Err("librdkafka has no memory".to_owned());
         }
         sys::rd_kafka_AdminOptions_set_request_timeout(options.0, ms, std::ptr::null_mut(), 0);
+        // Else it is the controller that is waited for, and not every cluster names one.
+        sys::rd_kafka_AdminOptions_set_broker(options.0, broker, std::ptr::null_mut(), 0);
         sys::rd_kafka_DescribeTopics(rk, collection.0, options.0, queue.0);
         let event =
             Freed(sys::rd_kafka_queue_poll(queue.0, ms.saturating_add(1000)), sys::rd_kafka_event_destroy);

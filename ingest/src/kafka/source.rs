@@ -7,6 +7,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::AtomicI32;
 use std::sync::mpsc::{Receiver, Sender};
 use std::time::{Duration, Instant};
 
@@ -72,6 +73,8 @@ pub(super) struct Shared {
     pub options: PgConnectOptions,
     pub consumer: Arc<BaseConsumer<Context>>,
     pub owner: String,
+    /// Who answered the last question about topics; -1: nobody yet.
+    pub broker: AtomicI32,
     notes: Sender<Note>,
     /// Partitions that are read, and the lane of each.
     pub board: Mutex<HashMap<Place, (Arc<Partition>, Arc<LaneState>)>>,
@@ -195,6 +198,7 @@ impl Source {
             options,
             consumer,
             owner,
+            broker: AtomicI32::new(-1),
             notes: sender,
             board: Mutex::default(),
             abort: CancellationToken::new(),

@@ -7,7 +7,7 @@ use rdkafka::consumer::Consumer;
 use sqlx::PgConnection;
 
 use super::chunk::Partition;
-use super::raw::{Place, TopicState, cached_watermarks, topic_states};
+use super::raw::{Place, TopicState, cached_watermarks};
 use super::source::{LaneState, Note, Shared};
 use super::streams::{self, Status};
 use super::writer::connect;
@@ -114,7 +114,7 @@ async fn watch_ids(shared: &Arc<Shared>, board: &[(Arc<Partition>, Arc<LaneState
     let asker = shared.clone();
     let asked = tokio::task::spawn_blocking(move || {
         let names: Vec<&str> = topics.iter().map(String::as_str).collect();
-        topic_states(asker.consumer.client(), &names, ASK)
+        super::open::ask(&asker, &names, ASK)
     });
     let Ok(Ok(states)) = asked.await else { return };
     for (partition, _) in board {
