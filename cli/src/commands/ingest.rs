@@ -58,10 +58,7 @@ pub async fn run(args: IngestArgs) -> Result<Code> {
     say("stopping; a second signal stops at once");
     let hurry = CancellationToken::new();
     let drained = async {
-        tokio::join!(
-            serving.drain(config.drain_timeout, &hurry),
-            upkeep.drain(config.drain_timeout, &hurry)
-        );
+        tokio::join!(serving.drain(config.drain_timeout, &hurry), upkeep.drain(config.drain_timeout, &hurry));
     };
     tokio::pin!(drained);
     loop {

@@ -186,7 +186,15 @@ impl Chunk {
             None => {
                 let from = partition.taken();
                 let partition = partition.clone();
-                self.parts.push(Part { partition, from, to: from, epoch: -1, last_at: None, tombstones: 0, settled: false });
+                self.parts.push(Part {
+                    partition,
+                    from,
+                    to: from,
+                    epoch: -1,
+                    last_at: None,
+                    tombstones: 0,
+                    settled: false,
+                });
                 self.parts.len() - 1
             }
         };

@@ -118,14 +118,14 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<()> {
         }
     }
     let options = connect_options(&config.database_url, writer::APPLICATION)?;
-    let client = client::consumer(&config.brokers, &config.properties, &config.group).map_err(Error::Kafka)?;
+    let client =
+        client::consumer(&config.brokers, &config.properties, &config.group).map_err(Error::Kafka)?;
     let consumer: BaseConsumer<source::Context> =
         client.create_with_context(source::Context).map_err(|e| Error::Kafka(e.to_string()))?;
     tracing::info!(brokers = config.brokers, group = config.group, "kafka: reading");
     let ours = stop.child_token();
     let _dropped = ours.clone().drop_guard();
-    let source =
-        source::Source::new(config, options, Arc::new(consumer), Handle::current(), ours);
+    let source = source::Source::new(config, options, Arc::new(consumer), Handle::current(), ours);
     let shared = source.shared().clone();
     let status = tokio::spawn(status::run(shared));
     // A thread of its own: it polls for as long as the source runs, and dropping the consumer blocks.

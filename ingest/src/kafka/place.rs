@@ -75,7 +75,9 @@ pub(super) fn decide(held: Option<&Held>, log: &Log) -> Step {
         let lost = Gap {
             from: end,
             to: Some(held.next),
-            reason: "the log was cut here; the rows of these offsets stay, and the log has others in their place".to_owned(),
+            reason:
+                "the log was cut here; the rows of these offsets stay, and the log has others in their place"
+                    .to_owned(),
         };
         let at = end.max(low);
         let missing = (low > end).then(|| Gap { from: end, to: Some(low), reason: removed() });
@@ -172,7 +174,10 @@ mod tests {
                     leader epoch 1). Reset to INVALID.: Local: Partition log truncation detected (broker 1)";
         assert_eq!(cut_in(text), Some(6));
         assert_eq!(cut_in("fetch failed due to requested offset not available on the broker"), None);
-        assert_eq!(cut_in("No epoch found less or equal to x: broker end offset is -1 (offset leader epoch -1)"), None);
+        assert_eq!(
+            cut_in("No epoch found less or equal to x: broker end offset is -1 (offset leader epoch -1)"),
+            None
+        );
     }
 
     proptest! {

@@ -283,9 +283,8 @@ impl Source {
                 self.pause(&all);
             } else {
                 let free = |place: &Place| {
-                    self.topic(&place.0).is_none_or(|t| {
-                        !self.topics[t].lanes[self.topics[t].lane_of(place.1)].paused
-                    })
+                    self.topic(&place.0)
+                        .is_none_or(|t| !self.topics[t].lanes[self.topics[t].lane_of(place.1)].paused)
                 };
                 let all: Vec<Place> = all.into_iter().filter(free).collect();
                 self.resume(&all);
@@ -364,7 +363,8 @@ impl Source {
         let config = &self.shared.config;
         let lane = &mut self.topics[t].lanes[l];
         let is_full = full(&lane.chunk, config);
-        let due = !lane.chunk.is_empty() && (is_full || now.duration_since(lane.chunk.born) >= config.batch_delay);
+        let due =
+            !lane.chunk.is_empty() && (is_full || now.duration_since(lane.chunk.born) >= config.batch_delay);
         if !due {
             return;
         }
@@ -397,7 +397,10 @@ impl Source {
     }
 
     fn reading(&self) -> impl Iterator<Item = (usize, &Arc<Partition>)> {
-        self.topics.iter().enumerate().flat_map(|(t, topic)| topic.reading.iter().flatten().map(move |p| (t, p)))
+        self.topics
+            .iter()
+            .enumerate()
+            .flat_map(|(t, topic)| topic.reading.iter().flatten().map(move |p| (t, p)))
     }
 
     fn pause(&self, places: &[Place]) {
@@ -452,10 +455,15 @@ impl Source {
         let deadline = tokio::time::Instant::now() + self.shared.config.revoke_patience;
         for (t, l) in lanes {
             let state = self.topics[t].lanes[l].state.clone();
-            let waited = self.handle.block_on(async { tokio::time::timeout_at(deadline, state.gate.lock()).await.is_ok() });
+            let waited = self
+                .handle
+                .block_on(async { tokio::time::timeout_at(deadline, state.gate.lock()).await.is_ok() });
             if !waited {
                 // The position's guard refuses that batch if it comes too late.
-                tracing::warn!(topic = self.topics[t].route.topic, "kafka: a batch was still open when its partitions were given back");
+                tracing::warn!(
+                    topic = self.topics[t].route.topic,
+                    "kafka: a batch was still open when its partitions were given back"
+                );
             }
         }
         let assigned: Vec<Place> = places.iter().filter(|p| self.forget(p)).cloned().collect();
@@ -507,7 +515,11 @@ impl Source {
                     _ => false,
                 });
                 if ours {
-                    tracing::warn!(topic = place.0, partition = place.1, "kafka: {why}; reading its position again");
+                    tracing::warn!(
+                        topic = place.0,
+                        partition = place.1,
+                        "kafka: {why}; reading its position again"
+                    );
                     self.stop_reading(&place);
                     if let Some(slot) = self.slots.get_mut(&place) {
                         slot.state = State::Waiting(Instant::now() + REOPEN);
@@ -592,7 +604,13 @@ impl Source {
             return;
         }
         lake::crash::point("kafka.assigned");
-        tracing::info!(topic = place.0, partition = place.1, stream = opened.stream, offset = opened.next, "kafka: reading");
+        tracing::info!(
+            topic = place.0,
+            partition = place.1,
+            stream = opened.stream,
+            offset = opened.next,
+            "kafka: reading"
+        );
         let topic = &mut self.topics[t];
         let at = place.1 as usize;
         if topic.reading.len() <= at {

@@ -50,14 +50,29 @@ pub(super) async fn run(shared: Arc<Shared>) {
 }
 
 fn describe() {
-    metrics::describe("watershed_kafka_lag_records", "Offsets between the log's end and what PostgreSQL holds");
-    metrics::describe("watershed_kafka_lag_seconds", "Age of the oldest record that is not in PostgreSQL yet; 0 if all are");
-    metrics::describe("watershed_kafka_records_total", "Records taken from Kafka and committed, whatever became of them");
+    metrics::describe(
+        "watershed_kafka_lag_records",
+        "Offsets between the log's end and what PostgreSQL holds",
+    );
+    metrics::describe(
+        "watershed_kafka_lag_seconds",
+        "Age of the oldest record that is not in PostgreSQL yet; 0 if all are",
+    );
+    metrics::describe(
+        "watershed_kafka_records_total",
+        "Records taken from Kafka and committed, whatever became of them",
+    );
     metrics::describe("watershed_kafka_rows_total", "Rows made of them");
-    metrics::describe("watershed_kafka_dead_letters_total", "Records, or parts of them, that became dead letters");
+    metrics::describe(
+        "watershed_kafka_dead_letters_total",
+        "Records, or parts of them, that became dead letters",
+    );
     metrics::describe("watershed_kafka_tombstones_total", "Records without a value");
     metrics::describe("watershed_kafka_commit_seconds", "From a decoded batch to its commit, waits included");
-    metrics::describe("watershed_kafka_fenced_total", "Batches refused because another process had moved a position");
+    metrics::describe(
+        "watershed_kafka_fenced_total",
+        "Batches refused because another process had moved a position",
+    );
     metrics::describe("watershed_kafka_gaps_total", "Gaps reported");
 }
 

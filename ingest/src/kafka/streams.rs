@@ -79,7 +79,14 @@ async fn open_in(
         };
         let stream = register(conn, relid, topic, partition, log.topic_id.as_deref(), at).await?;
         let report = Some(format!("stream {stream} begins at offset {at}"));
-        return Ok(Some(Opened { stream, next: at, epoch: -1, topic_id: log.topic_id.clone(), report, news: false }));
+        return Ok(Some(Opened {
+            stream,
+            next: at,
+            epoch: -1,
+            topic_id: log.topic_id.clone(),
+            report,
+            news: false,
+        }));
     };
     let stream: i32 = row.try_get(0)?;
     let held = Held { topic_id: row.try_get(1)?, next: row.try_get(3)?, end_seen: row.try_get(4)? };
@@ -244,12 +251,11 @@ pub(super) async fn positions(
     conn: &mut PgConnection,
     streams: &[i32],
 ) -> Result<Vec<(i32, i64)>, sqlx::Error> {
-    let rows = sqlx::query(
-        "SELECT stream, next_offset FROM watershed_control.positions WHERE stream = ANY($1)",
-    )
-    .bind(streams.to_vec())
-    .fetch_all(&mut *conn)
-    .await?;
+    let rows =
+        sqlx::query("SELECT stream, next_offset FROM watershed_control.positions WHERE stream = ANY($1)")
+            .bind(streams.to_vec())
+            .fetch_all(&mut *conn)
+            .await?;
     rows.iter().map(|r| Ok((r.try_get(0)?, r.try_get(1)?))).collect()
 }
 

@@ -76,7 +76,15 @@ impl Decoder {
             batch.identify(partition.stream, record.offset);
             match &self.route.headers {
                 Some(key) if !headers.is_empty() => {
-                    map_with_headers(&mut self.mapper, &self.route, key, record.value, &origin, &mut batch, i as u64);
+                    map_with_headers(
+                        &mut self.mapper,
+                        &self.route,
+                        key,
+                        record.value,
+                        &origin,
+                        &mut batch,
+                        i as u64,
+                    );
                 }
                 _ => {
                     self.mapper.map_value(self.route.envelope, record.value, &origin, &mut batch, i as u64);

@@ -46,7 +46,9 @@ const SETTINGS: &str = "SET lock_timeout = '10s'; SET idle_in_transaction_sessio
 
 /// How an attempt ended that was not an error.
 enum Attempt {
-    Committed { refused: Vec<Rejected> },
+    Committed {
+        refused: Vec<Rejected>,
+    },
     /// A position was not the expected one.
     Fenced,
     /// The table is no longer tiered.
@@ -123,13 +125,15 @@ impl Writer {
             }
             let outcome = match tokio::time::timeout(ATTEMPT, self.attempt(&prepared, care)).await {
                 Ok(outcome) => outcome,
-                Err(_) => Err(Failure { error: sqlx::Error::Io(std::io::ErrorKind::TimedOut.into()), unsure: true }),
+                Err(_) => {
+                    Err(Failure { error: sqlx::Error::Io(std::io::ErrorKind::TimedOut.into()), unsure: true })
+                }
             };
             drop(held);
             match outcome {
                 Ok(Attempt::Committed { refused }) => {
                     self.lane.say(None);
-                    self.count(&prepared, refused.len(), began);
+                    self.count(&prepared, &refused, began);
                     for i in &prepared.parts {
                         let part = &prepared.chunk.parts[*i];
                         part.partition.commit(part);
@@ -146,7 +150,9 @@ impl Writer {
                     return;
                 }
                 Ok(Attempt::Lineage) => {
-                    self.lane.say(Some("waiting for `watershed rebase`: the table is of another lineage".to_owned()));
+                    self.lane.say(Some(
+                        "waiting for `watershed rebase`: the table is of another lineage".to_owned(),
+                    ));
                     self.sleep(LINEAGE_PAUSE, &prepared).await;
                 }
                 Err(failure) => {
@@ -393,13 +399,16 @@ impl Writer {
         }
     }
 
-    fn count(&self, prepared: &Prepared, refused: usize, began: Instant) {
+    fn count(&self, prepared: &Prepared, refused: &[Rejected], began: Instant) {
         let topic: metrics::Labels<'_> = &[("topic", &self.lane.route.topic)];
         let parts = || prepared.parts.iter().map(|i| &prepared.chunk.parts[*i]);
         metrics::counter("watershed_kafka_records_total", topic).add(prepared.chunk.len() as u64);
-        metrics::counter("watershed_kafka_rows_total", topic).add((prepared.batch.rows() - refused) as u64);
+        let (table, bytes) = (prepared.schema.target.display(), prepared.chunk.bytes() as u64);
+        metrics::taken::committed("kafka", &table, &prepared.batch, refused, bytes, began);
+        metrics::counter("watershed_kafka_rows_total", topic)
+            .add((prepared.batch.rows() - refused.len()) as u64);
         metrics::counter("watershed_kafka_dead_letters_total", topic)
-            .add((prepared.batch.rejected.len() + refused) as u64);
+            .add((prepared.batch.rejected.len() + refused.len()) as u64);
         metrics::counter("watershed_kafka_tombstones_total", topic).add(parts().map(|p| p.tombstones).sum());
         metrics::histogram("watershed_kafka_commit_seconds", topic).since(began);
     }
