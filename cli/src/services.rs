@@ -62,9 +62,6 @@ impl Services {
         };
         let brokers = config.kafka.brokers.as_deref();
         let brokers = brokers.map(|brokers| ingest::kafka::client(brokers, &config.kafka.properties));
-        let forwarder = brokers.clone().filter(|_| !config.kafka.forwards.is_empty()).map(|client| {
-            ingest::forward::Config::new(&stores.archiver_url, client, config.kafka.forwards.clone())
-        });
         let (pressure, monitor) = watched(&config.pressure, &stores)?;
         let mut http = http_config(config, &stores, &pressure)?;
         let own_token = (!http.tokens.is_empty()).then(new_password);
@@ -73,7 +70,7 @@ impl Services {
         }
         Ok(Services {
             gateway,
-            forwarder,
+            forwarder: forwarder_config(config, &stores),
             brokers,
             kafka: kafka_config(config, &stores, &pressure),
             http,
@@ -120,8 +117,7 @@ impl Services {
         let (config, token) = (self.archiver.clone(), stop.clone());
         tasks.keep_up("archiver", move || ingest::archiver::run(config.clone(), token.clone()));
         if let Some(config) = self.forwarder.clone() {
-            let token = stop.clone();
-            tasks.keep_up("forwarder", move || ingest::forward::run(config.clone(), token.clone()));
+            keep_forwarding(tasks, config);
         }
         let (config, token) = (self.compactor.clone(), stop);
         tasks.keep_up("compactor", move || compactor::run(config.clone(), token.clone()));
@@ -137,6 +133,8 @@ pub struct Ingest {
     pub archiver: Option<ingest::archiver::Config>,
     pub kafka: Option<ingest::kafka::Config>,
     monitor: Monitor,
+    /// Sends if no other process does; reads as the archiver, so it needs that role's URL.
+    pub forwarder: Option<ingest::forward::Config>,
 }
 
 impl Ingest {
@@ -151,6 +149,7 @@ impl Ingest {
             archiver: archive.then(|| archiver_config(config, stores)),
             kafka: kafka_config(config, stores, &pressure),
             monitor,
+            forwarder: forwarder_config(config, stores),
         })
     }
 
@@ -167,6 +166,9 @@ impl Ingest {
         if let Some(config) = self.kafka {
             keep_kafka(upkeep, config);
         }
+        if let Some(config) = self.forwarder {
+            keep_forwarding(upkeep, config);
+        }
     }
 }
 
@@ -181,6 +183,21 @@ fn keep_watch(tasks: &mut Tasks, monitor: Monitor) {
 fn keep_kafka(tasks: &mut Tasks, config: ingest::kafka::Config) {
     let token = tasks.stop_token();
     tasks.keep_up("kafka", move || ingest::kafka::run(config.clone(), token.clone()));
+}
+
+fn keep_forwarding(tasks: &mut Tasks, config: ingest::forward::Config) {
+    let token = tasks.stop_token();
+    tasks.keep_up("forwarder", move || ingest::forward::run(config.clone(), token.clone()));
+}
+
+/// None without brokers, without anything to send, or without the role that reads.
+fn forwarder_config(config: &Config, stores: &Stores) -> Option<ingest::forward::Config> {
+    let brokers = config.kafka.brokers.as_deref()?;
+    if config.kafka.forwards.is_empty() || stores.archiver_url.is_empty() {
+        return None;
+    }
+    let client = ingest::kafka::client(brokers, &config.kafka.properties);
+    Some(ingest::forward::Config::new(&stores.archiver_url, client, config.kafka.forwards.clone()))
 }
 
 /// None without brokers.
