@@ -184,6 +184,8 @@ fn pump(from: &mut TcpStream, to: &mut TcpStream, state: &State) {
             Ok(0) | Err(_) => return,
             Ok(read) => read,
         };
+        // A limit that was set while this waited for data holds for that data.
+        let rate = state.rate.load(Ordering::SeqCst);
         let mut wait = Duration::from_millis(state.delay_ms.load(Ordering::SeqCst));
         if rate > 0 {
             wait += Duration::from_secs_f64(read as f64 / rate as f64);
