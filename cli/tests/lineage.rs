@@ -63,7 +63,12 @@ fn the_lake_answers_only_in_the_servers_own_lineage() {
     // As after a restore of the same lineage: the archive that the gateway has pinned is unknown, and so are its rows.
     client.run("INSERT INTO numbers (ts, n) SELECT now(), 1 FROM generate_series(1, 100)");
     instance.archive();
-    soon_from_the_lake(&mut client, "1102|500615");
+    // An older version would still be exact; this is about the newest.
+    wait_for("the newest version to be pinned", || {
+        soon_from_the_lake(&mut client, "1102|500615");
+        let sql = format!("SELECT tail_rows FROM watershed.queries WHERE pid = {} AND sql = '{COUNT}' ORDER BY id DESC LIMIT 1", client.pid);
+        (client.value(&sql) == "0").then_some(())
+    });
     admin.run("SET watershed.maintenance = 'on'");
     admin.run("DELETE FROM watershed_control.archives WHERE number = (SELECT max(number) FROM watershed_control.archives)");
     admin.run("DELETE FROM numbers WHERE n = 1 AND _xid = (SELECT max(_xid) FROM numbers)");
