@@ -620,8 +620,11 @@ impl Source {
         let lane = &topic.lanes[topic.lane_of(place.1)];
         let (state, paused) = (lane.state.clone(), lane.paused);
         self.shared.board.lock().insert(place.clone(), (partition, state));
-        if paused || self.held {
-            self.pause(&[place]);
+        // librdkafka remembers a pause beyond an unassign: a partition that was taken away or closed while its lane stood
+        // still would otherwise never be fetched again.
+        match paused || self.held {
+            true => self.pause(&[place]),
+            false => self.resume(&[place]),
         }
     }
 
