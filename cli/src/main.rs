@@ -29,6 +29,10 @@ use args::{Cli, Command};
 use console::complain;
 use exit::Code;
 
+/// After a backlog of millions of rows the process must be small again: glibc keeps what its arenas once had.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 fn main() -> ExitCode {
     let cli = Cli::parse();
     start_log();

@@ -99,6 +99,7 @@ impl Up {
             shared_buffers: config.postgres.shared_buffers,
             data_dir: data.root().display().to_string(),
             small_shm: Settings::shm_is_small(),
+            lz4: false, // asked of the server once it is found
         };
         let password = secrets.password(crate::postgres::ADMIN).to_owned();
         let mut cluster =

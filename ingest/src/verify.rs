@@ -20,11 +20,11 @@ use lake::checksum::{Checksum, row_hashes};
 use lake::log::{LakeTable, LakeVersion};
 use lake::pgcopy::CopyDecoder;
 use lake::reader::FileReader;
-use lake::spec::{TableSpec, load_specs, quote};
+use lake::spec::{TableSpec, quote};
 use lake::types;
 use sqlx::{Connection, PgConnection};
 
-use crate::archiver::{Error, Result, boundary_of, connect, find, lock_and_snapshot, xid_column};
+use crate::archiver::{Error, Result, boundary_of, chosen, connect, lock_and_snapshot, xid_column};
 
 /// Where the two stores are.
 #[derive(Clone)]
@@ -100,13 +100,7 @@ pub async fn verify_with(
     table: Option<&str>,
     progress: OnProgress<'_>,
 ) -> Result<Vec<VerifyReport>> {
-    let mut conn = connect(&cfg.database_url).await?;
-    let specs = load_specs(&mut conn).await?;
-    conn.close().await?;
-    let chosen = match table {
-        Some(name) => vec![find(&specs, name)?.clone()],
-        None => specs,
-    };
+    let chosen = chosen(&cfg.database_url, table).await?;
     let mut reports = Vec::with_capacity(chosen.len());
     for spec in &chosen {
         reports.push(compare(&cfg, spec, progress).await?);

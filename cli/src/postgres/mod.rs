@@ -76,6 +76,7 @@ impl Cluster {
         } else {
             cluster.initialise(admin_password)?;
         }
+        cluster.settings.lz4 = cluster.knows_lz4();
         cluster.port = match port {
             Some(port) if is_free(port) => port,
             _ => free_port()?,
@@ -219,6 +220,18 @@ impl Cluster {
         fs::set_permissions(&fresh, fs::Permissions::from_mode(0o600))?;
         self.give(&fresh)?;
         fs::rename(&fresh, &path).with_context(|| format!("write {}", path.display()))
+    }
+
+    /// Whether the server takes `wal_compression = lz4`: asked of its program, for it depends on how that was built.
+    fn knows_lz4(&self) -> bool {
+        let asked = self
+            .command("postgres")
+            .arg("-D")
+            .arg(&self.dir)
+            .args(["-c", "wal_compression=lz4", "-C", "wal_compression"])
+            .stdin(Stdio::null())
+            .output();
+        asked.is_ok_and(|output| output.status.success() && output.stdout.trim_ascii() == b"lz4")
     }
 
     /// A server that outlived a killed run is ours: it is stopped cleanly, so that nothing holds the cluster.

@@ -16,6 +16,8 @@ pub struct Settings {
     pub data_dir: String,
     /// Whether dynamic shared memory must be files: /dev/shm is too small (containers give it 64 MiB).
     pub small_shm: bool,
+    /// Whether the server was built with lz4, which costs a fraction of what its own compression does.
+    pub lz4: bool,
 }
 
 /// Connections beside the sessions: services, people with psql on the cluster itself, and PostgreSQL's reserve.
@@ -46,7 +48,7 @@ impl Settings {
             ("effective_cache_size", mib((self.memory / 2).max(256 * MIB))),
             ("work_mem", mib((self.memory / 512).clamp(8 * MIB, 64 * MIB))),
             ("maintenance_work_mem", mib((self.memory / 32).clamp(64 * MIB, 1024 * MIB))),
-            ("wal_compression", "on".into()),
+            ("wal_compression", if self.lz4 { "lz4" } else { "on" }.into()),
             ("max_wal_size", "4GB".into()),
             ("min_wal_size", "256MB".into()),
             ("checkpoint_timeout", "15min".into()),

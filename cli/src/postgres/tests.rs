@@ -41,6 +41,7 @@ fn settings_follow_memory_and_quote_paths() {
         shared_buffers: None,
         data_dir: "/it's here".into(),
         small_shm: true,
+        lz4: true,
     };
     let text = settings.print(5433, Path::new("/d/sock"));
     for line in [
@@ -51,9 +52,12 @@ fn settings_follow_memory_and_quote_paths() {
         "watershed.data_dir = '/it''s here'\n",
         "dynamic_shared_memory_type = 'mmap'\n",
         "fsync = on\n",
+        "wal_compression = lz4\n",
     ] {
         assert!(text.contains(line), "{line} in {text}");
     }
+    let without = Settings { lz4: false, ..settings }.print(5433, Path::new("/d/sock"));
+    assert!(without.contains("wal_compression = on\n"), "{without}");
 }
 
 #[test]

@@ -713,12 +713,14 @@ impl Session {
 
 /// What PostgreSQL may ask of the tail's rows, so that it sends none that the plan would drop: conditions over `t`.
 fn tail_tests(portal: &LakePortal, relid: u32, attnums: &[i16], facts: &Facts) -> Vec<String> {
-    let value_of = |constant| match constant {
-        &Constant::Literal(ref value) => Some(value),
-        &Constant::Param(i) => portal.params.get(i),
-        &Constant::Fold(i) => portal.folded.get(i),
-    };
-    let conditions = tail::conditions(&portal.analysis.plan, relid, &value_of);
+    fn value_of<'v>(portal: &'v LakePortal, constant: &'v Constant) -> Option<&'v plan::Value> {
+        match constant {
+            Constant::Literal(value) => Some(value),
+            Constant::Param(i) => portal.params.get(*i),
+            Constant::Fold(i) => portal.folded.get(*i),
+        }
+    }
+    let conditions = tail::conditions(&portal.analysis.plan, relid, &|c| value_of(portal, c));
     let test = |c: &tail::Condition| {
         let column = facts.column(attnums.iter().position(|n| *n == c.attnum)?)?;
         Some(format!("t.{column} {}", c.test))

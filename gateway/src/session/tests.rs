@@ -1,4 +1,4 @@
-use super::probe::{Settings, Trees, Window, visible_at};
+use super::probe::{Facts, Settings, Trees, Window, tail_sql, visible_at};
 use super::state::{Expect, State, TxStatus};
 use crate::wire::message::Fields;
 
@@ -137,4 +137,22 @@ fn a_query_is_owed_until_ready() {
     assert!(!s.settled() && !s.skipping());
     drop(s.ready(b'I'));
     assert!(s.settled());
+}
+
+#[test]
+fn names_of_the_tail_are_told_apart_by_their_quotes() {
+    let text = |s: &str| Some(s.as_bytes().to_vec());
+    let columns = "ts, \"a, b\", \"say \"\"x, y\"\"\", level";
+    let facts = Facts::read(&[text("public.logs"), text(columns), text("t"), text("f")]).unwrap();
+    let names: Vec<_> = (0..5).map(|i| facts.column(i)).collect();
+    assert_eq!(names, [Some("ts"), Some("\"a, b\""), Some("\"say \"\"x, y\"\"\""), Some("level"), None]);
+    let none = Facts { columns: String::new(), ..facts.clone() };
+    assert_eq!(none.column(0), None);
+
+    let tests = ["t.ts > 'x'".to_owned(), "t.level = 'y'".to_owned()];
+    let held: lake::boundary::Boundary = "10:10:".parse().unwrap();
+    let both = tail_sql(7, &facts, Some((3, &held)), &tests);
+    assert!(both.contains(" AND t.ts > 'x' AND t.level = 'y') t ON true") && both.contains("_xid"), "{both}");
+    assert!(tail_sql(7, &facts, None, &tests[..1]).contains(" t WHERE t.ts > 'x') t ON true"));
+    assert!(tail_sql(7, &facts, None, &[]).contains("FROM public.logs t) t ON true"));
 }

@@ -33,7 +33,7 @@ use crate::metrics;
 
 pub use error::{Error, Result};
 pub(crate) use leader::LOCK as ARCHIVER_LOCK;
-pub(crate) use session::{boundary_of, connect, find, lock_and_snapshot, xid_column};
+pub(crate) use session::{boundary_of, chosen, connect, lock_and_snapshot, pinned, xid_column};
 pub use ship::ArchiveReport;
 
 /// What the archiver needs to know.
@@ -77,7 +77,8 @@ impl Config {
             checkpoint_every: 20,
             days_ahead: 60,
             concurrency: 2,
-            writer: WriterOptions::default(),
+            // These files are merged soon, and compressed then for good.
+            writer: WriterOptions { zstd_level: 1, ..WriterOptions::default() },
         }
     }
 }
@@ -108,17 +109,7 @@ const MAX_BACKOFF: Duration = Duration::from_secs(300);
 /// Errors: the first table's that fails for good; tables before it are archived.
 pub async fn archive_now(cfg: Config, table: Option<&str>) -> Result<Vec<ArchiveReport>> {
     let shutdown = CancellationToken::new();
-    let specs = retrying(|| async {
-        let mut conn = connect(&cfg.database_url).await?;
-        let specs = load_specs(&mut conn).await?;
-        conn.close().await?;
-        Ok(specs)
-    })
-    .await?;
-    let chosen = match table {
-        Some(name) => vec![find(&specs, name)?.clone()],
-        None => specs,
-    };
+    let chosen = retrying(|| chosen(&cfg.database_url, table)).await?;
     let mut reports = Vec::with_capacity(chosen.len());
     for spec in &chosen {
         reports.push(retrying(|| async { ship::archive(&cfg, spec, &mut None, leader::Wait::ForTurn, &shutdown).await }).await?);

@@ -7,14 +7,20 @@ use lake::log::StreamEnd;
 use lake::spec::{TableSpec, load_specs, quote};
 use lake::types;
 use sqlx::postgres::PgConnectOptions;
-use sqlx::{ConnectOptions, PgConnection, Row};
+use sqlx::{ConnectOptions, Connection, PgConnection, Row};
 
 use super::{Error, Result};
 
-/// A connection whose settings no role, database or file can bend: every row is seen, and values read the same everywhere.
+/// A connection as [`pinned`] has it.
 pub(crate) async fn connect(url: &str) -> Result<PgConnection> {
+    Ok(pinned(url, "watershed archiver").await?)
+}
+
+/// A connection whose settings no role, database or file can bend: every row is seen, values read the same everywhere, and names mean
+/// what they say.
+pub(crate) async fn pinned(url: &str, application: &str) -> Result<PgConnection, sqlx::Error> {
     let options = PgConnectOptions::from_str(url)?
-        .application_name("watershed archiver")
+        .application_name(application)
         .options([
             ("row_security", "off"),
             ("search_path", "pg_catalog"),
@@ -24,16 +30,28 @@ pub(crate) async fn connect(url: &str) -> Result<PgConnection> {
             ("bytea_output", "hex"),
             ("extra_float_digits", "1"),
             ("statement_timeout", "0"),
+            ("lock_timeout", "0"),
             ("idle_in_transaction_session_timeout", "0"),
             ("synchronous_commit", "on"),
             ("jit", "off"),
         ])
         .disable_statement_logging();
-    Ok(options.connect().await?)
+    options.connect().await
+}
+
+/// Every tiered table, or the one named (see [`find`]).
+pub(crate) async fn chosen(url: &str, table: Option<&str>) -> Result<Vec<TableSpec>> {
+    let mut conn = connect(url).await?;
+    let specs = load_specs(&mut conn).await?;
+    conn.close().await?;
+    match table {
+        Some(name) => Ok(vec![find(&specs, name)?.clone()]),
+        None => Ok(specs),
+    }
 }
 
 /// The table named `schema.table`, or `table` where only one schema has it.
-pub(crate) fn find<'a>(specs: &'a [TableSpec], name: &str) -> Result<&'a TableSpec> {
+fn find<'a>(specs: &'a [TableSpec], name: &str) -> Result<&'a TableSpec> {
     if let Some(spec) = specs.iter().find(|s| s.qualified() == name) {
         return Ok(spec);
     }

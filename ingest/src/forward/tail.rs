@@ -1,15 +1,14 @@
 //! The PostgreSQL side of a forward: who leads, where it stands, and the rows between two snapshots. Knows no broker.
 
-use std::str::FromStr;
-
 use lake::boundary::Boundary;
 use lake::spec::{TableSpec, load_specs, quote};
 use lake::types;
-use sqlx::postgres::{PgConnectOptions, PgRow};
-use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection, Row};
+use sqlx::postgres::PgRow;
+use sqlx::{AssertSqlSafe, Connection, PgConnection, Row};
 
 use super::send::Message;
 use super::{Error, Forward, Result, Start, What};
+use crate::archiver::pinned;
 
 /// Bytes of rows that one page should have.
 const PAGE_BYTES: usize = 4 << 20;
@@ -57,28 +56,6 @@ pub(super) struct Page {
     pub(super) last: bool,
 }
 
-/// Pinned, so that values read the same whatever role, database or file say; no path, so that names mean what they say.
-async fn connect(url: &str) -> Result<PgConnection> {
-    let options = PgConnectOptions::from_str(url)?
-        .application_name("watershed forwarder")
-        .options([
-            ("row_security", "off"),
-            ("search_path", "pg_catalog"),
-            ("timezone", "UTC"),
-            ("datestyle", "ISO, YMD"),
-            ("intervalstyle", "postgres"),
-            ("bytea_output", "hex"),
-            ("extra_float_digits", "1"),
-            ("statement_timeout", "0"),
-            ("lock_timeout", "0"),
-            ("idle_in_transaction_session_timeout", "0"),
-            ("synchronous_commit", "on"),
-            ("jit", "off"),
-        ])
-        .disable_statement_logging();
-    Ok(options.connect().await?)
-}
-
 fn built(sql: String) -> sqlx::query::Query<'static, sqlx::Postgres, sqlx::postgres::PgArguments> {
     // Built here, from quoted names, numbers and the operator's condition; each text is used once.
     sqlx::query(AssertSqlSafe(sql)).persistent(false)
@@ -90,8 +67,8 @@ impl Follower {
     /// # Errors
     /// [`Error::UnknownTable`], [`Error::UnknownKey`], [`Error::Condition`], and PostgreSQL's.
     pub(super) async fn connect(url: &str, forward: &Forward) -> Result<Follower> {
-        let mut leader = connect(url).await?;
-        let reader = connect(url).await?;
+        let mut leader = pinned(url, "watershed forwarder").await?;
+        let reader = pinned(url, "watershed forwarder").await?;
         let (relation, xid, select) = match &forward.what {
             What::Rows { table, condition, key } => {
                 let spec = find(&mut leader, &forward.name, table).await?;

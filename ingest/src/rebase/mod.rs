@@ -38,7 +38,7 @@ use lake::{Url, crash};
 use sqlx::postgres::types::Oid;
 use sqlx::{Connection, Executor, PgConnection, Row};
 
-use crate::archiver::{ARCHIVER_LOCK, Error, Result, connect, find};
+use crate::archiver::{ARCHIVER_LOCK, Error, Result, chosen, connect};
 
 /// Where the two stores are, and how to go about it.
 #[derive(Clone)]
@@ -135,13 +135,7 @@ const COMPACTOR_LOCK: &str = "SELECT pg_try_advisory_lock(hashtext('watershed/co
 ///
 /// Errors: the first table's; tables before it are done.
 pub async fn rebase(cfg: Config, table: Option<&str>, say: Say<'_>) -> Result<Vec<RebaseReport>> {
-    let mut conn = connect(&cfg.database_url).await?;
-    let specs = load_specs(&mut conn).await?;
-    conn.close().await?;
-    let chosen = match table {
-        Some(name) => vec![find(&specs, name)?.clone()],
-        None => specs,
-    };
+    let chosen = chosen(&cfg.database_url, table).await?;
     let mut reports = Vec::with_capacity(chosen.len());
     for spec in &chosen {
         reports.push(one(&cfg, spec, say).await?);

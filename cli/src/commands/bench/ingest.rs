@@ -589,6 +589,7 @@ impl Outcome {
     /// What was asked for and not reached.
     fn failures(&self, args: &BenchIngestArgs) -> Vec<String> {
         let mut failures = Vec::new();
+        // A producer that keeps to the gate exactly is a little below it once the last records' way is counted.
         let gate = GATE.min(args.rate as f64) * 0.99;
         if self.sustained() < gate {
             failures.push(format!("{} rows/s into PostgreSQL, sustained: it was {}", whole(gate), whole(self.sustained())));
