@@ -670,7 +670,8 @@ impl Source {
                 let chunk = std::mem::replace(&mut lane.chunk, Chunk::new());
                 if orderly && !chunk.is_empty() {
                     let left = deadline.saturating_duration_since(Instant::now());
-                    let sent = self.handle.block_on(tokio::time::timeout(left, chunks.send(chunk)));
+                    // A timer can be made on the runtime only, and this is a thread of its own.
+                    let sent = self.handle.block_on(async { tokio::time::timeout(left, chunks.send(chunk)).await });
                     if !matches!(sent, Ok(Ok(()))) {
                         self.shared.abort.cancel();
                     }
