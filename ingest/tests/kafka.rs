@@ -290,6 +290,24 @@ async fn a_column_that_is_added_is_filled_from_then_on() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_orderly_stop_commits_what_was_taken() {
+    let (db, kafka) = (Database::new().await, Kafka::new(&[("logs.raw", 1), ("events.raw", 1)]));
+    kafka.send_logs("logs.raw", 0, 0..10).await;
+    let began = Instant::now();
+    let mut patience = Duration::from_millis(500);
+    // Only a stop ends such a batch.
+    while db.count(ROWS).await < 10 {
+        assert!(began.elapsed() < PATIENCE, "a stop never commits what was taken");
+        let source =
+            Running::start(Config { batch_delay: Duration::from_secs(3600), ..kafka.config(&db) });
+        tokio::time::sleep(patience).await;
+        source.stop().await;
+        patience *= 2;
+    }
+    assert_eq!(db.count(ROWS).await, 10);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_lock_on_the_table_pauses_and_loses_nothing() {
     let (db, kafka) = (Database::new().await, Kafka::new(&[("logs.raw", 2), ("events.raw", 1)]));
     let source = Running::start(Config { batch_rows: 50, ..kafka.config(&db) });
