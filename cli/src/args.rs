@@ -46,8 +46,10 @@ Exit code 1 means that some lines were rejected; they stand in watershed.dead_le
     #[command(after_help = "Examples:\n  watershed archive --now\n  watershed archive logs --now")]
     Archive(ArchiveArgs),
     /// Merge the small files of each day in the lake into large sorted ones
-    #[command(after_help = "Examples:\n  watershed compact\n  watershed compact logs")]
-    Compact(TableArgs),
+    #[command(after_help = "Examples:\n  watershed compact\n  watershed compact logs --plan\n  watershed compact logs --full\n\n\
+Runs once and ends, for cron or a scheduler: exit code 0 when nothing is left to do, 4 if it failed\n\
+(running it again is safe). A running `watershed up` compacts by itself; the two take turns.")]
+    Compact(CompactArgs),
     /// Compare both stores row for row at one boundary; exit code 1 names the first difference
     #[command(after_help = "Examples:\n  watershed verify\n  watershed verify logs")]
     Verify(TableArgs),
@@ -230,6 +232,24 @@ pub struct TableArgs {
     pub running: Running,
     /// One tiered table [default: all]
     pub table: Option<String>,
+}
+
+#[derive(Args, Debug)]
+pub struct CompactArgs {
+    #[command(flatten)]
+    pub target: TableArgs,
+    /// Only print what would be done, and why
+    #[arg(long)]
+    pub plan: bool,
+    /// Also rewrite large files for the few late rows that overlap them, whatever it costs
+    #[arg(long)]
+    pub full: bool,
+    /// Memory for merging and writing [default: 1GiB]
+    #[arg(long, value_name = "SIZE")]
+    pub memory: Option<crate::units::Bytes>,
+    /// Threads [default: one for each processor]
+    #[arg(long, value_name = "N")]
+    pub threads: Option<usize>,
 }
 
 #[derive(Args, Debug)]

@@ -13,8 +13,12 @@ pub mod plan;
 mod read;
 mod rewrite;
 mod run;
+mod turn;
 pub mod vacuum;
 
 pub use error::{Error, Result};
-pub use plan::{Job, Policy, Reason, plan};
-pub use run::{CompactReport, Config, Progress, ProgressSink, compact_now, compact_now_with, run};
+pub use lead::Leader;
+pub use plan::{Job, Plan, Policy, Reason, Why, plan};
+pub use run::{
+    CompactReport, Config, Preview, Progress, ProgressSink, Request, compact_now, compact_now_with, preview, run,
+};

@@ -2,7 +2,7 @@
 //!
 //! Sorted files are merged, streaming, where their read buffers fit the memory; else their rows are sorted with spilling. Either way
 //! the rows are summed up (count and order-free checksum over every column) as they leave the old files, and again as they are read
-//! back from the new ones.
+//! back from the new ones. Reading, writing and reading back go on at the same time, each in a task of its own.
 
 use std::fmt;
 use std::num::NonZeroUsize;
@@ -28,14 +28,15 @@ use datafusion::physical_plan::{ExecutionPlan, SendableRecordBatchStream};
 use datafusion::prelude::SessionConfig;
 use futures::StreamExt;
 use lake::checksum::Checksum;
-use lake::log::{LakeFile, LakeTable, NewFile};
+use lake::log::{LakeFile, NewFile, Place};
 use lake::types::day_text;
 use lake::writer::{FileWriter, WriterOptions};
 use object_store::{ObjectStore, ObjectStoreExt};
 use parking_lot::Mutex;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::plan::{Job, range};
+use crate::plan::Job;
 use crate::read::Source;
 use crate::{Error, Result};
 
@@ -55,10 +56,10 @@ pub(crate) struct Resources {
 }
 
 impl Resources {
-    /// Half of `memory_bytes` is for reading and sorting; the rest is the writer's open row group.
+    /// Half of `memory_bytes` is for reading and sorting, in `jobs` jobs at once; the rest is for the writers' open row groups.
     ///
     /// Errors: [`Error::Io`] if the spill directory cannot be made.
-    pub fn new(memory_bytes: usize, spill_dir: Option<PathBuf>) -> Result<Self> {
+    pub fn new(memory_bytes: usize, spill_dir: Option<PathBuf>, jobs: usize) -> Result<Self> {
         let half = (memory_bytes / 2).max(32 << 20);
         let mode = match spill_dir {
             Some(dir) => {
@@ -76,7 +77,7 @@ impl Resources {
             .with_memory_pool(Arc::new(pool))
             .with_disk_manager_builder(DiskManagerBuilder::default().with_mode(mode))
             .build_arc()?;
-        Ok(Self { runtime, merge_bytes: half as u64 })
+        Ok(Self { runtime, merge_bytes: (half / jobs.max(1)) as u64 })
     }
 
     fn context(&self, batch_rows: usize) -> Arc<TaskContext> {
@@ -136,7 +137,7 @@ fn internal(e: DataFusionError) -> Error {
 
 /// Sorted files in as few sequences as possible, each ascending from file to file.
 fn chains(files: &[Arc<LakeFile>], event: &str) -> Vec<Vec<Arc<LakeFile>>> {
-    let mut ordered: Vec<_> = files.iter().map(|f| (range(f, event), f)).collect();
+    let mut ordered: Vec<_> = files.iter().map(|f| (f.range(event), f)).collect();
     ordered.sort_by_key(|(range, _)| *range);
     let mut chains: Vec<(i64, Vec<Arc<LakeFile>>)> = Vec::new();
     for ((first, last), file) in ordered {
@@ -160,12 +161,12 @@ fn reading_bytes(chains: &[Vec<Arc<LakeFile>>]) -> u64 {
 
 /// The job's rows by event time, and what they sum up to once the stream has ended.
 fn ordered_rows(
-    table: &LakeTable,
+    place: &Place,
     job: &Job,
     resources: &Resources,
 ) -> Result<(SendableRecordBatchStream, Arc<Mutex<Checksum>>)> {
-    let schema = table.spec().arrow_schema();
-    let event = &table.spec().event_column()?.lake_name;
+    let schema = place.spec.arrow_schema();
+    let event = &place.spec.event_column()?.lake_name;
     let position = schema.index_of(event).map_err(|e| Error::Lake(e.into()))?;
     let by_event = LexOrdering::from([PhysicalSortExpr::new(
         Arc::new(Column::new(event, position)),
@@ -174,7 +175,7 @@ fn ordered_rows(
     let chains = chains(&job.files, event);
     let merge = job.files.iter().all(|f| f.sorted) && reading_bytes(&chains) <= resources.merge_bytes;
     let batch_rows = if merge { MERGE_BATCH_ROWS } else { SORT_BATCH_ROWS };
-    let source = Source { store: table.store(), schema: schema.clone(), batch_rows };
+    let source = Source { store: place.store.clone(), schema: schema.clone(), batch_rows };
     let sum = Arc::new(Mutex::new(Checksum::default()));
     let partition = |files| -> Arc<dyn PartitionStream> {
         Arc::new(Chain { source: source.clone(), files, sum: sum.clone() })
@@ -194,11 +195,14 @@ fn ordered_rows(
     Ok((plan.execute(0, resources.context(SORT_BATCH_ROWS))?, sum))
 }
 
+/// Merged batches that wait for the writer.
+const BATCHES_AHEAD: usize = 4;
+
 /// Writes the job's rows into new files and compares what they hold with what was read. `seen` is told of rows as they are written.
 ///
 /// On an error nothing is left behind of what could be removed.
 pub(crate) async fn rewrite(
-    table: &LakeTable,
+    place: &Place,
     job: &Job,
     resources: &Resources,
     options: &WriterOptions,
@@ -207,37 +211,56 @@ pub(crate) async fn rewrite(
 ) -> Result<Vec<NewFile>> {
     let mut written = Vec::new();
     let outcome = async {
-        let read = write(table, job, resources, options, stop, seen, &mut written).await?;
+        let mut checks = Checks::default();
+        let read = write(place, job, resources, options, stop, seen, &mut written, &mut checks).await?;
         lake::crash::point("compact.written");
-        verify(table, job, &written, &read, stop).await
+        let wrote = checks.all(place, job, stop).await?;
+        compare(place, job, &read, &wrote)
     }
     .await;
     match outcome {
         Ok(()) => Ok(written),
         Err(error) => {
-            discard(&table.store(), &written).await;
+            discard(&place.store, &written).await;
             Err(error)
         }
     }
 }
 
+#[allow(clippy::too_many_arguments)] // One loop, split from its clean-up.
 async fn write(
-    table: &LakeTable,
+    place: &Place,
     job: &Job,
     resources: &Resources,
     options: &WriterOptions,
     stop: &CancellationToken,
     seen: &(dyn Fn(u64) + Send + Sync),
     written: &mut Vec<NewFile>,
+    checks: &mut Checks,
 ) -> Result<Checksum> {
-    let (mut rows, sum) = ordered_rows(table, job, resources)?;
+    let (mut rows, sum) = ordered_rows(place, job, resources)?;
+    let (send, mut batches) = tokio::sync::mpsc::channel(BATCHES_AHEAD);
+    // Ends with the set, which ends with this function.
+    let mut reader = JoinSet::new();
+    reader.spawn(async move {
+        while let Some(batch) = rows.next().await {
+            let failed = batch.is_err();
+            if send.send(batch).await.is_err() || failed {
+                break;
+            }
+        }
+    });
     let rows_per_file = job.rows().div_ceil(job.outputs.max(1) as u64).max(1);
     let mut open: Option<FileWriter> = None;
+    let mut closed = |file: NewFile| {
+        checks.start(place, &file);
+        written.push(file);
+    };
     let filled =
-        fill(table, job.day, &mut rows, rows_per_file, options, stop, seen, &mut open, written).await;
+        fill(place, job.day, &mut batches, rows_per_file, options, stop, seen, &mut open, &mut closed).await;
     // Whatever happened, a file is either closed or given up.
     match (filled, open) {
-        (Ok(()), Some(writer)) => written.push(writer.close().await?),
+        (Ok(()), Some(writer)) => closed(writer.close().await?),
         (Ok(()), None) => {}
         (Err(error), writer) => {
             if let Some(writer) = writer {
@@ -246,27 +269,33 @@ async fn write(
             return Err(error);
         }
     }
+    // A reader that ended without saying why would look like the end of the rows; their number is compared below in any case.
+    if let Some(Err(error)) = reader.join_next().await
+        && error.is_panic()
+    {
+        return Err(Error::ThreadLost);
+    }
     let sum = *sum.lock();
     Ok(sum)
 }
 
-#[allow(clippy::too_many_arguments)] // One loop, split from its clean-up.
+#[allow(clippy::too_many_arguments)]
 async fn fill(
-    table: &LakeTable,
+    place: &Place,
     day: i32,
-    rows: &mut SendableRecordBatchStream,
+    batches: &mut tokio::sync::mpsc::Receiver<Result<RecordBatch, DataFusionError>>,
     rows_per_file: u64,
     options: &WriterOptions,
     stop: &CancellationToken,
     seen: &(dyn Fn(u64) + Send + Sync),
     open: &mut Option<FileWriter>,
-    written: &mut Vec<NewFile>,
+    closed: &mut (dyn FnMut(NewFile) + Send),
 ) -> Result<()> {
     loop {
         let next = tokio::select! {
             biased;
             () = stop.cancelled() => return Err(Error::Cancelled),
-            next = rows.next() => next,
+            next = batches.recv() => next,
         };
         let Some(batch) = next else { return Ok(()) };
         let mut batch = batch.map_err(internal)?;
@@ -274,7 +303,7 @@ async fn fill(
         while batch.num_rows() > 0 {
             let mut writer = match open.take() {
                 Some(writer) => writer,
-                None => FileWriter::create(table, day, options).await?,
+                None => FileWriter::create_in(place, day, options)?,
             };
             let room =
                 usize::try_from(rows_per_file - writer.rows()).unwrap_or(usize::MAX).min(batch.num_rows());
@@ -284,51 +313,119 @@ async fn fill(
             *open = Some(writer);
             outcome?;
             if full && let Some(writer) = open.take() {
-                written.push(writer.close().await?);
+                closed(writer.close().await?);
                 lake::crash::point("compact.file.written");
             }
         }
     }
 }
 
-/// Reads the new files back and compares them with what was read of the old: number of rows, every value, and their order.
-async fn verify(
-    table: &LakeTable,
-    job: &Job,
-    written: &[NewFile],
-    read: &Checksum,
-    stop: &CancellationToken,
-) -> Result<()> {
-    let differs = |wrote: String| Error::Rows {
-        table: table.spec().qualified(),
-        day: day_text(job.day),
-        read: read.to_string(),
-        wrote,
-    };
-    if read.rows != job.rows() {
-        return Err(differs(format!("{} rows, as the log says", job.rows())));
+/// What a file holds, as read back.
+#[derive(Debug, Clone, Copy, Default)]
+struct Held {
+    sum: Checksum,
+    /// First and last event time, where the rows ascend.
+    range: Option<(i64, i64)>,
+    ordered: bool,
+}
+
+/// New files being read back, one after another, beside whatever is written meanwhile.
+#[derive(Default)]
+struct Checks {
+    tasks: JoinSet<(usize, Result<Held>)>,
+    started: usize,
+    /// One at a time: a file's row group is in memory while it is read.
+    turn: Arc<tokio::sync::Mutex<()>>,
+}
+
+impl Checks {
+    fn start(&mut self, place: &Place, file: &NewFile) {
+        let (number, place, file, turn) =
+            (self.started, place.clone(), Arc::new(file.file.clone()), self.turn.clone());
+        self.started += 1;
+        self.tasks.spawn(async move {
+            let _turn = turn.lock().await;
+            (number, held(&place, file).await)
+        });
     }
-    let schema = table.spec().arrow_schema();
-    let event = table.spec().index_of(&table.spec().event_column()?.lake_name).unwrap_or_default();
-    let source = Source { store: table.store(), schema, batch_rows: SORT_BATCH_ROWS };
-    let mut rows = source.files(written.iter().map(|f| Arc::new(f.file.clone())).collect());
-    let mut wrote = Checksum::default();
+
+    /// Waits for all; what they hold together, if each follows the one before.
+    async fn all(mut self, place: &Place, job: &Job, stop: &CancellationToken) -> Result<Checksum> {
+        let mut found = vec![Held::default(); self.started];
+        loop {
+            let next = tokio::select! {
+                biased;
+                () = stop.cancelled() => return Err(Error::Cancelled),
+                next = self.tasks.join_next() => next,
+            };
+            match next {
+                None => break,
+                Some(Ok((number, held))) => found[number] = held?,
+                Some(Err(_)) => return Err(Error::ThreadLost),
+            }
+        }
+        let mut all = Checksum::default();
+        let mut last = i64::MIN;
+        for held in &found {
+            let follows = held.range.is_none_or(|(first, _)| first >= last);
+            if !held.ordered || !follows {
+                return Err(differs(place, job, &all, "rows out of order".into()));
+            }
+            last = held.range.map_or(last, |(_, end)| end);
+            all.merge(&held.sum);
+        }
+        Ok(all)
+    }
+}
+
+/// Reads a file from its first row to its last.
+async fn held(place: &Place, file: Arc<LakeFile>) -> Result<Held> {
+    let schema = place.spec.arrow_schema();
+    let event = place.spec.index_of(&place.spec.event_column()?.lake_name).unwrap_or_default();
+    let source = Source { store: place.store.clone(), schema, batch_rows: SORT_BATCH_ROWS };
+    let mut rows = source.file(file).await?;
+    let mut held = Held { ordered: true, ..Held::default() };
     let mut last = i64::MIN;
     while let Some(batch) = rows.next().await {
-        if stop.is_cancelled() {
-            return Err(Error::Cancelled);
-        }
         let batch = batch?;
-        if !ascends(&batch, event, &mut last) {
-            return Err(differs("rows out of order".into()));
+        let before = last;
+        held.ordered &= ascends(&batch, event, &mut last);
+        if batch.num_rows() > 0 && held.ordered {
+            let first = match held.range {
+                Some((first, _)) => first,
+                // The first of an ascending batch.
+                None => first_of(&batch, event).unwrap_or(before),
+            };
+            held.range = Some((first, last));
         }
-        wrote.add_batch(&batch)?;
+        held.sum.add_batch(&batch)?;
     }
-    if wrote != *read {
-        return Err(differs(wrote.to_string()));
+    Ok(held)
+}
+
+/// Compares the number of rows and every value.
+fn compare(place: &Place, job: &Job, read: &Checksum, wrote: &Checksum) -> Result<()> {
+    if read.rows != job.rows() {
+        return Err(differs(place, job, read, format!("{} rows, as the log says", job.rows())));
+    }
+    if wrote != read {
+        return Err(differs(place, job, read, wrote.to_string()));
     }
     lake::crash::point("compact.verified");
     Ok(())
+}
+
+fn differs(place: &Place, job: &Job, read: &Checksum, wrote: String) -> Error {
+    Error::Rows { table: place.spec.qualified(), day: day_text(job.day), read: read.to_string(), wrote }
+}
+
+/// The event time of the first row.
+fn first_of(batch: &RecordBatch, event: usize) -> Option<i64> {
+    let column = batch.column(event);
+    if let Some(days) = column.as_primitive_opt::<Date32Type>() {
+        return days.values().first().map(|v| i64::from(*v));
+    }
+    column.as_primitive_opt::<TimestampMicrosecondType>()?.values().first().copied()
 }
 
 /// Whether the event times of `batch` ascend from `last` on, which is moved to the last of them.

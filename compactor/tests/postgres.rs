@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use arrow::array::*;
 use arrow::record_batch::RecordBatch;
-use compactor::{CompactReport, Config, compact_now, compact_now_with};
+use compactor::{CompactReport, Config, Request, compact_now, compact_now_with};
 use futures::TryStreamExt;
 use lake::checksum::Checksum;
 use lake::log::{LakeTable, LakeVersion};
@@ -201,7 +201,7 @@ async fn the_whole_turn() {
     let sink = progress.clone();
     let reports = compact_now_with(
         config(archiver.clone(), &root),
-        Some("logs".into()),
+        Request { table: Some("logs".into()), full: false },
         Arc::new(move |p| sink.lock().push(p.clone())),
         CancellationToken::new(),
     )
@@ -267,7 +267,7 @@ async fn the_whole_turn() {
     let url = archiver.clone();
     let usurped = compact_now_with(
         config(archiver.clone(), &root),
-        None,
+        Request::default(),
         Arc::new(move |_| {
             let url = url.clone();
             // The sink is called within the compactor's own runtime; another thread has another.

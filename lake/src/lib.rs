@@ -13,6 +13,7 @@ pub mod boundary;
 pub mod checksum;
 pub mod crash;
 pub mod error;
+pub mod fault;
 pub mod log;
 pub mod pgcopy;
 pub mod reader;

@@ -43,6 +43,8 @@ pub struct TableSpec {
     pub min_archive: i64,
     /// Event time (µs since 1970) from which on PostgreSQL holds every row; `None`: it holds all.
     pub floor_us: Option<i64>,
+    /// Lake names of the columns that single rows are looked up by: files get a bloom filter for each.
+    pub keys: Vec<String>,
 }
 
 impl TableSpec {
@@ -114,8 +116,10 @@ ORDER BY n.nspname, c.relname";
 
 const COLUMNS: &str = "\
 SELECT l.relid::oid AS relid, a.attnum::int2 AS attnum, a.attname::text AS name, l.lake_name::text AS lake_name,
-       a.atttypid AS type_oid, a.atttypmod AS typmod, a.attcollation AS collation, a.attnotnull AS not_null
+       a.atttypid AS type_oid, a.atttypmod AS typmod, a.attcollation AS collation, a.attnotnull AS not_null,
+       a.attnum = ANY (t.lake_keys) AS is_key
 FROM watershed_control.lake_columns l
+JOIN watershed_control.tables t ON t.relid = l.relid
 JOIN pg_catalog.pg_attribute a ON a.attrelid = l.relid AND a.attnum = l.attnum
 WHERE NOT a.attisdropped
 ORDER BY l.relid, a.attnum";
@@ -138,6 +142,7 @@ pub async fn load_specs(conn: &mut PgConnection) -> Result<Vec<TableSpec>> {
             lineage: row.try_get("lineage")?,
             min_archive: row.try_get("min_archive")?,
             floor_us: row.try_get("floor_us")?,
+            keys: Vec::new(),
         });
     }
     for row in sqlx::query(COLUMNS).fetch_all(&mut *conn).await? {
@@ -153,6 +158,9 @@ pub async fn load_specs(conn: &mut PgConnection) -> Result<Vec<TableSpec>> {
             table: format!("{}.{}", spec.schema, spec.name),
             what: format!("the type of column {name} (OID {type_oid}) cannot be kept in the lake"),
         })?;
+        if row.try_get("is_key")? {
+            spec.keys.push(row.try_get("lake_name")?);
+        }
         spec.columns.push(Column {
             attnum: row.try_get("attnum")?,
             name,

@@ -1,32 +1,37 @@
 //! Which files to rewrite, and why. Pure: a version, a policy and the time in, jobs out.
 //!
-//! Within a day, files whose event times overlap form *clusters*; a file alone in its cluster, sorted and not small, is *settled* and
-//! is never touched. The clusters between settled files are gathered into jobs. A job is worth its bytes if it has many files, if its
-//! smaller files weigh something against its largest (so a row is rewritten a logarithmic number of times, whatever trickles in), or
-//! if the day has gone quiet.
+//! A day is at rest when its files are *firm* (sorted, not small) and overlap one another hardly at all. What disturbs that:
+//!
+//! - *loose* files, small or unsorted. They are merged with their neighbours once they are many, together make a whole file, or have gone
+//!   quiet; the larger ones among them only when the others weigh something against them, so that a row is rewritten a logarithmic
+//!   number of times, whatever trickles in.
+//! - late rows: loose files within the time of firm ones. They are merged into those firm files that they weigh something against, and
+//!   wait as small files of their own until then. So a late row costs a bounded number of rewritten rows, and never the whole day.
+//! - firm files that overlap each other by a good part of their rows. They are merged once, with each other only.
 
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use lake::log::{LakeFile, LakeVersion};
-use lake::stats::Bound;
 
 /// What is worth rewriting.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Policy {
     /// Bytes that a file should have. Files below half of it are small.
     pub target_bytes: u64,
-    /// This many files are always worth a job.
+    /// This many loose files are always worth a job.
     pub min_files: usize,
-    /// So are files that together have at least one n-th of the bytes of the job's largest.
+    /// A large file is rewritten for smaller ones that together have at least one n-th of its bytes.
     pub growth: u64,
-    /// So is anything in files that are all older than this.
+    /// Two loose files or more that are all older than this are worth a job.
     pub quiet: Duration,
     /// A job takes no further files once it has this many bytes. Files that overlap stay together, whatever they weigh.
     pub max_job_bytes: u64,
-    /// Do whatever makes the lake better, at once.
+    /// Merge loose files at once, however few. Firm files are rewritten by the same rule as always.
     pub eager: bool,
+    /// Rewrite firm files for whatever overlaps them, too.
+    pub full: bool,
 }
 
 impl Policy {
@@ -40,39 +45,79 @@ impl Policy {
             quiet: Duration::from_secs(600),
             max_job_bytes: target_bytes.saturating_mul(4),
             eager: false,
+            full: false,
         }
     }
 
-    /// The same, doing everything that helps.
+    /// The same, without waiting.
     pub fn eagerly(mut self) -> Self {
         self.eager = true;
         self
     }
+
+    /// The same, without waiting and without regard to cost: afterwards no file overlaps another.
+    pub fn fully(mut self) -> Self {
+        self.eager = true;
+        self.full = true;
+        self
+    }
+
+    fn small(&self, file: &LakeFile) -> bool {
+        file.size < self.target_bytes.div_ceil(2)
+    }
 }
 
-/// Why a job was made.
+/// Why a job is worth doing now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Why {
+    /// A file's rows are not in order, which every reader pays for.
+    Unsorted,
+    /// Firm files share a good part of their time.
+    Overlap,
+    /// Late rows weigh enough against the files they belong to.
+    Late,
+    /// There are many loose files.
+    Many,
+    /// The loose files make a whole one.
+    Whole,
+    /// Nothing was added for a while.
+    Quiet,
+    /// Somebody asked for it.
+    Asked,
+}
+
+/// What is wrong with the files of a job, and why they are rewritten now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Reason {
     /// Files below half the target.
     pub small: usize,
-    /// Files that overlap another in event time.
-    pub overlapping: usize,
+    /// Large files that are rewritten because others overlap them.
+    pub overlapped: usize,
     /// Files whose rows are not in order.
     pub unsorted: usize,
+    pub why: Why,
 }
 
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut comma = "";
         for (n, what) in
-            [(self.small, "small"), (self.overlapping, "overlapping"), (self.unsorted, "unsorted")]
+            [(self.small, "small"), (self.overlapped, "overlapped"), (self.unsorted, "unsorted")]
         {
             if n > 0 {
                 write!(f, "{comma}{n} {what}")?;
                 comma = ", ";
             }
         }
-        Ok(())
+        f.write_str(match self.why {
+            Why::Unsorted => ": rows out of order cost every reader",
+            Why::Overlap => ": large files share a good part of their time",
+            Why::Late => ": late rows weigh enough against the files of their time",
+            Why::Many => ": many small files",
+            Why::Whole => ": together they make a whole file",
+            Why::Quiet => ": nothing was added for a while",
+            Why::Asked => ": asked for",
+        })
     }
 }
 
@@ -98,110 +143,279 @@ impl Job {
     }
 }
 
-/// First and last event time of a file, in the unit of its column; everything, where the log does not say.
-pub fn range(file: &LakeFile, event: &str) -> (i64, i64) {
-    let bound = |b: Option<&Bound>, otherwise| match b {
-        Some(Bound::Int(v)) => *v,
-        _ => otherwise,
-    };
-    let column = file.column(event);
-    (
-        bound(column.and_then(|c| c.min.as_ref()), i64::MIN),
-        bound(column.and_then(|c| c.max.as_ref()), i64::MAX),
-    )
+/// What there is to do, now and later.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Plan {
+    /// By day.
+    pub jobs: Vec<Job>,
+    /// When there will be more to do without any change (milliseconds since 1970): a day will have gone quiet.
+    pub next_ms: Option<i64>,
 }
 
 /// The jobs worth doing in `version`, by day. `event` is the lake name of the event time, `now_ms` milliseconds since 1970.
 ///
 /// No file is in two jobs, and the jobs of a day may be done in any order.
-pub fn plan(version: &LakeVersion, event: &str, policy: &Policy, now_ms: i64) -> Vec<Job> {
-    let mut jobs = Vec::new();
-    for files in version.files.chunk_by(|a, b| a.day == b.day) {
-        for bin in bins(clusters(files, event), policy) {
-            jobs.extend(job(bin, policy, now_ms));
+pub fn plan(version: &LakeVersion, event: &str, policy: &Policy, now_ms: i64) -> Plan {
+    let mut plan = Plan::default();
+    let mut day: Vec<Item> = Vec::new();
+    for file in &version.files {
+        if day.last().is_some_and(|item| item.file.day != file.day) {
+            of_day(&day, policy, now_ms, &mut plan);
+            day.clear();
+        }
+        day.push(Item::of(file, event, policy));
+    }
+    of_day(&day, policy, now_ms, &mut plan);
+    plan
+}
+
+/// A file and when its rows are from.
+#[derive(Debug, Clone)]
+struct Item {
+    file: Arc<LakeFile>,
+    first: i64,
+    last: i64,
+    loose: bool,
+}
+
+impl Item {
+    fn of(file: &Arc<LakeFile>, event: &str, policy: &Policy) -> Self {
+        let (first, last) = file.range(event);
+        Self { file: file.clone(), first, last, loose: policy.small(file) || !file.sorted }
+    }
+
+    /// Whether rows of both may lie between each other's; touching is no overlap.
+    fn overlaps(&self, other: &Self) -> bool {
+        self.first < other.last && other.first < self.last
+    }
+
+    /// About which part of this file's rows lies within the time of the other.
+    fn share(&self, other: &Self) -> f64 {
+        if !self.overlaps(other) {
+            return 0.0;
+        }
+        let length = |first: i64, last: i64| (i128::from(last) - i128::from(first)) as f64;
+        let common = length(self.first.max(other.first), self.last.min(other.last));
+        let whole = length(self.first, self.last);
+        if whole > 0.0 { (common / whole).min(1.0) } else { 1.0 }
+    }
+
+    fn bytes(&self) -> f64 {
+        self.file.size as f64
+    }
+}
+
+/// A loose file of which more than this lies within the time of firm files that stay is not merged into the others.
+const OVERHANG: f64 = 0.1;
+
+/// The jobs of one day, whose files are given by least event time.
+fn of_day(items: &[Item], policy: &Policy, now_ms: i64, plan: &mut Plan) {
+    if items.is_empty() || (items.len() == 1 && items[0].file.sorted) {
+        return;
+    }
+    let (loose, firm): (Vec<&Item>, Vec<&Item>) = items.iter().partition(|i| i.loose);
+    let mut folded = overlapping(&firm, policy);
+    let joined = late(&loose, &firm, &mut folded, policy);
+
+    // What is merged with firm files: whatever overlaps, together.
+    let mut together: Vec<&Item> =
+        firm.iter().zip(&folded).filter(|(_, f)| **f).map(|(item, _)| *item).collect();
+    together.extend(loose.iter().zip(&joined).filter(|(_, j)| **j).map(|(item, _)| *item));
+    together.sort_by(|a, b| order(a).cmp(&order(b)));
+    for cluster in clusters(together) {
+        if cluster.len() > 1 {
+            let why = if cluster.iter().all(|i| !i.loose) { Why::Overlap } else { Why::Late };
+            plan.jobs.push(job(cluster, policy, why));
         }
     }
-    jobs
-}
 
-/// Files that overlap one another, directly or through others.
-struct Cluster {
-    files: Vec<Arc<LakeFile>>,
-    bytes: u64,
-}
-
-impl Cluster {
-    fn settled(&self, policy: &Policy) -> bool {
-        matches!(self.files.as_slice(), [one] if one.sorted && !small(one, policy))
+    // What is merged with its like.
+    let stay: Vec<&Item> = firm.iter().zip(&folded).filter(|(_, f)| !**f).map(|(item, _)| *item).collect();
+    let rest = loose.iter().zip(&joined).filter(|(_, j)| !**j).map(|(item, _)| *item);
+    for bin in bins(rest, &stay, policy) {
+        match worth(bin, policy, now_ms) {
+            Verdict::Now(files, why) => plan.jobs.push(job(files, policy, why)),
+            Verdict::At(ms) => plan.next_ms = Some(plan.next_ms.map_or(ms, |next| next.min(ms))),
+            Verdict::No => {}
+        }
     }
 }
 
-fn small(file: &LakeFile, policy: &Policy) -> bool {
-    file.size < policy.target_bytes.div_ceil(2)
+fn order(item: &Item) -> (i64, i64, &str) {
+    (item.first, item.last, item.file.path.as_str())
 }
 
-fn clusters(files: &[Arc<LakeFile>], event: &str) -> Vec<Cluster> {
-    let mut ordered: Vec<_> = files.iter().map(|f| (range(f, event), f)).collect();
-    ordered.sort_by(|(a, f), (b, g)| a.cmp(b).then_with(|| f.path.cmp(&g.path)));
-    let mut clusters: Vec<(i64, Cluster)> = Vec::new();
-    for ((first, last), file) in ordered {
-        match clusters.last_mut() {
-            // Files that only touch are in order already.
-            Some((end, cluster)) if first < *end => {
-                *end = (*end).max(last);
-                cluster.bytes = cluster.bytes.saturating_add(file.size);
-                cluster.files.push(file.clone());
+/// Which firm files are rewritten because they overlap each other.
+fn overlapping(firm: &[&Item], policy: &Policy) -> Vec<bool> {
+    let mut folded = vec![false; firm.len()];
+    for (i, a) in firm.iter().enumerate() {
+        for (j, b) in firm.iter().enumerate().skip(i + 1) {
+            if b.first >= a.last {
+                break;
             }
-            _ => clusters.push((last, Cluster { files: vec![file.clone()], bytes: file.size })),
+            let common = a.share(b) * a.bytes() + b.share(a) * b.bytes();
+            if common > 0.0 && (policy.full || common * policy.growth as f64 >= a.bytes() + b.bytes()) {
+                (folded[i], folded[j]) = (true, true);
+            }
+        }
+    }
+    folded
+}
+
+/// Which loose files are merged into firm ones; the firm ones are added to `folded`.
+fn late(loose: &[&Item], firm: &[&Item], folded: &mut [bool], policy: &Policy) -> Vec<bool> {
+    let mut joined: Vec<bool> = vec![true; loose.len()];
+    let shares: Vec<Vec<(usize, f64)>> = loose
+        .iter()
+        .map(|l| {
+            let with = firm.iter().enumerate().map(|(f, item)| (f, l.share(item)));
+            with.filter(|(_, share)| *share > 0.0).collect()
+        })
+        .collect();
+    let again: Vec<bool> = folded.to_vec();
+    // Each round takes fewer files, so this ends.
+    loop {
+        let mut weights = vec![0.0; firm.len()];
+        for (l, _) in joined.iter().enumerate().filter(|(_, j)| **j) {
+            for (f, share) in &shares[l] {
+                weights[*f] += share * loose[l].bytes();
+            }
+        }
+        for (f, weight) in weights.iter().enumerate() {
+            let heavy = *weight > 0.0 && (policy.full || weight * policy.growth as f64 >= firm[f].bytes());
+            folded[f] = again[f] || heavy;
+        }
+        let mut changed = false;
+        for (l, with) in shares.iter().enumerate() {
+            let stays: f64 = with.iter().filter(|(f, _)| !folded[*f]).map(|(_, share)| share).sum();
+            let fits = with.iter().any(|(f, _)| folded[*f]) && stays <= OVERHANG;
+            changed |= joined[l] && !fits;
+            joined[l] &= fits;
+        }
+        if !changed {
+            return joined;
+        }
+    }
+}
+
+/// Files that overlap one another, directly or through others. `items` are in [`order`].
+fn clusters(items: Vec<&Item>) -> Vec<Vec<&Item>> {
+    let mut clusters: Vec<(i64, Vec<&Item>)> = Vec::new();
+    for item in items {
+        match clusters.last_mut() {
+            Some((end, cluster)) if item.first < *end => {
+                *end = (*end).max(item.last);
+                cluster.push(item);
+            }
+            _ => clusters.push((item.last, vec![item])),
         }
     }
     clusters.into_iter().map(|(_, cluster)| cluster).collect()
 }
 
-/// Neighbouring clusters that may become one job.
-fn bins(clusters: Vec<Cluster>, policy: &Policy) -> Vec<Vec<Cluster>> {
-    let mut bins = Vec::new();
-    let mut open: Vec<Cluster> = Vec::new();
-    let mut bytes = 0u64;
-    for cluster in clusters {
-        let settled = cluster.settled(policy);
-        if settled || bytes >= policy.max_job_bytes {
-            bins.extend((!open.is_empty()).then(|| std::mem::take(&mut open)));
-            bytes = 0;
-        }
-        if !settled {
-            bytes = bytes.saturating_add(cluster.bytes);
-            open.push(cluster);
+/// Neighbouring loose files that may become one, without lying across a firm file that none of them overlaps now.
+fn bins<'a>(
+    loose: impl Iterator<Item = &'a Item>,
+    firm: &[&Item],
+    policy: &Policy,
+) -> Vec<Vec<&'a Item>> {
+    let mut loose: Vec<&Item> = loose.collect();
+    loose.sort_by(|a, b| order(a).cmp(&order(b)));
+    let mut bins: Vec<Vec<&Item>> = Vec::new();
+    let (mut end, mut bytes) = (i64::MIN, 0u64);
+    // The first firm file that ends after the bin does.
+    let mut by_end: Vec<&&Item> = firm.iter().collect();
+    by_end.sort_by_key(|f| f.last);
+    for item in loose {
+        let overlaps = item.first < end;
+        let between = || {
+            let from = by_end.partition_point(|f| f.last <= end);
+            by_end[from..].iter().take_while(|f| f.last <= item.first).any(|f| f.first >= end)
+        };
+        match bins.last_mut() {
+            Some(bin) if overlaps || (bytes < policy.max_job_bytes && !between()) => {
+                bin.push(item);
+                end = end.max(item.last);
+                bytes = bytes.saturating_add(item.file.size);
+            }
+            _ => {
+                bins.push(vec![item]);
+                (end, bytes) = (item.last, item.file.size);
+            }
         }
     }
-    bins.extend((!open.is_empty()).then_some(open));
     bins
 }
 
-fn job(bin: Vec<Cluster>, policy: &Policy, now_ms: i64) -> Option<Job> {
-    let overlapping = bin.iter().filter(|c| c.files.len() > 1).map(|c| c.files.len()).sum();
-    let files: Vec<_> = bin.into_iter().flat_map(|c| c.files).collect();
-    let reason = Reason {
-        small: files.iter().filter(|f| small(f, policy)).count(),
-        overlapping,
-        unsorted: files.iter().filter(|f| !f.sorted).count(),
-    };
-    let bytes: u64 = files.iter().map(|f| f.size).sum();
-    // At least a whole target each, so that files which compress better together do not become small again.
-    let outputs = usize::try_from(bytes / policy.target_bytes.max(1)).unwrap_or(usize::MAX).max(1);
-    let better = reason.unsorted > 0 || reason.overlapping > 0 || outputs < files.len();
-    if !better || (files.len() < 2 && reason.unsorted == 0) {
-        return None;
+enum Verdict<'a> {
+    Now(Vec<&'a Item>, Why),
+    /// Not before this time, if nothing changes.
+    At(i64),
+    No,
+}
+
+/// What to do about neighbouring loose files.
+fn worth<'a>(mut bin: Vec<&'a Item>, policy: &Policy, now_ms: i64) -> Verdict<'a> {
+    if bin.iter().any(|i| !i.file.sorted) {
+        return Verdict::Now(bin, Why::Unsorted);
     }
-    let largest = files.iter().map(|f| f.size).max().unwrap_or(0);
-    let newest = files.iter().map(|f| f.modification_ms).max().unwrap_or(0);
+    let better = |bin: &[&Item]| {
+        let overlaps = bin.windows(2).any(|w| w[0].overlaps(w[1]));
+        bin.len() > 1 && (overlaps || outputs(bin, policy) < bin.len())
+    };
+    if policy.eager {
+        return if better(&bin) { Verdict::Now(bin, Why::Asked) } else { Verdict::No };
+    }
+    // Without the large ones that the others do not weigh anything against.
+    let mut by_size: Vec<u64> = bin.iter().map(|i| i.file.size).collect();
+    by_size.sort_unstable();
+    let mut sum: u64 = by_size.iter().sum();
+    while let Some(largest) = by_size.pop() {
+        sum -= largest;
+        if sum.saturating_mul(policy.growth) >= largest {
+            sum += largest;
+            by_size.push(largest);
+            break;
+        }
+    }
+    let limit = by_size.last().copied().unwrap_or(0);
+    bin.retain(|i| i.file.size <= limit);
+    if !better(&bin) {
+        return Verdict::No;
+    }
+    if bin.len() >= policy.min_files {
+        return Verdict::Now(bin, Why::Many);
+    }
+    if sum >= policy.target_bytes {
+        return Verdict::Now(bin, Why::Whole);
+    }
+    let newest = bin.iter().map(|i| i.file.modification_ms).max().unwrap_or(0);
     let quiet_ms = i64::try_from(policy.quiet.as_millis()).unwrap_or(i64::MAX);
-    let worth = policy.eager
-        || reason.unsorted > 0
-        || files.len() >= policy.min_files
-        || (bytes - largest).saturating_mul(policy.growth) >= largest
-        || now_ms.saturating_sub(newest) >= quiet_ms;
-    worth.then(|| Job { day: files[0].day, files, outputs, reason })
+    let due = newest.saturating_add(quiet_ms);
+    if now_ms >= due { Verdict::Now(bin, Why::Quiet) } else { Verdict::At(due) }
+}
+
+/// At least a whole target each, so that files which compress better together do not become small again.
+fn outputs(items: &[&Item], policy: &Policy) -> usize {
+    let bytes: u64 = items.iter().map(|i| i.file.size).sum();
+    usize::try_from(bytes / policy.target_bytes.max(1)).unwrap_or(usize::MAX).max(1)
+}
+
+fn job(items: Vec<&Item>, policy: &Policy, why: Why) -> Job {
+    let count = |what: &dyn Fn(&Item) -> bool| items.iter().filter(|i| what(i)).count();
+    let unsorted = count(&|i| !i.file.sorted);
+    let reason = Reason {
+        small: count(&|i| policy.small(&i.file)),
+        overlapped: count(&|i| !i.loose),
+        unsorted,
+        why: if unsorted > 0 { Why::Unsorted } else { why },
+    };
+    Job {
+        day: items[0].file.day,
+        outputs: outputs(&items, policy),
+        files: items.into_iter().map(|i| i.file.clone()).collect(),
+        reason,
+    }
 }
 
 #[cfg(test)]

@@ -4,16 +4,16 @@ use super::*;
 async fn the_thread_hands_back_its_result() {
     let stop = CancellationToken::new();
     let name =
-        on_own_thread(stop.clone(), |_| async { Ok(std::thread::current().name().map(str::to_owned)) });
+        on_own_thread(1, stop.clone(), |_| async { Ok(std::thread::current().name().map(str::to_owned)) });
     assert_eq!(name.await.unwrap().as_deref(), Some("compactor"));
-    let failed: Result<()> = on_own_thread(stop, |_| async { Err(Error::Cancelled) }).await;
+    let failed: Result<()> = on_own_thread(1, stop, |_| async { Err(Error::Cancelled) }).await;
     assert!(matches!(failed, Err(Error::Cancelled)));
 }
 
 #[tokio::test]
 async fn dropping_the_future_stops_the_thread() {
     let (sender, receiver) = tokio::sync::oneshot::channel();
-    let work = on_own_thread(CancellationToken::new(), |stop| async move {
+    let work = on_own_thread(1, CancellationToken::new(), |stop| async move {
         stop.cancelled().await;
         let _ = sender.send(());
         Ok(())

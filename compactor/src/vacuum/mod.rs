@@ -1,28 +1,25 @@
-//! Which files no version needs any more, and their deletion. The decision is pure; the rest lists, reads the log's newest entries and
-//! deletes. Never changes the log.
+//! Which files no version needs any more, and their deletion. The decision is pure; the rest asks the log, lists and deletes. Never
+//! changes the log.
 //!
-//! - A file that a commit removed goes once the commit is older than the grace period: whoever still reads an older version began
-//!   before that.
-//! - A file that no commit ever named (a crash left it, or a writer has not committed yet) goes once it is itself older than the
-//!   orphan period, which must be longer than any archive or rewrite takes.
+//! - A file that a commit removed goes once the commit is older than the grace period and no lease is on a version before it: whoever
+//!   still reads an older version began before that, or says so.
+//! - A file that no commit names (a crash left it, a writer has not committed yet, or it was removed longer ago than the log tells) goes
+//!   once it is itself older than the orphan period, which must be longer than any archive or rewrite takes, and only while there are
+//!   no leases at all. So does what an interrupted upload left behind.
 //!
-//! The table's files are listed before the log is read, so a file committed in between is seen as needed.
+//! What commits removed is known from the log, without listing anything. For the rest the table's files are listed, before the log is
+//! read, so that a file committed in between is seen as needed.
 
-use std::collections::{HashMap, HashSet};
 use std::path::{Path as FsPath, PathBuf};
 use std::time::Duration;
 
-use futures::TryStreamExt;
-use lake::log::LakeTable;
+use futures::{StreamExt, TryStreamExt};
+use lake::log::{LakeTable, Removed};
 use lake::{crash, store};
 use object_store::path::Path;
-use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt};
-use serde::Deserialize;
+use object_store::{ObjectMeta, ObjectStore};
 
 use crate::{Error, Result};
-
-/// Entries of the log are named and dated by the store; its clock and ours may differ by this much.
-const CLOCK_SLACK_MS: i64 = 10 * 60 * 1000;
 
 /// How long files outlive their use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,7 +30,18 @@ pub struct Periods {
     pub orphan: Duration,
 }
 
-/// A file below the table's directory, outside the log.
+impl Periods {
+    fn grace_ms(&self) -> i64 {
+        i64::try_from(self.grace.as_millis()).unwrap_or(i64::MAX)
+    }
+
+    /// The orphan period as it counts.
+    pub fn orphan_ms(&self) -> i64 {
+        i64::try_from(self.orphan.max(self.grace).as_millis()).unwrap_or(i64::MAX)
+    }
+}
+
+/// A file below the table's directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Listed {
     /// Relative to the table's directory.
@@ -52,142 +60,198 @@ pub struct Swept {
     pub bytes: u64,
 }
 
-/// The files of `listed` that may go: not `live`, and either in `removed` (path -> time of the commit that removed it, milliseconds
-/// since 1970) for longer than the grace period, or in neither and older than the orphan period. `removed` must hold all removals
-/// of the orphan period.
+/// Which part of the work is done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scope {
+    /// What the log tells of.
+    Removed,
+    /// All of it.
+    Everything,
+}
+
+/// What a vacuum did, and when there will be more to do.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Sweep {
+    pub swept: Swept,
+    /// When the next file may go of which the log tells (milliseconds since 1970).
+    pub next_ms: Option<i64>,
+}
+
+/// What may not be deleted whatever its age: the version at hand, and what older versions need that are still read.
+pub struct Needed<'a> {
+    /// Whether the newest version has the file.
+    pub live: &'a dyn Fn(&str) -> bool,
+    /// What the log tells of the file's removal.
+    pub removal: &'a dyn Fn(&str) -> Option<Removed>,
+    /// The oldest version that somebody holds a lease on.
+    pub oldest_read: Option<i64>,
+}
+
+impl Needed<'_> {
+    /// Whether a file that was removed so may go by now.
+    fn lets_go(&self, removed: &Removed, periods: &Periods, now_ms: i64) -> bool {
+        now_ms.saturating_sub(removed.at_ms) > periods.grace_ms() && self.unread(removed)
+    }
+
+    fn unread(&self, removed: &Removed) -> bool {
+        self.oldest_read.is_none_or(|read| u64::try_from(read).is_ok_and(|read| read >= removed.version))
+    }
+}
+
+/// The files of `listed` that may go.
 pub fn deletable<'a>(
     listed: &'a [Listed],
-    live: &HashSet<&str>,
-    removed: &HashMap<String, i64>,
+    needed: &Needed<'_>,
     periods: &Periods,
     now_ms: i64,
 ) -> Vec<&'a Listed> {
-    let ms = |d: Duration| i64::try_from(d.as_millis()).unwrap_or(i64::MAX);
-    let older = |since: i64, period: i64| now_ms.saturating_sub(since) > period;
-    let (grace, orphan) = (ms(periods.grace), ms(periods.orphan.max(periods.grace)));
+    let ours = |file: &Listed| if is_data(&file.path) { !(needed.live)(&file.path) } else { is_unfinished(&file.path) };
     listed
         .iter()
-        .filter(|file| !live.contains(file.path.as_str()))
-        .filter(|file| match removed.get(&file.path) {
-            Some(at) => older(*at, grace),
+        .filter(|file| ours(file))
+        .filter(|file| match (needed.removal)(&file.path) {
+            Some(removed) => needed.lets_go(&removed, periods, now_ms),
             // Removed long ago, or never committed: its own age is all that is known.
-            None => older(file.modified_ms, orphan),
+            None => {
+                needed.oldest_read.is_none() && now_ms.saturating_sub(file.modified_ms) > periods.orphan_ms()
+            }
         })
         .collect()
 }
 
-/// Removals that the log's newest entries tell of, kept from one vacuum of a table to the next: entries never change.
-#[derive(Debug, Default)]
-pub struct Removals {
-    entries: HashMap<Path, Vec<(String, i64)>>,
+/// Whether our writer may have made this: a Parquet file in the folder of a day.
+fn is_data(path: &str) -> bool {
+    path.split_once('/').is_some_and(|(day, name)| {
+        is_day(day) && !name.contains('/') && !name.starts_with('.') && name.ends_with(".parquet")
+    })
 }
 
-/// The parts of a log entry's lines that matter here.
-#[derive(Deserialize)]
-struct Line {
-    remove: Option<Remove>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Remove {
-    path: String,
-    deletion_timestamp: Option<i64>,
-}
-
-impl Removals {
-    /// Reads the entries that are younger than `since_ms`, and forgets the others.
-    async fn refresh(&mut self, table: &LakeTable, since_ms: i64) -> Result<HashMap<String, i64>> {
-        let log = table.prefix().clone().join("_delta_log");
-        let store = table.store();
-        let young: Vec<ObjectMeta> = store
-            .list(Some(&log))
-            .try_filter(|m| {
-                let fits = m.location.extension() == Some("json")
-                    && m.last_modified.timestamp_millis() >= since_ms.saturating_sub(CLOCK_SLACK_MS);
-                async move { fits }
+/// Whether this is an upload that did not end, by the names that HDFS's client gives: `.name.tmp.x` beside the place of `name`, in the
+/// folder of a day or in the log.
+fn is_unfinished(path: &str) -> bool {
+    path.split_once('/').is_some_and(|(folder, name)| {
+        (is_day(folder) || folder == "_delta_log")
+            && !name.contains('/')
+            && name.starts_with('.')
+            && name.rsplit_once(".tmp.").is_some_and(|(_, mark)| {
+                !mark.is_empty() && mark.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
             })
-            .try_collect()
-            .await?;
-        let present: HashSet<&Path> = young.iter().map(|m| &m.location).collect();
-        self.entries.retain(|path, _| present.contains(path));
-        for meta in &young {
-            if self.entries.contains_key(&meta.location) {
-                continue;
-            }
-            let text = store.get(&meta.location).await?.bytes().await?;
-            let removed = parse(&text, meta.last_modified.timestamp_millis()).map_err(|e| Error::File {
-                path: meta.location.to_string(),
-                what: format!("a log entry that cannot be read: {e}"),
-            })?;
-            self.entries.insert(meta.location.clone(), removed);
-        }
-        let mut all = HashMap::new();
-        for (path, at) in self.entries.values().flatten() {
-            all.entry(path.clone()).and_modify(|t: &mut i64| *t = (*t).max(*at)).or_insert(*at);
-        }
-        Ok(all)
-    }
+    })
 }
 
-/// The removals of one entry, each at the later of its own time and the entry's.
-fn parse(entry: &[u8], entry_ms: i64) -> serde_json::Result<Vec<(String, i64)>> {
-    let mut removed = Vec::new();
-    for line in entry.split(|b| *b == b'\n').filter(|l| !l.is_empty()) {
-        if let Some(remove) = serde_json::from_slice::<Line>(line)?.remove {
-            removed.push((remove.path, remove.deletion_timestamp.unwrap_or(entry_ms).max(entry_ms)));
-        }
-    }
-    Ok(removed)
+fn is_day(folder: &str) -> bool {
+    folder.strip_prefix(lake::types::DAY).is_some_and(|rest| rest.starts_with('='))
 }
 
-/// Deletes what may go. To be called by the table's leading compactor only.
+/// Deletes what may go. To be called by the table's leading compactor only, with the oldest version that is leased.
 pub async fn sweep(
     table: &mut LakeTable,
-    removals: &mut Removals,
+    scope: Scope,
+    oldest_read: Option<i64>,
     periods: &Periods,
     now_ms: i64,
-) -> Result<Swept> {
-    let store = table.store();
+) -> Result<Sweep> {
     let prefix = table.prefix().clone();
-    let listed = list(store.as_ref(), &prefix).await?;
-    let orphan_ms = i64::try_from(periods.orphan.max(periods.grace).as_millis()).unwrap_or(i64::MAX);
-    let removed = removals.refresh(table, now_ms.saturating_sub(orphan_ms)).await?;
-    let version = table.refresh().await?;
-    let live: HashSet<&str> = version.files.iter().map(|f| f.path.as_str()).collect();
-    let mut swept = Swept::default();
-    for file in deletable(&listed, &live, &removed, periods, now_ms) {
-        crash::point("compact.vacuum.delete");
-        let location: Path = prefix.parts().chain(Path::from(file.path.as_str()).parts()).collect();
-        match store.delete(&location).await {
-            Ok(()) | Err(object_store::Error::NotFound { .. }) => {}
-            Err(e) => return Err(e.into()),
+    let listed = match scope {
+        Scope::Everything => Some(list(table.store().as_ref(), &prefix).await?),
+        Scope::Removed => None,
+    };
+    table.refresh().await?;
+    let doomed: Vec<(String, u64)> = {
+        let live = |path: &str| table.has_file(path);
+        let removal = |path: &str| table.removal_of(path);
+        let needed = Needed { live: &live, removal: &removal, oldest_read };
+        match &listed {
+            Some(listed) => deletable(listed, &needed, periods, now_ms)
+                .into_iter()
+                .map(|file| (file.path.clone(), file.size))
+                .collect(),
+            None => table
+                .removed()
+                .filter(|(path, _)| is_data(path) && !live(path))
+                .filter(|(_, removed)| needed.lets_go(removed, periods, now_ms))
+                .map(|(path, removed)| (path.to_owned(), removed.size))
+                .collect(),
         }
-        swept.files += 1;
-        swept.bytes += file.size;
+    };
+    let mut sweep = Sweep { swept: delete(table, &doomed).await?, next_ms: None };
+    if let Some(listed) = &listed {
+        // What the listing did not show is gone already.
+        let there: std::collections::HashSet<&str> = listed.iter().map(|f| f.path.as_str()).collect();
+        let gone: Vec<String> = table
+            .removed()
+            .filter(|(path, removed)| {
+                !there.contains(path) && now_ms.saturating_sub(removed.at_ms) > periods.grace_ms()
+            })
+            .map(|(path, _)| path.to_owned())
+            .collect();
+        table.forget_removed(gone);
+        if let Some(dir) = store::local_dir(table.url()) {
+            let unfinished = sweep_unfinished(dir, periods.orphan.max(periods.grace)).await?;
+            sweep.swept.files += unfinished.files;
+            sweep.swept.bytes += unfinished.bytes;
+        }
     }
-    if let Some(dir) = store::local_dir(table.url()) {
-        let unfinished = sweep_unfinished(dir, periods.orphan.max(periods.grace)).await?;
-        swept.files += unfinished.files;
-        swept.bytes += unfinished.bytes;
-    }
+    sweep.next_ms = table.removed().map(|(_, removed)| removed.at_ms.saturating_add(periods.grace_ms() + 1)).min();
     crash::point("compact.vacuum.done");
-    Ok(swept)
+    Ok(sweep)
 }
 
-/// Data files below the table's directory, committed or not.
+/// How much a vacuum would delete now, and how many bytes; lists and deletes nothing.
+pub fn preview(table: &LakeTable, oldest_read: Option<i64>, periods: &Periods, now_ms: i64) -> Swept {
+    let needed = Needed { live: &|path| table.has_file(path), removal: &|_| None, oldest_read };
+    let mut swept = Swept::default();
+    for (_, removed) in table.removed().filter(|(_, removed)| needed.lets_go(removed, periods, now_ms)) {
+        swept.files += 1;
+        swept.bytes += removed.size;
+    }
+    swept
+}
+
+/// Deletes the files, as many as can be; the first error is told after the others were tried.
+async fn delete(table: &mut LakeTable, doomed: &[(String, u64)]) -> Result<Swept> {
+    let mut swept = Swept::default();
+    let mut failed = None;
+    // In pieces, so that one failure hides the fate of few.
+    for some in doomed.chunks(100) {
+        let prefix = table.prefix();
+        let locations: Vec<Path> = some
+            .iter()
+            .map(|(path, _)| prefix.parts().chain(Path::from(path.as_str()).parts()).collect())
+            .collect();
+        crash::point("compact.vacuum.delete");
+        let stream = futures::stream::iter(locations.into_iter().map(Ok)).boxed();
+        let outcome = table.store().delete_stream(stream).filter_map(gone_is_fine).try_for_each(|()| async { Ok(()) });
+        match outcome.await {
+            Ok(()) => {
+                swept.files += some.len();
+                swept.bytes += some.iter().map(|(_, size)| size).sum::<u64>();
+                table.forget_removed(some.iter().map(|(path, _)| path.clone()));
+            }
+            Err(e) => failed = failed.or(Some(e)),
+        }
+    }
+    match failed {
+        Some(e) => Err(e.into()),
+        None => Ok(swept),
+    }
+}
+
+async fn gone_is_fine(deleted: object_store::Result<Path>) -> Option<object_store::Result<()>> {
+    match deleted {
+        Ok(_) | Err(object_store::Error::NotFound { .. }) => Some(Ok(())),
+        Err(e) => Some(Err(e)),
+    }
+}
+
+/// Every file below the table's directory.
 async fn list(store: &dyn ObjectStore, prefix: &Path) -> Result<Vec<Listed>> {
     let metas: Vec<ObjectMeta> = store.list(Some(prefix)).try_collect().await?;
     Ok(metas
         .into_iter()
         .filter_map(|meta| {
             let relative: Vec<_> = meta.location.prefix_match(prefix)?.collect();
-            let first = relative.first()?;
-            // Only what our writer may have made: a file in the folder of a day.
-            let ours = relative.len() == 2
-                && first.as_ref().starts_with(lake::types::DAY)
-                && meta.location.extension() == Some("parquet");
-            ours.then(|| Listed {
+            Some(Listed {
                 path: relative.iter().map(|p| p.as_ref()).collect::<Vec<_>>().join("/"),
                 modified_ms: meta.last_modified.timestamp_millis(),
                 size: meta.size,
@@ -201,16 +265,20 @@ async fn list(store: &dyn ObjectStore, prefix: &Path) -> Result<Vec<Listed>> {
 async fn sweep_unfinished(dir: PathBuf, period: Duration) -> Result<Swept> {
     tokio::task::spawn_blocking(move || {
         let mut swept = Swept::default();
-        for day in read_dir(&dir)? {
-            let name = day.file_name();
-            if !name.to_string_lossy().starts_with(lake::types::DAY) || !day.path().is_dir() {
+        for folder in read_dir(&dir)? {
+            let name = folder.file_name();
+            let name = name.to_string_lossy();
+            if !(is_day(&name) || name == "_delta_log") || !folder.path().is_dir() {
                 continue;
             }
-            for file in read_dir(&day.path())? {
+            for file in read_dir(&folder.path())? {
                 let name = file.file_name();
-                let Some((_, number)) = name.to_str().and_then(|n| n.rsplit_once(".parquet#")) else {
+                let Some((place, number)) = name.to_str().and_then(|n| n.rsplit_once('#')) else {
                     continue;
                 };
+                if !(place.ends_with(".parquet") || place.ends_with(".json")) {
+                    continue;
+                }
                 let Ok(meta) = file.metadata() else { continue };
                 let old = meta.modified().ok().and_then(|t| t.elapsed().ok()).is_some_and(|age| age > period);
                 if number.bytes().all(|b| b.is_ascii_digit()) && old {

@@ -1,3 +1,5 @@
+use std::collections::{HashMap, HashSet};
+
 use super::*;
 
 const HOUR_MS: i64 = 3_600_000;
@@ -10,6 +12,18 @@ fn listed(path: &str, modified_ms: i64) -> Listed {
     Listed { path: path.into(), modified_ms, size: 1 }
 }
 
+fn names(files: &[Listed], live: &[&str], removed: &[(&str, i64, u64)], read: Option<i64>, now: i64) -> Vec<String> {
+    let path = |name: &str| format!("_day=2026-01-01/{name}.parquet");
+    let files: Vec<Listed> = files.iter().map(|f| Listed { path: path(&f.path), ..f.clone() }).collect();
+    let live: HashSet<String> = live.iter().map(|n| path(n)).collect();
+    let removed: HashMap<String, Removed> =
+        removed.iter().map(|(n, at_ms, version)| (path(n), Removed { at_ms: *at_ms, version: *version, size: 1 })).collect();
+    let (live, removal) = (|p: &str| live.contains(p), |p: &str| removed.get(p).copied());
+    let needed = Needed { live: &live, removal: &removal, oldest_read: read };
+    let gone = deletable(&files, &needed, &periods(), now);
+    gone.iter().map(|f| f.path["_day=2026-01-01/".len()..].trim_end_matches(".parquet").to_owned()).collect()
+}
+
 #[test]
 fn what_may_go() {
     let now = 1000 * HOUR_MS;
@@ -19,46 +33,61 @@ fn what_may_go() {
         listed("removed just now", 0),
         listed("removed within grace", 0),
         listed("removed before grace", now - 2 * HOUR_MS),
+        listed("removed before that", now - 2 * HOUR_MS),
         listed("being written", now - HOUR_MS / 2),
         listed("slow writer", now - 23 * HOUR_MS),
         listed("orphan", now - 25 * HOUR_MS),
         listed("from the future", now + HOUR_MS),
         listed("removed, yet live", 0),
     ];
-    let live = HashSet::from(["live and ancient", "removed, yet live"]);
-    let removed = HashMap::from([
-        ("removed just now".to_owned(), now),
-        ("removed within grace".to_owned(), now - HOUR_MS),
-        ("removed before grace".to_owned(), now - HOUR_MS - 1),
-        ("removed, yet live".to_owned(), 0),
-    ]);
-    let gone: Vec<_> =
-        deletable(&files, &live, &removed, &periods(), now).iter().map(|f| f.path.as_str()).collect();
-    assert_eq!(gone, ["removed long ago", "removed before grace", "orphan"]);
+    let live = ["live and ancient", "removed, yet live"];
+    let removed = [
+        ("removed just now", now, 9),
+        ("removed within grace", now - HOUR_MS, 8),
+        ("removed before grace", now - HOUR_MS - 1, 7),
+        ("removed before that", now - HOUR_MS - 2, 6),
+        ("removed, yet live", 0, 1),
+    ];
+    let gone = |read| names(&files, &live, &removed, read, now);
+    assert_eq!(gone(None), ["removed long ago", "removed before grace", "removed before that", "orphan"]);
+    // Readers of older versions keep what those have, and whatever nobody can tell of.
+    assert_eq!(gone(Some(7)), ["removed before grace", "removed before that"]);
+    assert_eq!(gone(Some(6)), ["removed before that"]);
+    assert_eq!(gone(Some(5)), Vec::<String>::new());
 }
 
 #[test]
 fn orphans_never_go_before_the_grace_period() {
     let odd = Periods { grace: Duration::from_secs(3600), orphan: Duration::ZERO };
-    let files = [listed("young", 10 * HOUR_MS), listed("old", 8 * HOUR_MS)];
-    let gone = deletable(&files, &HashSet::new(), &HashMap::new(), &odd, 10 * HOUR_MS);
-    assert_eq!(gone, [&files[1]]);
+    assert_eq!(odd.orphan_ms(), HOUR_MS);
 }
 
 #[test]
-fn removals_of_an_entry() {
-    let entry = br#"{"add":{"path":"_day=2026-01-01/part-1.zstd.parquet","size":5}}
-{"remove":{"path":"_day=2026-01-01/part-2.zstd.parquet","deletionTimestamp":77,"dataChange":false}}
-{"remove":{"path":"b","dataChange":false}}
-{"txn":{"appId":"watershed","version":3}}
-{"commitInfo":{"operation":"OPTIMIZE"}}
-"#;
-    assert_eq!(
-        parse(entry, 50).unwrap(),
-        [("_day=2026-01-01/part-2.zstd.parquet".to_owned(), 77), ("b".to_owned(), 50)]
-    );
-    assert_eq!(parse(entry, 100).unwrap()[0].1, 100);
-    assert!(parse(b"{", 0).is_err());
+fn only_what_we_may_have_written() {
+    for path in ["_day=2026-01-01/part-1.zstd.parquet", "_day=0001-01-01/x.parquet"] {
+        assert!(is_data(path) && !is_unfinished(path), "{path}");
+    }
+    for path in [
+        "_day=2026-01-01/.part-1.zstd.parquet.tmp.0",
+        "_delta_log/.00000000000000000007.json.tmp.3",
+        "_delta_log/.00000000000000000007.json.tmp.0123456789abcdef0123456789abcdef",
+    ] {
+        assert!(is_unfinished(path) && !is_data(path), "{path}");
+    }
+    for path in [
+        "part.parquet",
+        "other/part.parquet",
+        "_day=2026-01-01/deep/part.parquet",
+        "_day=2026-01-01/notes.txt",
+        "_day=2026-01-01/.hidden.parquet",
+        "_day=2026-01-01/.hidden.tmp.",
+        "_delta_log/00000000000000000007.json",
+        "_delta_log/00000000000000000007.checkpoint.parquet",
+        "_delta_log/_last_checkpoint",
+        "_days/.x.tmp.1",
+    ] {
+        assert!(!is_data(path) && !is_unfinished(path), "{path}");
+    }
 }
 
 #[tokio::test]
@@ -71,13 +100,15 @@ async fn unfinished_uploads_are_swept() {
         std::fs::write(day.join(name), "12345").unwrap();
     }
     std::fs::write(dir.path().join("_delta_log/00.json#1"), "1").unwrap();
+    std::fs::write(dir.path().join("_delta_log/00.json"), "1").unwrap();
     let none = sweep_unfinished(dir.path().into(), Duration::from_secs(60)).await.unwrap();
     assert_eq!(none, Swept::default());
     tokio::time::sleep(Duration::from_millis(20)).await;
-    let two = sweep_unfinished(dir.path().into(), Duration::ZERO).await.unwrap();
-    assert_eq!(two, Swept { files: 2, bytes: 10 });
+    let three = sweep_unfinished(dir.path().into(), Duration::ZERO).await.unwrap();
+    assert_eq!(three, Swept { files: 3, bytes: 11 });
     let mut left: Vec<_> =
         std::fs::read_dir(&day).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
     left.sort();
     assert_eq!(left, ["a.zstd.parquet", "c.parquet#x", "d.txt#1"]);
+    assert!(dir.path().join("_delta_log/00.json").exists());
 }

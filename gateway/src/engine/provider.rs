@@ -39,7 +39,7 @@ use datafusion::physical_plan::union::UnionExec;
 use datafusion::physical_plan::{
     DisplayAs, DisplayFormatType, ExecutionPlan, Partitioning, PlanProperties, SendableRecordBatchStream,
 };
-use lake::log::LakeFile;
+use lake::log::{Files, LakeFile};
 use lake::stats::{Bound, Collector, FileStats};
 use lake::types::ColType;
 use object_store::{ObjectMeta, ObjectStore};
@@ -69,7 +69,7 @@ impl fmt::Debug for Source {
 #[derive(Debug)]
 pub struct TieredProvider {
     schema: SchemaRef,
-    files: Arc<[Arc<LakeFile>]>,
+    files: Files,
     source: Option<Source>,
     tail: Vec<RecordBatch>,
     tail_stats: FileStats,
@@ -274,12 +274,8 @@ impl TableProvider for TieredProvider {
     ) -> Result<Arc<dyn ExecutionPlan>> {
         let proven: Vec<(&Expr, Test)> =
             filters.iter().filter_map(|f| Some((f, Test::read(f, &self.schema)?))).collect();
-        let files: Vec<&LakeFile> = self
-            .files
-            .iter()
-            .map(Arc::as_ref)
-            .filter(|f| f.rows > 0 && proven.iter().all(|(_, test)| test.may_match(f)))
-            .collect();
+        let found = self.files.prune(|f| f.rows > 0 && proven.iter().all(|(_, test)| test.may_match(f)));
+        let files: Vec<&LakeFile> = found.iter().map(Arc::as_ref).collect();
         let mut legs: Vec<Arc<dyn ExecutionPlan>> = Vec::with_capacity(2);
         if !files.is_empty() {
             let predicate = match conjunction(proven.iter().map(|(f, _)| (*f).clone())) {

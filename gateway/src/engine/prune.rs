@@ -9,8 +9,7 @@ use std::cmp::Ordering;
 use datafusion::arrow::datatypes::{DataType, Schema};
 use datafusion::common::ScalarValue;
 use datafusion::logical_expr::{BinaryExpr, Expr, Operator};
-use lake::log::LakeFile;
-use lake::stats::{Bound, ColumnStats};
+use lake::stats::{Bound, ColumnStats, FileStats};
 
 /// A predicate over columns, by name.
 #[derive(Debug, Clone, PartialEq)]
@@ -60,16 +59,16 @@ impl Test {
         }
     }
 
-    /// False only if the predicate holds for no row of the file.
-    pub(super) fn may_match(&self, file: &LakeFile) -> bool {
+    /// False only if the predicate holds for no row of the file, or of the files, that `file` sums up.
+    pub(super) fn may_match(&self, file: &FileStats) -> bool {
         match self {
             Test::All(tests) => tests.iter().all(|t| t.may_match(file)),
             Test::Any(tests) => tests.iter().any(|t| t.may_match(file)),
             // A file without the column holds NULL in every row.
-            Test::IsNull(column) => file.column(column).is_none_or(|c| c.nulls > 0),
-            Test::IsNotNull(column) => file.column(column).is_some_and(|c| c.nulls < file.rows),
+            Test::IsNull(column) => file.columns.get(column).is_none_or(|c| c.nulls > 0),
+            Test::IsNotNull(column) => file.columns.get(column).is_some_and(|c| c.nulls < file.rows),
             Test::Compare { column, op, value } => {
-                file.column(column).is_some_and(|c| c.nulls < file.rows && may_hold(c, *op, value))
+                file.columns.get(column).is_some_and(|c| c.nulls < file.rows && may_hold(c, *op, value))
             }
         }
     }

@@ -67,6 +67,7 @@ fn spec() -> TableSpec {
         lineage: "1/1".into(),
         min_archive: 0,
         floor_us: None,
+        keys: Vec::new(),
     }
 }
 
@@ -768,7 +769,7 @@ fn provider_refuses_what_does_not_fit() {
         version: Arc::new(lake::log::LakeVersion {
             version: -1,
             archive: 0,
-            files: Arc::new([]),
+            files: Default::default(),
             rows: 0,
             bytes: 0,
         }),
@@ -790,7 +791,7 @@ mod pruning {
 
     fn file(nulls: u64, min: Option<Bound>, max: Option<Bound>) -> LakeFile {
         let mut stats = lake::stats::FileStats { rows: 10, ..Default::default() };
-        stats.columns.insert("n".into(), lake::stats::ColumnStats { nulls, min, max, exact: true });
+        stats.columns.insert("n".into(), lake::stats::ColumnStats { nulls, min, max, exact: true, distinct: None });
         LakeFile {
             path: "f".into(),
             location: "f".into(),

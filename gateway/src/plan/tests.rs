@@ -63,6 +63,7 @@ fn spec(client: &mut Client, name: &str) -> TableSpec {
         lineage: "1/1".into(),
         min_archive: 0,
         floor_us: None,
+        keys: Vec::new(),
     }
 }
 

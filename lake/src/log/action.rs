@@ -40,10 +40,10 @@ pub(super) fn add(new: &NewFile, spec: &TableSpec, data_change: bool) -> Add {
     }
 }
 
-pub(super) fn remove(file: &LakeFile, now_ms: i64) -> Remove {
+pub(super) fn remove(file: &LakeFile, data_change: bool, now_ms: i64) -> Remove {
     Remove {
         path: file.path.clone(),
-        data_change: false,
+        data_change,
         deletion_timestamp: Some(now_ms),
         extended_file_metadata: Some(true),
         partition_values: Some(partition(file.day)),
@@ -56,36 +56,57 @@ fn partition(day: i32) -> HashMap<String, Option<String>> {
     HashMap::from([(types::DAY.to_owned(), Some(types::day_text(day)))])
 }
 
+/// What an `add` action says of a file, as far as it matters here.
+pub(super) struct Facts<'a> {
+    pub path: String,
+    pub size: i64,
+    pub modification_ms: i64,
+    pub day: Option<i32>,
+    /// The text of the tag [`stats::TAG`].
+    pub tag: Option<&'a str>,
+    pub sorted: bool,
+}
+
+pub(super) fn foreign(spec: &TableSpec, path: &str, what: &str) -> Error {
+    Error::Unsupported {
+        table: spec.qualified(),
+        what: format!("file {path}, which Watershed did not write, {what}"),
+    }
+}
+
 /// The file that an action names. Errors: [`Error::Unsupported`] if another program wrote it.
 pub(super) fn file(add: Add, spec: &TableSpec, prefix: &Path) -> Result<LakeFile> {
-    let refuse = |what: &str| Error::Unsupported {
-        table: spec.qualified(),
-        what: format!("file {} {what}; only Watershed may write to the lake", add.path),
-    };
     if add.deletion_vector.is_some() {
-        return Err(refuse("has a deletion vector"));
+        return Err(foreign(spec, &add.path, "has a deletion vector"));
     }
     let tag = |name: &str| add.tags.as_ref()?.get(name)?.as_deref();
-    let stats = FileStats::from_tag(tag(stats::TAG).ok_or_else(|| refuse("has no statistics of ours"))?)
+    let facts = Facts {
+        size: add.size,
+        modification_ms: add.modification_time,
+        day: add.partition_values.get(types::DAY).and_then(|v| v.as_deref()).and_then(types::parse_day),
+        tag: tag(stats::TAG),
+        sorted: tag(TAG_SORTED) == Some(spec.event_column()?.lake_name.as_str()),
+        path: add.path.clone(),
+    };
+    made(facts, spec, prefix)
+}
+
+/// The file that these facts are about. Errors: [`Error::Unsupported`] if another program wrote it.
+pub(super) fn made(facts: Facts<'_>, spec: &TableSpec, prefix: &Path) -> Result<LakeFile> {
+    let refuse = |what: &str| foreign(spec, &facts.path, what);
+    let stats = FileStats::from_tag(facts.tag.ok_or_else(|| refuse("has no statistics of ours"))?)
         .map_err(|_| refuse("has statistics that cannot be read"))?;
-    let day = add
-        .partition_values
-        .get(types::DAY)
-        .and_then(|v| v.as_deref())
-        .and_then(types::parse_day)
-        .ok_or_else(|| refuse("is of no day"))?;
-    let event = &spec.event_column()?.lake_name;
-    let sorted = tag(TAG_SORTED) == Some(event.as_str());
-    let relative = Path::parse(&add.path).map_err(|_| refuse("has a path outside the table"))?;
+    let day = facts.day.ok_or_else(|| refuse("is of no day"))?;
+    let relative = Path::parse(&facts.path).map_err(|_| refuse("has a path outside the table"))?;
     Ok(LakeFile {
         location: prefix.parts().chain(relative.parts()).collect(),
-        size: u64::try_from(add.size).map_err(|_| refuse("has a negative size"))?,
+        size: u64::try_from(facts.size).map_err(|_| refuse("has a negative size"))?,
         rows: stats.rows,
         day,
-        modification_ms: add.modification_time,
-        sorted,
+        modification_ms: facts.modification_ms,
+        sorted: facts.sorted,
         stats,
-        path: add.path,
+        path: facts.path,
     })
 }
 

@@ -9,12 +9,12 @@
 //! source stream had been read ([`StreamEnd`]). So one version names files, boundary and positions.
 
 mod action;
-#[cfg(test)]
-mod fault;
+mod files;
+mod load;
 mod streams;
 mod txns;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -25,12 +25,12 @@ use deltalake_core::logstore::{CommitOrBytes, LogStoreRef, StorageConfig, get_ac
 use deltalake_core::protocol::{DeltaOperation, SaveMode};
 use deltalake_core::{DeltaTable, DeltaTableError};
 use object_store::path::Path;
-use object_store::ObjectStore;
+use object_store::{ObjectStore, ObjectStoreExt};
 use url::Url;
 use uuid::Uuid;
 
 use crate::spec::TableSpec;
-use crate::stats::{ColumnStats, FileStats};
+use crate::stats::{Bound, ColumnStats, FileStats};
 use crate::{Error, Result, crash, store, types};
 
 /// `txn` application whose version is the number of the archive that a version holds.
@@ -38,9 +38,13 @@ pub const APP_ARCHIVE: &str = "watershed";
 /// `txn` applications whose versions are the fences of the leaders.
 pub const APP_ARCHIVER_FENCE: &str = "watershed/fence/archiver";
 pub const APP_COMPACTOR_FENCE: &str = "watershed/fence/compactor";
+/// `txn` application whose version is the day (days since 1970-01-01) before which every file was removed for good.
+pub const APP_EXPIRED: &str = "watershed/expired";
 /// The tag of an `add` action that names the column (lake name) by which the file's rows ascend.
 pub const TAG_SORTED: &str = "watershed.sorted";
 
+use files::FileSet;
+pub use files::{Files, Part, Watch};
 pub use streams::StreamEnd;
 
 /// A lost race is run again at once, this many times.
@@ -74,6 +78,19 @@ impl LakeFile {
     pub fn column(&self, lake_name: &str) -> Option<&ColumnStats> {
         self.stats.columns.get(lake_name)
     }
+
+    /// First and last event time, in the unit of its column (`event` is its lake name); everything, where that is not known.
+    pub fn range(&self, event: &str) -> (i64, i64) {
+        let bound = |b: Option<&Bound>, otherwise| match b {
+            Some(Bound::Int(v)) => *v,
+            _ => otherwise,
+        };
+        let column = self.column(event);
+        (
+            bound(column.and_then(|c| c.min.as_ref()), i64::MIN),
+            bound(column.and_then(|c| c.max.as_ref()), i64::MAX),
+        )
+    }
 }
 
 /// A file that is written and not yet committed.
@@ -90,8 +107,8 @@ pub struct LakeVersion {
     pub version: i64,
     /// The archive whose boundary this version holds; 0: nothing was archived.
     pub archive: i64,
-    /// By day, then by least event time, then by path.
-    pub files: Arc<[Arc<LakeFile>]>,
+    /// By day, then by least event time, then by path. Whoever holds them keeps the version from being vacuumed away (see [`Files::watch`]).
+    pub files: Files,
     pub rows: u64,
     /// Bytes of all files.
     pub bytes: u64,
@@ -106,6 +123,42 @@ pub enum CommitOutcome {
     Lost,
 }
 
+/// What [`LakeTable::commit_expire`] removed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Expired {
+    pub files: usize,
+    pub rows: u64,
+    /// Bytes.
+    pub bytes: u64,
+    /// The version without them.
+    pub version: i64,
+}
+
+/// A file that a commit removed, and that may still be there for readers of older versions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Removed {
+    /// Milliseconds since 1970.
+    pub at_ms: i64,
+    /// The first version without the file, or a later one: no version from here on needs it.
+    pub version: u64,
+    /// Bytes.
+    pub size: u64,
+}
+
+/// Where a table's files stand and what they are made of: all that reading and writing one needs.
+#[derive(Debug, Clone)]
+pub struct Place {
+    pub spec: Arc<TableSpec>,
+    /// The table's directory, without a slash at its end.
+    pub url: Url,
+    pub store: Arc<dyn ObjectStore>,
+    /// The table's directory in the store.
+    pub prefix: Path,
+}
+
+/// Tells the time in milliseconds since 1970.
+pub type Clock = Arc<dyn Fn() -> i64 + Send + Sync>;
+
 /// A lake table, followed from version to version.
 pub struct LakeTable {
     spec: TableSpec,
@@ -116,6 +169,7 @@ pub struct LakeTable {
     state: State,
     current: Arc<LakeVersion>,
     checked: Instant,
+    clock: Clock,
 }
 
 impl std::fmt::Debug for LakeTable {
@@ -130,10 +184,12 @@ impl std::fmt::Debug for LakeTable {
 /// What the log says at one version.
 struct State {
     version: u64,
-    files: BTreeMap<String, Arc<LakeFile>>,
+    files: FileSet,
     txns: HashMap<String, i64>,
     metadata: Metadata,
     protocol: Protocol,
+    /// Files that were removed, by path; kept for those who ask for it.
+    removed: Option<HashMap<String, Removed>>,
 }
 
 /// What one try to write the next entry came to.
@@ -165,14 +221,32 @@ impl LakeTable {
 
     /// [`Self::open`] in a store that is there already: the one that [`store::open`] gives for `root`, or a wrapper of it.
     pub async fn open_in(store: Arc<dyn ObjectStore>, root: &Url, spec: &TableSpec) -> Result<Option<Self>> {
+        Self::open_with(store, root, spec, false).await
+    }
+
+    /// [`Self::open_in`] for upkeep: with what the log tells of removed files ([`Self::removed`]).
+    pub async fn open_for_upkeep(
+        store: Arc<dyn ObjectStore>,
+        root: &Url,
+        spec: &TableSpec,
+    ) -> Result<Option<Self>> {
+        Self::open_with(store, root, spec, true).await
+    }
+
+    async fn open_with(
+        store: Arc<dyn ObjectStore>,
+        root: &Url,
+        spec: &TableSpec,
+        removed: bool,
+    ) -> Result<Option<Self>> {
         let url = store::table_url(root, &spec.lake_path)?;
         let prefix = store::path(&url)?;
         let log = logstore_with(store.clone(), &url, StorageConfig::default())?;
         if !log.is_delta_table_location().await? {
             return Ok(None);
         }
-        let state = load(&log, spec, &prefix).await?;
-        let current = Arc::new(state.freeze(spec));
+        let state = load::load(&log, spec, &prefix, removed).await?;
+        let current = Arc::new(state.freeze());
         Ok(Some(Self {
             spec: spec.clone(),
             url,
@@ -182,7 +256,38 @@ impl LakeTable {
             state,
             current,
             checked: Instant::now(),
+            clock: Arc::new(|| chrono::Utc::now().timestamp_millis()),
         }))
+    }
+
+    /// Takes removals to happen at the time that `clock` tells, instead of the system's.
+    pub fn set_clock(&mut self, clock: Clock) {
+        self.clock = clock;
+    }
+
+    /// Files that commits removed, by path: those of about the last week that the log still tells of and that were not
+    /// [forgotten](Self::forget_removed). Empty unless opened for upkeep.
+    pub fn removed(&self) -> impl Iterator<Item = (&str, Removed)> {
+        self.state.removed.iter().flatten().map(|(path, removed)| (path.as_str(), *removed))
+    }
+
+    /// What is known of the removal of the file `path`.
+    pub fn removal_of(&self, path: &str) -> Option<Removed> {
+        self.state.removed.as_ref()?.get(path).copied()
+    }
+
+    /// Drops files from [`Self::removed`]: they are gone.
+    pub fn forget_removed(&mut self, paths: impl IntoIterator<Item = String>) {
+        if let Some(removed) = &mut self.state.removed {
+            for path in paths {
+                removed.remove(&path);
+            }
+        }
+    }
+
+    /// Whether the version at hand has the file `path`.
+    pub fn has_file(&self, path: &str) -> bool {
+        self.state.files.contains(path)
     }
 
     /// The version at hand.
@@ -203,6 +308,16 @@ impl LakeTable {
     /// The table's directory in [`Self::store`].
     pub fn prefix(&self) -> &Path {
         &self.prefix
+    }
+
+    /// What files of the table are written and read with.
+    pub fn place(&self) -> Place {
+        Place {
+            spec: Arc::new(self.spec.clone()),
+            url: self.url.clone(),
+            store: self.store.clone(),
+            prefix: self.prefix.clone(),
+        }
     }
 
     /// The specification that the table was opened with.
@@ -229,8 +344,14 @@ impl LakeTable {
                     // Entries are deleted only below a checkpoint that holds them: a missing entry of our own version means that
                     // the log has moved on past the next one.
                     if self.checked.elapsed() >= RECHECK {
-                        if self.log.read_commit_entry(self.state.version).await?.is_none() {
-                            self.state = load(&self.log, &self.spec, &self.prefix).await?;
+                        let own = Path::from(format!("_delta_log/{:020}.json", self.state.version));
+                        match self.log.object_store(None).head(&own).await {
+                            Ok(_) => {}
+                            Err(object_store::Error::NotFound { .. }) => {
+                                let removed = self.state.removed.is_some();
+                                self.state = load::load(&self.log, &self.spec, &self.prefix, removed).await?;
+                            }
+                            Err(e) => return Err(e.into()),
                         }
                         self.checked = Instant::now();
                     }
@@ -239,7 +360,8 @@ impl LakeTable {
             }
         }
         if self.state.version != before {
-            self.current = Arc::new(self.state.freeze(&self.spec));
+            self.state.files.tidy();
+            self.current = Arc::new(self.state.freeze());
         }
         Ok(self.current())
     }
@@ -336,14 +458,14 @@ impl LakeTable {
     /// be in the version right before, else the outcome is [`CommitOutcome::Lost`].
     ///
     /// Errors: [`Error::Fenced`]: nothing was committed. [`Error::Ambiguous`]: unknown; leave the files.
-    pub async fn commit_rewrite(
+    pub async fn commit_rewrite<'a>(
         &mut self,
-        removed: &[Arc<LakeFile>],
+        removed: impl IntoIterator<Item = &'a Arc<LakeFile>> + Clone,
         added: Vec<NewFile>,
         fence: i64,
     ) -> Result<CommitOutcome> {
-        let (gone, new) =
-            (removed.iter().map(|f| f.rows).sum::<u64>(), added.iter().map(|f| f.file.rows).sum::<u64>());
+        let gone: u64 = removed.clone().into_iter().map(|f| f.rows).sum();
+        let new: u64 = added.iter().map(|f| f.file.rows).sum();
         if gone != new {
             return Err(Error::Schema {
                 table: self.spec.qualified(),
@@ -352,16 +474,16 @@ impl LakeTable {
         }
         for tries in 1..=MAX_TRIES {
             self.refresh().await?;
-            if added.first().is_some_and(|f| self.state.files.contains_key(&f.file.path)) {
+            if added.first().is_some_and(|f| self.state.files.contains(&f.file.path)) {
                 return Ok(CommitOutcome::Done(self.current()));
             }
             self.compare_fence(APP_COMPACTOR_FENCE, "compactor", fence)?;
-            if !removed.iter().all(|f| self.state.files.contains_key(&f.path)) {
+            if !removed.clone().into_iter().all(|f| self.state.files.contains(&f.path)) {
                 return Ok(CommitOutcome::Lost);
             }
-            let now = chrono::Utc::now().timestamp_millis();
+            let now = (self.clock)();
             let mut actions: Vec<Action> =
-                removed.iter().map(|f| Action::Remove(action::remove(f, now))).collect();
+                removed.clone().into_iter().map(|f| Action::Remove(action::remove(f, false, now))).collect();
             actions.extend(added.iter().map(|f| Action::Add(action::add(f, &self.spec, false))));
             actions.push(Action::Txn(Transaction::new(APP_COMPACTOR_FENCE, fence)));
             let operation = DeltaOperation::Optimize {
@@ -374,6 +496,48 @@ impl LakeTable {
             }
         }
         Err(self.contended())
+    }
+
+    /// Removes the files of the days before `before_day` (days since 1970-01-01) for good, if there are any. A rewrite of one of them that
+    /// is under way is lost. For the leading compactor, whose `fence` guards it.
+    ///
+    /// Errors: [`Error::Fenced`]: nothing was committed. [`Error::Ambiguous`]: unknown; calling again finds out.
+    pub async fn commit_expire(&mut self, before_day: i32, fence: i64) -> Result<Expired> {
+        for tries in 1..=MAX_TRIES {
+            self.refresh().await?;
+            let mut expired = Expired::default();
+            let now = (self.clock)();
+            let mut actions = Vec::new();
+            // Files stand by day.
+            for file in self.state.files.iter().take_while(|f| f.day < before_day) {
+                expired.files += 1;
+                expired.rows += file.rows;
+                expired.bytes += file.size;
+                actions.push(Action::Remove(action::remove(file, true, now)));
+            }
+            expired.version = self.current.version;
+            if actions.is_empty() {
+                return Ok(expired);
+            }
+            self.compare_fence(APP_COMPACTOR_FENCE, "compactor", fence)?;
+            actions.push(Action::Txn(Transaction::new(APP_COMPACTOR_FENCE, fence)));
+            let expired_before = self.expired().unwrap_or(before_day).max(before_day);
+            actions.push(Action::Txn(Transaction::new(APP_EXPIRED, i64::from(expired_before))));
+            let predicate = format!("{} < '{}'", types::DAY, types::day_text(before_day));
+            match self.put(actions, DeltaOperation::Delete { predicate: Some(predicate) }).await? {
+                Try::Landed => {
+                    expired.version = self.current.version;
+                    return Ok(expired);
+                }
+                Try::Taken => pause(tries).await,
+            }
+        }
+        Err(self.contended())
+    }
+
+    /// The day before which [`Self::commit_expire`] has removed files; `None`: it never did.
+    pub fn expired(&self) -> Option<i32> {
+        self.state.txns.get(APP_EXPIRED).and_then(|day| i32::try_from(*day).ok())
     }
 
     /// Writes a checkpoint of the version at hand if the last one is `every` or more versions old, and deletes entries and checkpoints
@@ -433,7 +597,7 @@ impl LakeTable {
     fn holds(&self, archive: i64, adds: &[NewFile], fence: i64) -> bool {
         self.current.archive == archive
             && match adds.first() {
-                Some(f) => self.state.files.contains_key(&f.file.path),
+                Some(f) => self.state.files.contains(&f.file.path),
                 // Without files only the fence tells whose commit it was, and fences are never given twice.
                 None => self.fence(APP_ARCHIVER_FENCE) == fence,
             }
@@ -481,7 +645,8 @@ impl LakeTable {
         crash::point("lake.commit.durable");
         let actions = get_actions(next, &entry)?;
         self.state.apply(next, actions, &self.spec, &self.prefix)?;
-        self.current = Arc::new(self.state.freeze(&self.spec));
+        self.state.files.tidy();
+        self.current = Arc::new(self.state.freeze());
         Ok(Try::Landed)
     }
 
@@ -498,13 +663,12 @@ impl LakeTable {
 impl State {
     /// Moves to `version`, whose entry holds `actions`.
     fn apply(&mut self, version: u64, actions: Vec<Action>, spec: &TableSpec, prefix: &Path) -> Result<()> {
+        // What may be refused comes before anything is changed.
         let mut files = Vec::new();
         for one in actions {
             match one {
-                Action::Add(add) => {
-                    files.push((add.path.clone(), Some(Arc::new(action::file(add, spec, prefix)?))))
-                }
-                Action::Remove(remove) => files.push((remove.path, None)),
+                Action::Add(add) => files.push(Ok(Arc::new(action::file(add, spec, prefix)?))),
+                Action::Remove(remove) => files.push(Err(remove)),
                 Action::Txn(txn) => {
                     self.txns.insert(txn.app_id, txn.version);
                 }
@@ -517,55 +681,32 @@ impl State {
             }
         }
         // A path is never both removed and added again: names are unique.
-        for (path, file) in files {
-            match file {
-                Some(file) => self.files.insert(path, file),
-                None => self.files.remove(&path),
-            };
+        for one in files {
+            match one {
+                Ok(file) => self.files.insert(file),
+                Err(remove) => {
+                    self.files.remove(&remove.path);
+                    if let Some(removed) = &mut self.removed {
+                        let at_ms = remove.deletion_timestamp.unwrap_or(0);
+                        let size = remove.size.and_then(|n| u64::try_from(n).ok()).unwrap_or(0);
+                        removed.insert(remove.path, Removed { at_ms, version, size });
+                    }
+                }
+            }
         }
         self.version = version;
         Ok(())
     }
 
-    fn freeze(&self, spec: &TableSpec) -> LakeVersion {
-        let event = spec.event_column().map(|c| c.lake_name.as_str()).unwrap_or_default();
-        let begins = |f: &LakeFile| match f.column(event).and_then(|c| c.min.as_ref()) {
-            Some(crate::stats::Bound::Int(v)) => *v,
-            _ => i64::MIN,
-        };
-        let mut files: Vec<_> = self.files.values().cloned().collect();
-        files.sort_by_cached_key(|f| (f.day, begins(f), f.path.clone()));
+    fn freeze(&self) -> LakeVersion {
         LakeVersion {
             version: self.version as i64,
             archive: self.txns.get(APP_ARCHIVE).copied().unwrap_or(0),
-            rows: files.iter().map(|f| f.rows).sum(),
-            bytes: files.iter().map(|f| f.size).sum(),
-            files: files.into(),
+            rows: self.files.rows(),
+            bytes: self.files.bytes(),
+            files: self.files.freeze(),
         }
     }
-}
-
-/// Reads the whole log: checkpoint and entries.
-async fn load(log: &LogStoreRef, spec: &TableSpec, prefix: &Path) -> Result<State> {
-    let mut table = DeltaTable::new(log.clone());
-    table.load().await?;
-    let snapshot = table.snapshot()?;
-    action::check_protocol(snapshot.protocol(), spec)?;
-    let mut files = BTreeMap::new();
-    for view in snapshot.log_data().iter() {
-        // The only way to a loaded file's tags, which hold our statistics.
-        #[allow(deprecated)]
-        let file = action::file(view.add_action(), spec, prefix)?;
-        files.insert(file.path.clone(), Arc::new(file));
-    }
-    let txns = txns::read(log, snapshot.version()).await?;
-    Ok(State {
-        version: snapshot.version(),
-        files,
-        txns,
-        metadata: snapshot.metadata().clone(),
-        protocol: snapshot.protocol().clone(),
-    })
 }
 
 /// Writes version 0. Someone else's version 0 is as good.

@@ -2,7 +2,7 @@ use arrow::array::*;
 use arrow::record_batch::RecordBatch;
 use object_store::ObjectStoreExt;
 
-use super::fault::{Fault, Faulty};
+use crate::fault::{Fault, Faulty};
 use super::*;
 use crate::spec::Column;
 use crate::stats::Bound;
@@ -41,6 +41,7 @@ pub(crate) fn spec() -> TableSpec {
         lineage: "1/1".into(),
         min_archive: 0,
         floor_us: None,
+        keys: Vec::new(),
     }
 }
 
@@ -100,7 +101,7 @@ async fn appends_are_followed_and_loaded_alike() {
     let f3 = file(&writer, 1_700_000_000_000_100, 7).await;
     let v = writer.commit_append(vec![f3, f2], 4, 3, 1).await.unwrap();
     assert_eq!((v.version, v.archive, v.rows, v.files.len()), (2, 4, 22, 3));
-    assert!(v.files.windows(2).all(|w| w[0].day <= w[1].day));
+    assert!(v.files.iter().zip(v.files.iter().skip(1)).all(|(a, b)| a.day <= b.day));
 
     let followed = reader.refresh().await.unwrap();
     let loaded = LakeTable::open(&root, &spec()).await.unwrap().unwrap();

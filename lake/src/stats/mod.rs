@@ -11,6 +11,9 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
+mod columns;
+mod distinct;
+
 use arrow::array::{Array, AsArray};
 use arrow::compute::{max, max_boolean, max_string_view, min, min_boolean, min_string_view};
 use arrow::datatypes::{
@@ -23,6 +26,9 @@ use serde_json::value::RawValue;
 
 use crate::types::{self, ColType};
 use crate::{Error, Result};
+
+pub use columns::{Columns, Names};
+use distinct::Distinct;
 
 /// The tag of an `add` action that holds our own form.
 pub const TAG: &str = "watershed.stats";
@@ -72,6 +78,44 @@ pub struct ColumnStats {
     /// Whether the bounds are values of the column.
     #[serde(rename = "x", default = "yes", skip_serializing_if = "is_yes")]
     pub exact: bool,
+    /// How many different values a text column has in one file, if they are few; of several files, the most that one has. A hint.
+    #[serde(rename = "d", default, skip_serializing_if = "Option::is_none")]
+    pub distinct: Option<u32>,
+}
+
+impl ColumnStats {
+    /// Of a column that is NULL in all of `rows` rows.
+    fn nulls_only(rows: u64) -> Self {
+        Self { nulls: rows, min: None, max: None, exact: true, distinct: Some(0) }
+    }
+
+    /// Becomes the statistics of its own `rows` rows and the `other_rows` rows of `other`.
+    fn merge(&mut self, rows: u64, other: &Self, other_rows: u64) {
+        if self.nulls == rows {
+            // Without values, whatever the other knows is all there is to know.
+            self.min = other.min.clone();
+            self.max = other.max.clone();
+            self.exact = other.exact;
+        } else if other.nulls != other_rows {
+            wider(&mut self.min, other.min.as_ref(), std::cmp::Ordering::Less);
+            wider(&mut self.max, other.max.as_ref(), std::cmp::Ordering::Greater);
+            self.exact &= other.exact;
+        }
+        self.nulls += other.nulls;
+        self.distinct = self.distinct.zip(other.distinct).map(|(a, b)| a.max(b));
+    }
+}
+
+/// Takes over the other bound if it lies in direction `side`; unknown, if one of them is.
+fn wider(bound: &mut Option<Bound>, other: Option<&Bound>, side: std::cmp::Ordering) {
+    match (bound.as_ref(), other) {
+        (Some(mine), Some(theirs)) => match theirs.partial_cmp(mine) {
+            Some(order) if order == side => *bound = Some(theirs.clone()),
+            Some(_) => {}
+            None => *bound = None,
+        },
+        _ => *bound = None,
+    }
 }
 
 fn yes() -> bool {
@@ -87,7 +131,7 @@ fn is_yes(b: &bool) -> bool {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FileStats {
     pub rows: u64,
-    pub columns: BTreeMap<String, ColumnStats>,
+    pub columns: Columns,
 }
 
 impl FileStats {
@@ -100,6 +144,30 @@ impl FileStats {
     pub fn from_tag(tag: &str) -> Result<Self> {
         serde_json::from_str(tag).map_err(unreadable)
     }
+
+    /// Becomes the statistics of the rows of both: what holds for each file of a set holds for the set. A bound that one of them does
+    /// not know is unknown. Starting from [`FileStats::default`], this sums up any number of files.
+    pub fn merge(&mut self, other: &Self) {
+        let (rows, other_rows) = (self.rows, other.rows);
+        if !self.columns.same_names(&other.columns) {
+            for (name, _) in other.columns.iter() {
+                if self.columns.get(name).is_none() {
+                    self.columns.insert(name.to_owned(), ColumnStats::nulls_only(rows));
+                }
+            }
+        }
+        if self.columns.same_names(&other.columns) {
+            for (mine, theirs) in self.columns.stats_mut().zip(other.columns.stats()) {
+                mine.merge(rows, theirs, other_rows);
+            }
+        } else {
+            let absent = ColumnStats::nulls_only(other_rows);
+            for (name, mine) in self.columns.iter_mut() {
+                mine.merge(rows, other.columns.get(name).unwrap_or(&absent), other_rows);
+            }
+        }
+        self.rows += other_rows;
+    }
 }
 
 fn unreadable(e: serde_json::Error) -> Error {
@@ -109,18 +177,17 @@ fn unreadable(e: serde_json::Error) -> Error {
 /// Collects the statistics of the batches of one file.
 #[derive(Debug)]
 pub struct Collector {
-    columns: Vec<(String, ColType, ColumnStats)>,
+    columns: Vec<(String, ColType, ColumnStats, Distinct)>,
     rows: u64,
 }
 
 impl Collector {
     /// A collector for batches with the given columns (lake name and type), in their order.
     pub fn new<'a>(columns: impl IntoIterator<Item = (&'a str, ColType)>) -> Self {
-        let none = ColumnStats { nulls: 0, min: None, max: None, exact: true };
-        Self {
-            columns: columns.into_iter().map(|(name, ty)| (name.to_owned(), ty, none.clone())).collect(),
-            rows: 0,
-        }
+        let none = ColumnStats { nulls: 0, min: None, max: None, exact: true, distinct: None };
+        let columns =
+            columns.into_iter().map(|(name, ty)| (name.to_owned(), ty, none.clone(), Distinct::of(ty)));
+        Self { columns: columns.collect(), rows: 0 }
     }
 
     /// Adds a batch, whose columns must be the collector's.
@@ -133,7 +200,8 @@ impl Collector {
             ))));
         }
         self.rows += batch.num_rows() as u64;
-        for ((_, ty, stats), array) in self.columns.iter_mut().zip(batch.columns()) {
+        for ((_, ty, stats, distinct), array) in self.columns.iter_mut().zip(batch.columns()) {
+            distinct.add(array.as_ref());
             stats.nulls += array.null_count() as u64;
             let (low, high) = bounds(*ty, array.as_ref());
             widen(&mut stats.min, low, |new, old| new < old);
@@ -144,10 +212,11 @@ impl Collector {
 
     /// The statistics in both forms: ours, and the JSON text of Delta's.
     pub fn finish(self) -> Result<(FileStats, String)> {
-        let mut file = FileStats { rows: self.rows, columns: BTreeMap::new() };
+        let mut columns = Vec::with_capacity(self.columns.len());
         let mut delta = Delta { num_records: self.rows, ..Delta::default() };
-        for (name, ty, mut stats) in self.columns {
+        for (name, ty, mut stats, distinct) in self.columns {
             cut(&mut stats);
+            stats.distinct = distinct.count();
             delta.null_count.insert(name.clone(), stats.nulls);
             if let Some(min) = stats.min.as_ref().and_then(|b| delta_value(ty, b, Side::Low)) {
                 delta.min_values.insert(name.clone(), min);
@@ -155,10 +224,10 @@ impl Collector {
             if let Some(max) = stats.max.as_ref().and_then(|b| delta_value(ty, b, Side::High)) {
                 delta.max_values.insert(name.clone(), max);
             }
-            file.columns.insert(name, stats);
+            columns.push((name, stats));
         }
         let json = serde_json::to_string(&delta).map_err(unreadable)?;
-        Ok((file, json))
+        Ok((FileStats { rows: self.rows, columns: columns.into_iter().collect() }, json))
     }
 }
 

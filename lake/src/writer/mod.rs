@@ -14,11 +14,11 @@ use object_store::path::Path;
 use parquet::arrow::AsyncArrowWriter;
 use parquet::basic::{Compression, Encoding, ZstdLevel};
 use parquet::file::metadata::SortingColumn;
-use parquet::file::properties::{EnabledStatistics, WriterProperties};
+use parquet::file::properties::{BloomFilterPosition, EnabledStatistics, WriterProperties};
 use parquet::schema::types::ColumnPath;
 use uuid::Uuid;
 
-use crate::log::{LakeFile, LakeTable, NewFile};
+use crate::log::{LakeFile, LakeTable, NewFile, Place};
 use crate::spec::TableSpec;
 use crate::stats::Collector;
 use crate::types::{self, ColType};
@@ -35,7 +35,7 @@ pub struct WriterOptions {
     pub row_group_bytes: usize,
     /// Rows of a page: the unit of skipping.
     pub page_rows: usize,
-    /// Lake names of the columns that get a bloom filter.
+    /// Lake names of columns that get a bloom filter, beside the table's keys.
     pub bloom: Vec<String>,
     /// Bytes gathered before a part is sent to the store.
     pub part_bytes: usize,
@@ -53,6 +53,9 @@ impl Default for WriterOptions {
         }
     }
 }
+
+/// How often a bloom filter may say perhaps where the value is not: a lookup reads a needless row group one time in a hundred.
+const BLOOM_FALSE: f64 = 0.01;
 
 /// Writes one file of one day. Dropping it without [`Self::close`] or [`Self::abort`] may leave an unfinished upload behind.
 pub struct FileWriter {
@@ -75,14 +78,19 @@ pub struct FileWriter {
 impl FileWriter {
     /// A writer of a new file of `day` (days since 1970) in `table`, for batches of the table's `spec().arrow_schema()`.
     pub async fn create(table: &LakeTable, day: i32, options: &WriterOptions) -> Result<Self> {
-        let spec = table.spec();
+        Self::create_in(&table.place(), day, options)
+    }
+
+    /// [`Self::create`] without the log at hand.
+    pub fn create_in(place: &Place, day: i32, options: &WriterOptions) -> Result<Self> {
+        let spec = &*place.spec;
         let event_column = spec.event_column()?;
         let event = spec.index_of(&event_column.lake_name).unwrap_or_default();
         let path = format!("{}={}/part-{}.zstd.parquet", types::DAY, types::day_text(day), Uuid::new_v4());
-        let location: Path = table.prefix().parts().chain(Path::from(path.as_str()).parts()).collect();
+        let location: Path = place.prefix.parts().chain(Path::from(path.as_str()).parts()).collect();
         let schema = spec.arrow_schema();
         let buffer =
-            BufWriter::with_capacity(table.store(), location.clone(), options.part_bytes.max(5 << 20));
+            BufWriter::with_capacity(place.store.clone(), location.clone(), options.part_bytes.max(5 << 20));
         let inner =
             AsyncArrowWriter::try_new(buffer, schema.clone(), Some(properties(spec, event, options)?))?;
         Ok(Self {
@@ -92,8 +100,8 @@ impl FileWriter {
             table: spec.qualified(),
             path,
             location,
-            dir: store::local_dir(table.url()),
-            store: table.store(),
+            dir: store::local_dir(&place.url),
+            store: place.store.clone(),
             day,
             event,
             event_name: event_column.lake_name.clone(),
@@ -222,6 +230,8 @@ fn properties(spec: &TableSpec, event: usize, options: &WriterOptions) -> Result
         .set_data_page_row_count_limit(options.page_rows.max(1))
         .set_write_batch_size(options.page_rows.clamp(1, 8192))
         .set_statistics_enabled(EnabledStatistics::Page)
+        // At the end, in one piece: a reader that looks for one value fetches them together.
+        .set_bloom_filter_position(BloomFilterPosition::End)
         .set_statistics_truncate_length(Some(64))
         .set_column_index_truncate_length(Some(64))
         .set_sorting_columns(Some(vec![SortingColumn {
@@ -249,8 +259,12 @@ fn properties(spec: &TableSpec, event: usize, options: &WriterOptions) -> Result
                 .set_column_dictionary_enabled(path.clone(), false)
                 .set_column_encoding(path.clone(), Encoding::DELTA_BINARY_PACKED);
         }
-        if options.bloom.contains(&column.lake_name) {
-            builder = builder.set_column_bloom_filter_enabled(path, true);
+        if options.bloom.contains(&column.lake_name) || spec.keys.contains(&column.lake_name) {
+            // Sized for a row group of different values, and folded to what it turns out to hold.
+            builder = builder
+                .set_column_bloom_filter_enabled(path.clone(), true)
+                .set_column_bloom_filter_fpp(path.clone(), BLOOM_FALSE)
+                .set_column_bloom_filter_max_ndv(path, options.row_group_rows.max(1) as u64);
         }
     }
     Ok(builder.build())
