@@ -7,7 +7,7 @@
 //!   number of times, whatever trickles in.
 //! - late rows: loose files within the time of firm ones. They are merged into those firm files that they weigh something against, and
 //!   wait as small files of their own until then. So a late row costs a bounded number of rewritten rows, and never the whole day.
-//! - firm files that overlap each other by a good part of their rows. They are merged once, with each other only.
+//! - firm files that overlap each other by a good part of their rows. The same rule decides about them.
 
 use std::fmt;
 use std::sync::Arc;
@@ -160,12 +160,12 @@ pub fn plan(version: &LakeVersion, event: &str, policy: &Policy, now_ms: i64) ->
     let mut day: Vec<Item> = Vec::new();
     for file in &version.files {
         if day.last().is_some_and(|item| item.file.day != file.day) {
-            of_day(&day, policy, now_ms, &mut plan);
+            of_day(&mut day, policy, now_ms, &mut plan);
             day.clear();
         }
         day.push(Item::of(file, event, policy));
     }
-    of_day(&day, policy, now_ms, &mut plan);
+    of_day(&mut day, policy, now_ms, &mut plan);
     plan
 }
 
@@ -197,7 +197,8 @@ impl Item {
         let length = |first: i64, last: i64| (i128::from(last) - i128::from(first)) as f64;
         let common = length(self.first.max(other.first), self.last.min(other.last));
         let whole = length(self.first, self.last);
-        if whole > 0.0 { (common / whole).min(1.0) } else { 1.0 }
+        // Even if it is one moment of a long time, it is something.
+        if whole > 0.0 { (common / whole).clamp(1e-9, 1.0) } else { 1.0 }
     }
 
     fn bytes(&self) -> f64 {
@@ -205,34 +206,28 @@ impl Item {
     }
 }
 
-/// A loose file of which more than this lies within the time of firm files that stay is not merged into the others.
+/// A file of which more than this lies within the time of firm files that stay is not merged into the others.
 const OVERHANG: f64 = 0.1;
 
-/// The jobs of one day, whose files are given by least event time.
-fn of_day(items: &[Item], policy: &Policy, now_ms: i64, plan: &mut Plan) {
+/// The jobs of one day.
+fn of_day(items: &mut [Item], policy: &Policy, now_ms: i64, plan: &mut Plan) {
     if items.is_empty() || (items.len() == 1 && items[0].file.sorted) {
         return;
     }
-    let (loose, firm): (Vec<&Item>, Vec<&Item>) = items.iter().partition(|i| i.loose);
-    let mut folded = overlapping(&firm, policy);
-    let joined = late(&loose, &firm, &mut folded, policy);
-
+    items.sort_by(|a, b| order(a).cmp(&order(b)));
+    let items = &*items;
+    let merged = with_firm(items, policy);
+    let part = |wanted: bool| items.iter().zip(&merged).filter(move |(_, m)| **m == wanted).map(|(item, _)| item);
     // What is merged with firm files: whatever overlaps, together.
-    let mut together: Vec<&Item> =
-        firm.iter().zip(&folded).filter(|(_, f)| **f).map(|(item, _)| *item).collect();
-    together.extend(loose.iter().zip(&joined).filter(|(_, j)| **j).map(|(item, _)| *item));
-    together.sort_by(|a, b| order(a).cmp(&order(b)));
-    for cluster in clusters(together) {
+    for cluster in clusters(part(true)) {
         if cluster.len() > 1 {
             let why = if cluster.iter().all(|i| !i.loose) { Why::Overlap } else { Why::Late };
             plan.jobs.push(job(cluster, policy, why));
         }
     }
-
     // What is merged with its like.
-    let stay: Vec<&Item> = firm.iter().zip(&folded).filter(|(_, f)| !**f).map(|(item, _)| *item).collect();
-    let rest = loose.iter().zip(&joined).filter(|(_, j)| !**j).map(|(item, _)| *item);
-    for bin in bins(rest, &stay, policy) {
+    let stay: Vec<&Item> = part(false).filter(|i| !i.loose).collect();
+    for bin in bins(part(false).filter(|i| i.loose), stay, policy) {
         match worth(bin, policy, now_ms) {
             Verdict::Now(files, why) => plan.jobs.push(job(files, policy, why)),
             Verdict::At(ms) => plan.next_ms = Some(plan.next_ms.map_or(ms, |next| next.min(ms))),
@@ -245,61 +240,60 @@ fn order(item: &Item) -> (i64, i64, &str) {
     (item.first, item.last, item.file.path.as_str())
 }
 
-/// Which firm files are rewritten because they overlap each other.
-fn overlapping(firm: &[&Item], policy: &Policy) -> Vec<bool> {
-    let mut folded = vec![false; firm.len()];
-    for (i, a) in firm.iter().enumerate() {
-        for (j, b) in firm.iter().enumerate().skip(i + 1) {
-            if b.first >= a.last {
-                break;
-            }
-            let common = a.share(b) * a.bytes() + b.share(a) * b.bytes();
-            if common > 0.0 && (policy.full || common * policy.growth as f64 >= a.bytes() + b.bytes()) {
-                (folded[i], folded[j]) = (true, true);
-            }
-        }
-    }
-    folded
-}
-
-/// Which loose files are merged into firm ones; the firm ones are added to `folded`.
-fn late(loose: &[&Item], firm: &[&Item], folded: &mut [bool], policy: &Policy) -> Vec<bool> {
-    let mut joined: Vec<bool> = vec![true; loose.len()];
-    let shares: Vec<Vec<(usize, f64)>> = loose
+/// Which files are merged into, or are, firm ones that are rewritten. A firm file is if what lies within its time weighs something against
+/// it; another file is if it lies within the time of such files, but for an overhang. `items` are in [`order`].
+fn with_firm(items: &[Item], policy: &Policy) -> Vec<bool> {
+    let firm: Vec<usize> = (0..items.len()).filter(|i| !items[*i].loose).collect();
+    // The latest end of the firm files up to each.
+    let mut latest = i64::MIN;
+    let ends: Vec<i64> = firm
         .iter()
-        .map(|l| {
-            let with = firm.iter().enumerate().map(|(f, item)| (f, l.share(item)));
-            with.filter(|(_, share)| *share > 0.0).collect()
+        .map(|f| {
+            latest = latest.max(items[*f].last);
+            latest
         })
         .collect();
-    let again: Vec<bool> = folded.to_vec();
+    // Which part of each file lies within which firm ones.
+    let shares: Vec<Vec<(usize, f64)>> = items
+        .iter()
+        .enumerate()
+        .map(|(i, item)| {
+            let begun = firm.partition_point(|f| items[*f].first < item.last);
+            let near = (0..begun).rev().take_while(|n| ends[*n] > item.first).map(|n| firm[n]);
+            let shared = near.filter(|f| *f != i).map(|f| (f, item.share(&items[f])));
+            shared.filter(|(_, share)| *share > 0.0).collect()
+        })
+        .collect();
+    let mut merged: Vec<bool> = (0..items.len()).map(|i| !items[i].loose || !shares[i].is_empty()).collect();
     // Each round takes fewer files, so this ends.
     loop {
-        let mut weights = vec![0.0; firm.len()];
-        for (l, _) in joined.iter().enumerate().filter(|(_, j)| **j) {
-            for (f, share) in &shares[l] {
-                weights[*f] += share * loose[l].bytes();
+        let mut weights = vec![0.0; items.len()];
+        for (i, with) in shares.iter().enumerate().filter(|(i, _)| merged[*i]) {
+            for (f, share) in with {
+                weights[*f] += share * items[i].bytes();
             }
         }
-        for (f, weight) in weights.iter().enumerate() {
-            let heavy = *weight > 0.0 && (policy.full || weight * policy.growth as f64 >= firm[f].bytes());
-            folded[f] = again[f] || heavy;
-        }
         let mut changed = false;
-        for (l, with) in shares.iter().enumerate() {
-            let stays: f64 = with.iter().filter(|(f, _)| !folded[*f]).map(|(_, share)| share).sum();
-            let fits = with.iter().any(|(f, _)| folded[*f]) && stays <= OVERHANG;
-            changed |= joined[l] && !fits;
-            joined[l] &= fits;
+        for f in &firm {
+            let heavy = weights[*f] > 0.0
+                && (policy.full || weights[*f] * policy.growth as f64 >= items[*f].bytes());
+            changed |= merged[*f] && !heavy;
+            merged[*f] &= heavy;
+        }
+        for (i, with) in shares.iter().enumerate() {
+            let outside: f64 = with.iter().filter(|(f, _)| !merged[*f]).map(|(_, share)| share).sum();
+            let fits = outside <= OVERHANG && (!items[i].loose || with.iter().any(|(f, _)| merged[*f]));
+            changed |= merged[i] && !fits;
+            merged[i] &= fits;
         }
         if !changed {
-            return joined;
+            return merged;
         }
     }
 }
 
 /// Files that overlap one another, directly or through others. `items` are in [`order`].
-fn clusters(items: Vec<&Item>) -> Vec<Vec<&Item>> {
+fn clusters<'a>(items: impl Iterator<Item = &'a Item>) -> Vec<Vec<&'a Item>> {
     let mut clusters: Vec<(i64, Vec<&Item>)> = Vec::new();
     for item in items {
         match clusters.last_mut() {
@@ -316,21 +310,17 @@ fn clusters(items: Vec<&Item>) -> Vec<Vec<&Item>> {
 /// Neighbouring loose files that may become one, without lying across a firm file that none of them overlaps now.
 fn bins<'a>(
     loose: impl Iterator<Item = &'a Item>,
-    firm: &[&Item],
+    mut firm: Vec<&Item>,
     policy: &Policy,
 ) -> Vec<Vec<&'a Item>> {
-    let mut loose: Vec<&Item> = loose.collect();
-    loose.sort_by(|a, b| order(a).cmp(&order(b)));
     let mut bins: Vec<Vec<&Item>> = Vec::new();
     let (mut end, mut bytes) = (i64::MIN, 0u64);
-    // The first firm file that ends after the bin does.
-    let mut by_end: Vec<&&Item> = firm.iter().collect();
-    by_end.sort_by_key(|f| f.last);
+    firm.sort_by_key(|f| f.last);
     for item in loose {
         let overlaps = item.first < end;
         let between = || {
-            let from = by_end.partition_point(|f| f.last <= end);
-            by_end[from..].iter().take_while(|f| f.last <= item.first).any(|f| f.first >= end)
+            let from = firm.partition_point(|f| f.last <= end);
+            firm[from..].iter().take_while(|f| f.last <= item.first).any(|f| f.first >= end)
         };
         match bins.last_mut() {
             Some(bin) if overlaps || (bytes < policy.max_job_bytes && !between()) => {

@@ -156,11 +156,12 @@ fn a_quiet_day_is_due_later() {
 }
 
 #[test]
-fn files_without_bounds_overlap_everything() {
+fn files_without_bounds_are_rewritten_at_any_cost_only() {
     let mut f = (*file("unknown", 0, 150 * MB, 0, 0)).clone();
     f.stats.columns = Default::default();
     let v = version(vec![file("a", 0, 150 * MB, 3, 4), Arc::new(f), file("b", 0, 150 * MB, 8, 9)]);
-    assert_eq!(jobs(&v, &policy(), 0)[0].files.len(), 3);
+    assert_eq!(jobs(&v, &policy(), 0), []);
+    assert_eq!(jobs(&v, &policy().fully(), 0)[0].files.len(), 3);
 }
 
 #[test]

@@ -2,7 +2,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use arrow::array::*;
 use futures::TryStreamExt;
-use lake::log::{CommitOutcome, LakeVersion};
+use lake::log::{CommitOutcome, LakeTable, LakeVersion};
 use lake::spec::{Column as SpecColumn, TableSpec};
 use lake::types::{self, ColType};
 use rand_like::Lcg;

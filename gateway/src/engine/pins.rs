@@ -201,7 +201,7 @@ impl LakeCatalog {
                 }
                 None => {
                     let nothing =
-                        LakeVersion { version: -1, archive: 0, files: Arc::new([]), rows: 0, bytes: 0 };
+                        LakeVersion { version: -1, archive: 0, files: Default::default(), rows: 0, bytes: 0 };
                     let held = Held { version: Arc::new(nothing), source: None, looked: Instant::now() };
                     *entry.held.write() = Some(held.clone());
                     return Ok(held);

@@ -527,7 +527,7 @@ mod tests {
                 state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
                 (state >> 33) % n
             };
-            let mut make = |n: usize, random: &mut dyn FnMut(u64) -> u64| {
+            let make = |n: usize, random: &mut dyn FnMut(u64) -> u64| {
                 let first = random(1000) as i64;
                 file(&format!("f{n}"), (first / 100) as i32, first, first + random(50) as i64)
             };

@@ -133,7 +133,7 @@ async fn read(
         .buffered(AHEAD);
     let mut state: Option<State> = None;
     let of_checkpoint = layout.checkpoint;
-    let mut start = |found: Checkpoint| -> Result<Option<State>> {
+    let start = |found: Checkpoint| -> Result<Option<State>> {
         let (Some(metadata), Some(protocol)) = (found.metadata, found.protocol) else { return Ok(None) };
         action::check_protocol(&protocol, spec)?;
         let at = of_checkpoint.unwrap_or(0);

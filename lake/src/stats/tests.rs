@@ -14,7 +14,7 @@ fn collect(ty: ColType, arrays: Vec<ArrayRef>) -> (ColumnStats, serde_json::Valu
     }
     let (file, delta) = c.finish().unwrap();
     assert_eq!(FileStats::from_tag(&file.to_tag().unwrap()).unwrap(), file);
-    (file.columns["c"].clone(), serde_json::from_str(&delta).unwrap())
+    (file.columns.get("c").unwrap().clone(), serde_json::from_str(&delta).unwrap())
 }
 
 fn micros(values: Vec<Option<i64>>) -> ArrayRef {
