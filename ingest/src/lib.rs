@@ -12,7 +12,8 @@
 //! ```
 //!
 //! `load` remembers what has been loaded; `archiver` ships committed rows to the lake; `verify` compares the two
-//! stores; `rebase` brings them together after PostgreSQL lost transactions. Nothing here knows the wire protocol, the router or the query engine.
+//! stores; `rebase` brings them together after PostgreSQL lost transactions; `retention` lets
+//! old days leave PostgreSQL, and the lake. Nothing here knows the wire protocol, the router or the query engine.
 
 pub mod archiver;
 pub mod batch;
@@ -28,6 +29,7 @@ pub mod map;
 pub mod metrics;
 pub mod pressure;
 pub mod rebase;
+pub mod retention;
 pub mod sink;
 pub mod target;
 pub mod topics;

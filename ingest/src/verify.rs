@@ -20,7 +20,7 @@ use lake::checksum::{Checksum, row_hashes};
 use lake::log::{LakeTable, LakeVersion};
 use lake::pgcopy::CopyDecoder;
 use lake::reader::FileReader;
-use lake::spec::{TableSpec, quote};
+use lake::spec::{PRESENT, TableSpec, quote};
 use lake::types;
 use sqlx::{Connection, PgConnection};
 
@@ -335,12 +335,12 @@ fn unseen(shape: &Shape<'_>, batch: &RecordBatch, boundary: &Boundary) -> u64 {
 }
 
 async fn count(conn: &mut PgConnection, spec: &TableSpec, condition: &str) -> Result<u64> {
-    let sql = format!("SELECT count(*) FROM {} t WHERE {condition}", spec.sql_name());
+    let sql = format!("SELECT count(*) FROM {} t WHERE {condition} AND {PRESENT}", spec.sql_name());
     let n: i64 = sqlx::query_scalar(sqlx::AssertSqlSafe(sql)).fetch_one(conn).await?;
     Ok(n.unsigned_abs())
 }
 
-/// Streams the rows of PostgreSQL under a condition.
+/// Streams the rows that PostgreSQL itself has under a condition.
 pub(crate) async fn scan(
     conn: &mut PgConnection,
     spec: &TableSpec,
@@ -349,7 +349,7 @@ pub(crate) async fn scan(
 ) -> Result<()> {
     let columns: Vec<String> = spec.columns.iter().map(|c| format!("t.{}", quote(&c.name))).collect();
     let sql = format!(
-        "COPY (SELECT {} FROM {} t WHERE {condition}) TO STDOUT (FORMAT binary)",
+        "COPY (SELECT {} FROM {} t WHERE {condition} AND {PRESENT}) TO STDOUT (FORMAT binary)",
         columns.join(", "),
         spec.sql_name()
     );

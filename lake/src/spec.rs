@@ -45,7 +45,18 @@ pub struct TableSpec {
     pub floor_us: Option<i64>,
     /// Lake names of the columns that single rows are looked up by: files get a bloom filter for each.
     pub keys: Vec<String>,
+    /// The floor that is announced and will soon be in force, at or above [`Self::floor_us`]; `None`: none is.
+    pub warned_us: Option<i64>,
+    /// Midnight UTC before which rows are gone from both stores, whatever files still hold them; `None`: none are.
+    pub lake_floor_us: Option<i64>,
 }
+
+/// The SQL condition, over alias `t`, under which a statement reads of a tiered table what PostgreSQL itself has. Without it, or an event
+/// time restricted to what is above the floor, the table's tripwire raises 58P01. Readers of rows that they know to be there name it.
+pub const PRESENT: &str = "watershed_control.cold_slot(t._stream, 0) OPERATOR(pg_catalog.=) 0";
+
+/// The beginning of the name of a tripwire's file, in the error that the tripwire raises; the table's OID follows.
+pub const TRIPWIRE: &str = "/proc/watershed/";
 
 impl TableSpec {
     /// The columns in order, under their lake names. The partition column `_day` is not among them.
@@ -108,7 +119,9 @@ pub fn quote(identifier: &str) -> String {
 const TABLES: &str = "\
 SELECT t.relid::oid AS relid, n.nspname::text AS schema, c.relname::text AS name, t.event_attnum::int2 AS event_attnum,
        t.lake_path::text AS lake_path, t.schema_epoch::int4 AS schema_epoch, t.lineage::text AS lineage, t.min_archive::int8 AS min_archive,
-       CASE WHEN pg_catalog.isfinite(t.floor) THEN (EXTRACT(epoch FROM t.floor) * 1000000)::int8 END AS floor_us
+       CASE WHEN pg_catalog.isfinite(t.floor) THEN (EXTRACT(epoch FROM t.floor) * 1000000)::int8 END AS floor_us,
+       CASE WHEN pg_catalog.isfinite(t.warned) THEN (EXTRACT(epoch FROM t.warned) * 1000000)::int8 END AS warned_us,
+       CASE WHEN pg_catalog.isfinite(t.lake_floor) THEN (EXTRACT(epoch FROM t.lake_floor) * 1000000)::int8 END AS lake_floor_us
 FROM watershed_control.tables t
 JOIN pg_catalog.pg_class c ON c.oid = t.relid
 JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
@@ -143,6 +156,8 @@ pub async fn load_specs(conn: &mut PgConnection) -> Result<Vec<TableSpec>> {
             min_archive: row.try_get("min_archive")?,
             floor_us: row.try_get("floor_us")?,
             keys: Vec::new(),
+            warned_us: row.try_get("warned_us")?,
+            lake_floor_us: row.try_get("lake_floor_us")?,
         });
     }
     for row in sqlx::query(COLUMNS).fetch_all(&mut *conn).await? {

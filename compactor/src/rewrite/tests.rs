@@ -60,6 +60,8 @@ fn spec(event: ColType) -> TableSpec {
         min_archive: 0,
         floor_us: None,
         keys: Vec::new(),
+        warned_us: None,
+        lake_floor_us: None,
     }
 }
 

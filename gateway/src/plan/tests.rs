@@ -64,6 +64,8 @@ fn spec(client: &mut Client, name: &str) -> TableSpec {
         min_archive: 0,
         floor_us: None,
         keys: Vec::new(),
+        warned_us: None,
+        lake_floor_us: None,
     }
 }
 

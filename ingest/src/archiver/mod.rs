@@ -24,7 +24,7 @@ use futures::StreamExt;
 use lake::Url;
 use lake::boundary::Boundary;
 use lake::log::LakeTable;
-use lake::spec::{TableSpec, load_specs};
+use lake::spec::{PRESENT, TableSpec, load_specs};
 use lake::writer::WriterOptions;
 use sqlx::{Connection, PgConnection};
 use tokio_util::sync::CancellationToken;
@@ -315,7 +315,7 @@ fn progress(report: &ArchiveReport) {
 /// Rows of the tail beyond `boundary`, counted up to `most`.
 async fn tail_rows(conn: &mut PgConnection, spec: &TableSpec, boundary: &Boundary, most: u64) -> Result<u64> {
     let sql = format!(
-        "SELECT count(*) FROM (SELECT 1 FROM {} t WHERE {} LIMIT {most}) tail",
+        "SELECT count(*) FROM (SELECT 1 FROM {} t WHERE {} AND {PRESENT} LIMIT {most}) tail",
         spec.sql_name(),
         boundary.tail_predicate(&session::xid_column(spec)?),
     );
@@ -376,6 +376,6 @@ where
 }
 
 /// Between three quarters and five quarters of `d`.
-fn jittered(d: Duration) -> Duration {
+pub(crate) fn jittered(d: Duration) -> Duration {
     d.mul_f64(rand::random_range(0.75..1.25))
 }

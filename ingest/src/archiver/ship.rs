@@ -10,7 +10,7 @@ use lake::boundary::Boundary;
 use lake::crash;
 use lake::log::{APP_ARCHIVER_FENCE, LakeTable, NewFile};
 use lake::pgcopy::CopyDecoder;
-use lake::spec::{TableSpec, quote};
+use lake::spec::{PRESENT, TableSpec, quote};
 use lake::types;
 use lake::writer::FileWriter;
 use sqlx::{Connection, PgConnection};
@@ -148,7 +148,7 @@ async fn lead(
 }
 
 async fn any(reader: &mut PgConnection, spec: &TableSpec, tail: &str) -> Result<bool> {
-    let sql = format!("SELECT EXISTS (SELECT 1 FROM {} t WHERE {tail})", spec.sql_name());
+    let sql = format!("SELECT EXISTS (SELECT 1 FROM {} t WHERE {tail} AND {PRESENT})", spec.sql_name());
     Ok(sqlx::query_scalar(sqlx::AssertSqlSafe(sql)).fetch_one(reader).await?)
 }
 
@@ -166,7 +166,7 @@ async fn write(
     sqlx::query("SET LOCAL work_mem = '64MB'").execute(&mut reader).await?;
     let columns: Vec<String> = spec.columns.iter().map(|c| format!("t.{}", quote(&c.name))).collect();
     let sql = format!(
-        "COPY (SELECT {} FROM {} t WHERE {tail} ORDER BY t.{}) TO STDOUT (FORMAT binary)",
+        "COPY (SELECT {} FROM {} t WHERE {tail} AND {PRESENT} ORDER BY t.{}) TO STDOUT (FORMAT binary)",
         columns.join(", "),
         spec.sql_name(),
         quote(&spec.event_column()?.name),

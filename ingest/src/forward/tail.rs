@@ -1,7 +1,7 @@
 //! The PostgreSQL side of a forward: who leads, where it stands, and the rows between two snapshots. Knows no broker.
 
 use lake::boundary::Boundary;
-use lake::spec::{TableSpec, load_specs, quote};
+use lake::spec::{PRESENT, TableSpec, load_specs, quote};
 use lake::types;
 use sqlx::postgres::PgRow;
 use sqlx::{AssertSqlSafe, Connection, PgConnection, Row};
@@ -24,6 +24,8 @@ pub(super) struct Follower {
     /// Reads, in one snapshot at a time.
     reader: PgConnection,
     relation: String,
+    /// Its OID, unless it is the letters.
+    relid: Option<u32>,
     xid: String,
     select: Select,
     leading: bool,
@@ -69,16 +71,16 @@ impl Follower {
     pub(super) async fn connect(url: &str, forward: &Forward) -> Result<Follower> {
         let mut leader = pinned(url, "watershed forwarder").await?;
         let reader = pinned(url, "watershed forwarder").await?;
-        let (relation, xid, select) = match &forward.what {
+        let (relation, relid, xid, select) = match &forward.what {
             What::Rows { table, condition, key } => {
                 let spec = find(&mut leader, &forward.name, table).await?;
                 let columns = row_columns(&spec, &forward.name, key.as_deref())?;
                 let select = Select::Rows { columns, condition: condition.clone(), table: spec.qualified() };
-                (spec.sql_name(), column(&spec, types::XID)?, select)
+                (spec.sql_name(), Some(spec.relid), column(&spec, types::XID)?, select)
             }
             What::DeadLetters => {
                 let columns = letter_columns(&mut leader).await?;
-                ("watershed.dead_letters".to_owned(), "t._xid".to_owned(), Select::Letters { columns })
+                ("watershed.dead_letters".to_owned(), None, "t._xid".to_owned(), Select::Letters { columns })
             }
         };
         let mut follower = Follower {
@@ -86,6 +88,7 @@ impl Follower {
             leader,
             reader,
             relation,
+            relid,
             xid,
             select,
             leading: false,
@@ -136,11 +139,14 @@ impl Follower {
             return Ok(boundary.clone());
         }
         sqlx::query(
-            "INSERT INTO watershed_control.forwards (name, boundary)
-             VALUES ($1, CASE WHEN $2 THEN '0:0:' ELSE pg_current_snapshot()::text END) ON CONFLICT DO NOTHING",
+            // The table's number keeps retention from dropping what was not sent yet.
+            "INSERT INTO watershed_control.forwards AS f (name, boundary, relid)
+             VALUES ($1, CASE WHEN $2 THEN '0:0:' ELSE pg_current_snapshot()::text END, $3)
+             ON CONFLICT (name) DO UPDATE SET relid = excluded.relid WHERE f.relid IS DISTINCT FROM excluded.relid",
         )
         .bind(&self.forward.name)
         .bind(self.forward.from == Start::Beginning)
+        .bind(self.relid.map(sqlx::postgres::types::Oid))
         .execute(&mut self.leader)
         .await?;
         let text: String =
@@ -163,7 +169,7 @@ impl Follower {
         let some = format!(
             "SELECT pg_current_snapshot()::text, EXISTS (SELECT FROM {} t WHERE {})",
             self.relation,
-            old.tail_predicate(&self.xid)
+            self.beyond(&old)
         );
         let row = built(some).fetch_one(&mut self.reader).await?;
         let new: Boundary = row
@@ -272,17 +278,26 @@ impl Follower {
         Ok(())
     }
 
+    /// The condition for rows that `old` does not see.
+    fn beyond(&self, old: &Boundary) -> String {
+        let beyond = old.tail_predicate(&self.xid);
+        match self.select {
+            Select::Rows { .. } => format!("{beyond} AND {PRESENT}"),
+            Select::Letters { .. } => beyond,
+        }
+    }
+
     /// The rows beyond `old`, and of those the ones that match. The tail is fenced off, so that the condition, whatever
     /// it says, decides over rows of the tail only, and is asked about no others.
     fn statement(&self, old: &Boundary) -> String {
         let tail =
-            format!("(SELECT * FROM {} t WHERE {} OFFSET 0) t", self.relation, old.tail_predicate(&self.xid));
+            format!("(SELECT * FROM {} t WHERE {} OFFSET 0) t", self.relation, self.beyond(old));
         match &self.select {
             Select::Rows { columns, condition, .. } if self.careful => format!(
                 "SELECT {columns}, j.verdict FROM (SELECT t AS r FROM {} t WHERE {} OFFSET 0) x, LATERAL (SELECT (x.r).*) t, \
                  LATERAL (SELECT watershed_control.judge({}, x.r) AS verdict OFFSET 0) j WHERE j.verdict IS NOT NULL",
                 self.relation,
-                old.tail_predicate(&self.xid),
+                self.beyond(old),
                 literal(condition)
             ),
             // On lines of its own: a comment at its end must not take the parenthesis along.

@@ -15,9 +15,11 @@ use tokio::sync::{Notify, watch};
 
 use crate::error::sqlstate;
 
+mod lookout;
 mod monitor;
 mod probe;
 
+pub use lookout::Lookout;
 pub use monitor::{Config, Monitor};
 pub use probe::{DatabaseSize, Probe, Reading, Space};
 

@@ -11,7 +11,7 @@ use lake::checksum::row_hashes;
 use lake::log::{LakeTable, LakeVersion};
 use lake::pgcopy::CopyDecoder;
 use lake::reader::FileReader;
-use lake::spec::{TableSpec, quote};
+use lake::spec::{PRESENT, TableSpec, quote};
 use lake::types::{self, ColType};
 use sqlx::postgres::types::Oid;
 use sqlx::{Connection, Executor, PgConnection, Row as _};
@@ -357,7 +357,7 @@ async fn each_postgres_row(
     }
     let columns: Vec<String> = spec.columns.iter().map(|c| format!("t.{}", quote(&c.name))).collect();
     let sql = format!(
-        "COPY (SELECT t.tableoid::int8, t.ctid::text, {} FROM {} t WHERE {range}) TO STDOUT (FORMAT binary)",
+        "COPY (SELECT t.tableoid::int8, t.ctid::text, {} FROM {} t WHERE {range} AND {PRESENT}) TO STDOUT (FORMAT binary)",
         columns.join(", "),
         spec.sql_name()
     );

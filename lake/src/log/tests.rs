@@ -42,6 +42,8 @@ pub(crate) fn spec() -> TableSpec {
         min_archive: 0,
         floor_us: None,
         keys: Vec::new(),
+        warned_us: None,
+        lake_floor_us: None,
     }
 }
 
