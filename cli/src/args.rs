@@ -59,6 +59,11 @@ Runs once and ends, for cron or a scheduler: exit code 0 when nothing is left to
 Safe to run at any time and again: a table whose server has lost nothing is told so and left alone."
     )]
     Rebase(RebaseArgs),
+    /// Let old days leave PostgreSQL and the lake, as each table's windows say; --plan only says what would be done, and why
+    #[command(after_help = "Examples:\n  watershed retain --plan\n  watershed retain\n  watershed retain logs --notice 0s\n\n\
+The windows: SELECT watershed.set_retention('public.logs', hot_days => 30, lake_days => 400). A running `watershed up` keeps them by \
+itself. Exit code 1 means that something that should leave cannot yet; the reason is printed.")]
+    Retain(RetainArgs),
     /// Make realistic log lines and user events, the same for the same seed: to a file, Kafka or HTTP
     #[command(after_help = "Examples:\n  watershed generate --rows 100000 > logs.ndjson\n  \
 watershed generate --table events --rows 1000 --seed 7 | watershed load events --format ndjson -\n  \
@@ -250,6 +255,21 @@ pub struct CompactArgs {
     /// Threads [default: one for each processor]
     #[arg(long, value_name = "N")]
     pub threads: Option<usize>,
+}
+
+#[derive(Args, Debug)]
+pub struct RetainArgs {
+    #[command(flatten)]
+    pub target: TableArgs,
+    /// Say what would be done, and why, and change nothing
+    #[arg(long, visible_alias = "dry-run")]
+    pub plan: bool,
+    /// How long a new floor is announced before it comes into force [default: 10s]
+    #[arg(long, value_name = "TIME")]
+    pub notice: Option<Period>,
+    /// Settings file [default: ./watershed.toml, if there is one]
+    #[arg(long, env = "WATERSHED_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
 }
 
 #[derive(Args, Debug)]

@@ -31,6 +31,7 @@ pub struct Config {
     pub pressure: Pressure,
     pub archiver: Archiver,
     pub compactor: Compactor,
+    pub retention: Retention,
     pub postgres: Postgres,
     pub kafka: Kafka,
     pub drain_timeout: Duration,
@@ -121,6 +122,18 @@ pub struct Compactor {
     pub target_file_size: u64,
 }
 
+/// How old days leave. Which, each table says itself: `watershed.set_retention`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Retention {
+    pub interval: Duration,
+    /// A floor is announced this long before it comes into force.
+    pub notice: Duration,
+    /// Days leave PostgreSQL early when its disk fills up,
+    pub early: bool,
+    /// but not those of this many days before today.
+    pub keep_days: i32,
+}
+
 #[derive(Clone, Debug, PartialEq)]
 pub struct Postgres {
     pub bin: Option<PathBuf>,
@@ -139,6 +152,7 @@ pub struct File {
     ingest: IngestFile,
     archiver: ArchiverFile,
     compactor: CompactorFile,
+    retention: RetentionFile,
     postgres: PostgresFile,
     tables: Vec<TableRoute>,
     kafka: KafkaFile,
@@ -194,6 +208,15 @@ struct ArchiverFile {
 struct CompactorFile {
     interval: Option<Period>,
     target_file_size: Option<Bytes>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields, default)]
+struct RetentionFile {
+    interval: Option<Period>,
+    notice: Option<Period>,
+    early: Option<bool>,
+    keep_days: Option<i32>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize, PartialEq)]
@@ -290,6 +313,7 @@ impl Config {
                 interval: period(args.compact_interval, file.compactor.interval, 300),
                 target_file_size: file.compactor.target_file_size.map_or(256 << 20, |size| size.0),
             },
+            retention: file.retention.settled(),
             postgres: Postgres {
                 bin: args.pg_bin.clone().or(file.postgres.bin),
                 shared_buffers: file.postgres.shared_buffers.map(|size| size.0),
@@ -337,6 +361,9 @@ impl Config {
             (self.archiver.max_rows_per_file < 1000, "archiver.max_rows_per_file", "at least 1000"),
             (self.compactor.interval < least, "compactor.interval", "at least 100ms"),
             (self.compactor.target_file_size < 1 << 20, "compactor.target_file_size", "at least 1MiB"),
+            (self.retention.interval < least, "retention.interval", "at least 100ms"),
+            (self.retention.notice > Duration::from_secs(3600), "retention.notice", "at most 1h"),
+            (!(1..=100_000).contains(&self.retention.keep_days), "retention.keep_days", "1 to 100000"),
             (self.kafka.group.is_empty(), "kafka.group", "a name"),
             (!(1..=16).contains(&self.kafka.writers), "kafka.writers", "1 to 16"),
             (!(1..=1_000_000).contains(&self.kafka.batch_rows), "kafka.batch_rows", "1 to 1000000"),
@@ -374,6 +401,22 @@ impl PressureFile {
             max_database_size: self.max_database_size.map(|size| size.0),
         }
     }
+}
+
+impl RetentionFile {
+    fn settled(self) -> Retention {
+        Retention {
+            interval: self.interval.map_or(Duration::from_secs(60), |p| p.0),
+            notice: self.notice.map_or(Duration::from_secs(10), |p| p.0),
+            early: self.early.unwrap_or(true),
+            keep_days: self.keep_days.unwrap_or(3),
+        }
+    }
+}
+
+/// How old days leave, for commands beside `up`.
+pub fn retention(named: Option<&Path>) -> Result<Retention> {
+    Ok(read_file(named)?.retention.settled())
 }
 
 /// When taking in stops, for commands beside `up`.

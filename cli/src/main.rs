@@ -64,6 +64,7 @@ async fn run(cli: Cli) -> anyhow::Result<Code> {
         Command::Compact(args) => commands::compact::run(args).await,
         Command::Verify(args) => commands::verify::run(args).await,
         Command::Rebase(args) => commands::rebase::run(args).await,
+        Command::Retain(args) => commands::retain::run(args).await,
         Command::Generate(args) => commands::generate::run(args).await,
         Command::Demo(args) => commands::demo::run(&args).await,
         Command::Queries(args) => commands::queries::run(args).await,

@@ -30,6 +30,7 @@ pub struct Services {
     monitor: Mutex<Option<Monitor>>,
     pub archiver: ingest::archiver::Config,
     pub compactor: compactor::Config,
+    retention: ingest::retention::Config,
     /// What is sent to Kafka, if anything is.
     forwarder: Option<ingest::forward::Config>,
     /// The brokers' client, if there are brokers.
@@ -78,6 +79,7 @@ impl Services {
             monitor: Mutex::new(Some(monitor)),
             archiver: archiver_config(config, &stores),
             compactor: compactor_config(config, &stores),
+            retention: retention_config(&config.retention, &config.pressure, &stores),
             stores,
         })
     }
@@ -119,6 +121,8 @@ impl Services {
         if let Some(config) = self.forwarder.clone() {
             keep_forwarding(tasks, config);
         }
+        let (config, token) = (self.retention.clone(), stop.clone());
+        tasks.keep_up("retention", move || ingest::retention::run(config.clone(), token.clone()));
         let (config, token) = (self.compactor.clone(), stop);
         tasks.keep_up("compactor", move || compactor::run(config.clone(), token.clone()));
         if let Some(config) = &self.kafka {
@@ -131,6 +135,8 @@ impl Services {
 pub struct Ingest {
     pub http: Option<(ingest::http::Config, TcpListener)>,
     pub archiver: Option<ingest::archiver::Config>,
+    /// Goes with the archiver: what that has shipped is what may leave, and both read as the same role.
+    retention: Option<ingest::retention::Config>,
     pub kafka: Option<ingest::kafka::Config>,
     monitor: Monitor,
     /// Sends if no other process does; reads as the archiver, so it needs that role's URL.
@@ -147,6 +153,7 @@ impl Ingest {
         Ok(Ingest {
             http,
             archiver: archive.then(|| archiver_config(config, stores)),
+            retention: archive.then(|| retention_config(&config.retention, &config.pressure, stores)),
             kafka: kafka_config(config, stores, &pressure),
             monitor,
             forwarder: forwarder_config(config, stores),
@@ -162,6 +169,10 @@ impl Ingest {
         if let Some(config) = self.archiver {
             let token = upkeep.stop_token();
             upkeep.keep_up("archiver", move || ingest::archiver::run(config.clone(), token.clone()));
+        }
+        if let Some(config) = self.retention {
+            let token = upkeep.stop_token();
+            upkeep.keep_up("retention", move || ingest::retention::run(config.clone(), token.clone()));
         }
         if let Some(config) = self.kafka {
             keep_kafka(upkeep, config);
@@ -259,8 +270,8 @@ pub fn tokens(config: &Http) -> Result<Tokens> {
     Ok(tokens)
 }
 
-/// Who says whether there is room, and who finds it out.
-pub fn watched(config: &config::Pressure, stores: &Stores) -> Result<(Pressure, Monitor)> {
+/// What must keep room, and how much.
+fn places(config: &config::Pressure, stores: &Stores) -> (Watched, ingest::pressure::Config) {
     let mut directories = config.directories.clone();
     directories.extend(stores.data_dir.clone());
     let watched = Watched {
@@ -273,6 +284,22 @@ pub fn watched(config: &config::Pressure, stores: &Stores) -> Result<(Pressure, 
         min_free_ratio: config.min_free_percent / 100.0,
         ..Default::default()
     };
+    (watched, marks)
+}
+
+pub fn retention_config(config: &config::Retention, pressure: &config::Pressure, stores: &Stores) -> ingest::retention::Config {
+    ingest::retention::Config {
+        interval: config.interval,
+        notice: config.notice,
+        watched: config.early.then(|| places(pressure, stores)),
+        keep_days: config.keep_days,
+        ..ingest::retention::Config::new(&stores.archiver_url, stores.lake_root.clone())
+    }
+}
+
+/// Who says whether there is room, and who finds it out.
+pub fn watched(config: &config::Pressure, stores: &Stores) -> Result<(Pressure, Monitor)> {
+    let (watched, marks) = places(config, stores);
     Ok(Monitor::new(marks, watched.probes().context("watch the database's size")?))
 }
 

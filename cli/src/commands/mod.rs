@@ -11,6 +11,7 @@ pub mod ingest;
 pub mod load;
 pub mod queries;
 pub mod rebase;
+pub mod retain;
 pub mod up;
 pub mod verify;
 

@@ -1,16 +1,22 @@
 //! What a plan's filters say about the rows it needs: event-time bounds and equality with constants. Pure and conservative: what is not seen
 //! here means "any row".
 
-use super::ir::{Compare, Constant, Expr, Node, Rel};
+use super::ir::{Compare, Constant, Expr, List, Node, Rel};
 use lake::types::{ColType, DAY_MICROS};
 use pgtree::value::Value;
 
-/// The largest instant (inclusive, µs since 1970) known to be at or below the event time of every row the plan needs.
-pub fn lower_bound(plan: &Rel, relid: u32, event_time: i16) -> Option<i64> {
-    let mut bound = None;
+/// The largest instant (inclusive, µs since 1970) known to be at or below the event time of every row the plan needs. `value_of` gives what
+/// a constant stands for, where that is known. Only filters right above the scan count: those PostgreSQL's pruning sees as well.
+pub fn lower_bound<'v>(
+    plan: &'v Rel,
+    relid: u32,
+    event_time: i16,
+    value_of: &dyn Fn(&'v Constant) -> Option<&'v Value>,
+) -> Option<i64> {
+    let mut bound: Option<i64> = None;
     each_conjunct(plan, &mut |input, conjunct| {
-        if let Some(from) = lower_of(conjunct, input, relid, event_time) {
-            bound = Some(bound.map_or(from, |b: i64| b.max(from)));
+        if let Some(from) = lower_of(conjunct, input, relid, event_time, value_of) {
+            bound = Some(bound.map_or(from, |b| b.max(from)));
         }
     });
     bound
@@ -75,30 +81,59 @@ pub fn each_conjunct<'p>(plan: &'p Rel, f: &mut dyn FnMut(&'p Rel, &'p Expr)) {
     }
 }
 
-fn lower_of(conjunct: &Expr, input: &Rel, relid: u32, event_time: i16) -> Option<i64> {
-    let Node::Compare(compare, a, b) = &conjunct.node else { return None };
-    let (compare, column, constant) = match (a.as_constant(), b.as_constant()) {
-        (None, Some(c)) => (*compare, a, c),
-        (Some(c), None) => (compare.swap(), b, c),
-        _ => return None,
-    };
-    if column_of(column, input) != Some((relid, event_time)) {
-        return None;
-    }
-    let Constant::Literal(value) = constant else { return None };
-    let (instant, step) = match (value, column.ty) {
-        (Value::TimestampTz(us), ColType::TimestampTz) | (Value::Timestamp(us), ColType::Timestamp) => {
-            (*us, 1)
+fn lower_of<'v>(
+    expr: &'v Expr,
+    input: &Rel,
+    relid: u32,
+    event_time: i16,
+    value_of: &dyn Fn(&'v Constant) -> Option<&'v Value>,
+) -> Option<i64> {
+    let below = |e: &'v Expr| lower_of(e, input, relid, event_time, value_of);
+    let is_event = |e: &Expr| above_scan(input) && column_of(e, input) == Some((relid, event_time));
+    match &expr.node {
+        Node::And(items) => items.iter().filter_map(below).max(),
+        Node::Or(items) => items.iter().map(below).collect::<Option<Vec<_>>>()?.into_iter().min(),
+        Node::InList { arg, list: List::Items(items), negated: false } if is_event(arg) => {
+            let instants = items.iter().map(|c| instant(value_of(c)?, arg.ty).map(|(at, _)| at));
+            instants.collect::<Option<Vec<_>>>()?.into_iter().min()
         }
-        (Value::Date(i32::MIN), ColType::Date) => (i64::MIN, 0),
-        (Value::Date(i32::MAX), ColType::Date) => (i64::MAX, 0),
-        (Value::Date(day), ColType::Date) => (i64::from(*day).saturating_mul(DAY_MICROS), DAY_MICROS),
-        _ => return None,
-    };
-    match compare {
-        Compare::Ge | Compare::Eq => Some(instant),
-        Compare::Gt => Some(instant.saturating_add(step)),
+        Node::Compare(compare, a, b) => {
+            let (compare, column, constant) = match (a.as_constant(), b.as_constant()) {
+                (None, Some(c)) => (*compare, a, c),
+                (Some(c), None) => (compare.swap(), b, c),
+                _ => return None,
+            };
+            if !is_event(column) {
+                return None;
+            }
+            let (at, step) = instant(value_of(constant)?, column.ty)?;
+            match compare {
+                Compare::Ge | Compare::Eq => Some(at),
+                Compare::Gt => Some(at.saturating_add(step)),
+                _ => None,
+            }
+        }
         _ => None,
+    }
+}
+
+/// The instant that a constant of the column's own type names, and the distance to the next.
+fn instant(value: &Value, column: ColType) -> Option<(i64, i64)> {
+    match (value, column) {
+        (Value::TimestampTz(us), ColType::TimestampTz) | (Value::Timestamp(us), ColType::Timestamp) => Some((*us, 1)),
+        (Value::Date(i32::MIN), ColType::Date) => Some((i64::MIN, 0)),
+        (Value::Date(i32::MAX), ColType::Date) => Some((i64::MAX, 0)),
+        (Value::Date(day), ColType::Date) => Some((i64::from(*day).saturating_mul(DAY_MICROS), DAY_MICROS)),
+        _ => None,
+    }
+}
+
+/// Nothing but filters and projections lies between a relation and its scan.
+fn above_scan(rel: &Rel) -> bool {
+    match rel {
+        Rel::Scan { .. } => true,
+        Rel::Filter { input, .. } | Rel::Project { input, .. } => above_scan(input),
+        _ => false,
     }
 }
 

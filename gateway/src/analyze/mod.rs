@@ -17,6 +17,7 @@ mod tests;
 use lake::spec::TableSpec;
 use lake::types::ColType;
 use pgtree::tree::{Command, Query};
+use pgtree::value::Value;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
@@ -82,6 +83,16 @@ pub struct TableUse {
     pub attnums: Vec<i16>,
 }
 
+/// What a role must be allowed to read of a relation: PostgreSQL's own check at the start of execution, for when that cannot be had.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Right {
+    pub relid: u32,
+    /// 0 is the current user; else the owner of the view it is read through.
+    pub role: u32,
+    /// 0 is the whole row, system columns are negative; none: any column will do.
+    pub attnums: Vec<i32>,
+}
+
 /// A bound parameter whose value is needed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ParamUse {
@@ -108,10 +119,27 @@ pub struct Analysis {
     pub shape: Shape,
     /// Lower bound (inclusive, µs since 1970) of the event time that every needed row has, where constants imply one.
     pub time_from_us: Option<i64>,
+    /// The table's event time.
+    pub event: Option<(u32, i16)>,
+    /// Reads through WITH, which PostgreSQL may compute whole before it filters.
+    pub with: bool,
+    pub rights: Vec<Right>,
     /// The computation; its outputs are the columns of RowDescription, in order.
     pub plan: ir::Rel,
     /// Their types.
     pub outputs: Vec<ColType>,
+}
+
+impl Analysis {
+    /// [`Self::time_from_us`], with the values of parameters and folds known too.
+    pub fn time_from<'v>(&'v self, params: &'v [Value], folded: &'v [Value]) -> Option<i64> {
+        let (relid, event_time) = self.event?;
+        bounds::lower_bound(&self.plan, relid, event_time, &|c| match c {
+            ir::Constant::Literal(value) => Some(value),
+            ir::Constant::Param(i) => params.get(*i),
+            ir::Constant::Fold(i) => folded.get(*i),
+        })
+    }
 }
 
 /// Who may answer, as far as meaning goes.
@@ -182,6 +210,8 @@ struct Analyzer<'a> {
     /// The operands of the enclosing `CASE operand WHEN`.
     case_args: Vec<ir::Expr>,
     aggregated: bool,
+    with: bool,
+    rights: Vec<Right>,
 }
 
 impl<'a> Analyzer<'a> {
@@ -198,6 +228,8 @@ impl<'a> Analyzer<'a> {
             levels: 0,
             case_args: Vec::new(),
             aggregated: false,
+            with: false,
+            rights: Vec::new(),
         }
     }
 
@@ -271,11 +303,21 @@ impl<'a> Analyzer<'a> {
             Shape::Scan
         };
         let is_virtual = tables.is_empty();
-        let event_time =
+        let event =
             tables.first().and_then(|t| self.catalog.tiered.get(&t.relid)).map(|s| (s.relid, s.event_time));
-        let time_from_us = event_time.and_then(|(relid, attnum)| bounds::lower_bound(&plan, relid, attnum));
-        let analysis =
-            Analysis { tables, params: self.params, folds: self.folds, shape, time_from_us, plan, outputs };
+        let mut analysis = Analysis {
+            tables,
+            params: self.params,
+            folds: self.folds,
+            shape,
+            time_from_us: None,
+            event,
+            with: self.with,
+            rights: self.rights,
+            plan,
+            outputs,
+        };
+        analysis.time_from_us = analysis.time_from(&[], &[]);
         if is_virtual { Verdict::Virtual(analysis) } else { Verdict::Lake(analysis) }
     }
 }

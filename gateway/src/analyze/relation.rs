@@ -1,7 +1,7 @@
 //! Queries: FROM, WHERE, GROUP BY, HAVING, DISTINCT, ORDER BY, LIMIT. ✗ what an expression means (`scalar`).
 
 use super::ir::{Constant, Expr, JoinKind, Rel, ScanColumn, SortKey};
-use super::{Analyzer, MAX_LEVELS, Outcome, Refused, ir, names, refuse};
+use super::{Analyzer, MAX_LEVELS, Outcome, Refused, Right, ir, names, refuse};
 use lake::types::ColType;
 use pgtree::oid::{self, Compare};
 use pgtree::tree::{self, FromItem, Query, Rte, RteKind, SortGroup, Target};
@@ -38,6 +38,7 @@ impl<'a> Analyzer<'a> {
 
     fn query_inner<'q>(&mut self, query: &'q Query, enclosing: &[&'q Query]) -> Outcome<Rel> {
         self.refuse_clauses(query);
+        self.note_rights(query);
         let mut stack = enclosing.to_vec();
         stack.push(query);
         let mut scope =
@@ -67,6 +68,24 @@ impl<'a> Analyzer<'a> {
             rel = project(rel, outputs);
         }
         self.finish(query, rel)
+    }
+
+    /// What PostgreSQL would check of the relations of this query; a view read here left its own entry behind.
+    fn note_rights(&mut self, q: &Query) {
+        const SELECT: u64 = 2;
+        for rte in &q.rtable {
+            let RteKind::Relation { relid, .. } = rte.kind else { continue };
+            if rte.required_perms == 0 {
+                continue;
+            }
+            if rte.required_perms != SELECT {
+                self.note(format!("relation \"{}\" needs more than the right to read", rte.name));
+            }
+            let right = Right { relid, role: rte.check_as_user, attnums: rte.selected_cols.clone() };
+            if !self.rights.contains(&right) {
+                self.rights.push(right);
+            }
+        }
     }
 
     fn refuse_clauses(&mut self, q: &Query) {
@@ -149,6 +168,7 @@ impl<'a> Analyzer<'a> {
                 if *self_reference {
                     return refuse("WITH RECURSIVE");
                 }
+                self.with = true;
                 let up = usize::try_from(*levels_up).unwrap_or(usize::MAX);
                 let Some(at) = stack.len().checked_sub(1).and_then(|last| last.checked_sub(up)) else {
                     return refuse("a WITH query that is not there");

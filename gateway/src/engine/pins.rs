@@ -48,6 +48,34 @@ struct Entry {
     /// None until the archiver has made it.
     lake: tokio::sync::Mutex<Option<LakeTable>>,
     held: RwLock<Option<Held>>,
+    /// Version and lake floor, and what of the version lies at or after the floor.
+    since_floor: Mutex<Option<(i64, i32, Arc<LakeVersion>)>>,
+}
+
+impl Entry {
+    /// The version without the files whose rows nobody sees any more. Floors are midnights, and a file is of one day.
+    fn since_floor(&self, version: Arc<LakeVersion>, lake_floor_us: Option<i64>) -> Arc<LakeVersion> {
+        let Some(floor) = lake_floor_us.map(lake::types::partition_day) else { return version };
+        // By day: the first is the oldest.
+        if version.files.first().is_none_or(|f| f.day >= floor) {
+            return version;
+        }
+        let mut kept = self.since_floor.lock();
+        if let Some((of, at, kept)) = &*kept
+            && (*of, *at) == (version.version, floor)
+        {
+            return kept.clone();
+        }
+        let shown = || version.files.iter().filter(|f| f.day >= floor);
+        let trimmed = Arc::new(LakeVersion {
+            rows: shown().map(|f| f.rows).sum(),
+            bytes: shown().map(|f| f.size).sum(),
+            files: shown().cloned().collect(),
+            ..LakeVersion::clone(&version)
+        });
+        *kept = Some((version.version, floor, trimmed.clone()));
+        trimmed
+    }
 }
 
 #[derive(Clone)]
@@ -142,7 +170,8 @@ impl LakeCatalog {
         };
         let spec = entry.spec.read().clone();
         let boundary = self.boundary(&spec, held.version.archive).await?;
-        Ok(Pin { spec, version: held.version, boundary, source: held.source })
+        let version = entry.since_floor(held.version, spec.lake_floor_us);
+        Ok(Pin { spec, version, boundary, source: held.source })
     }
 
     /// Reads the specifications, and replaces the entries of tables that are no longer the same.
@@ -169,6 +198,7 @@ impl LakeCatalog {
                         spec: RwLock::new(Arc::new(spec.clone())),
                         lake: tokio::sync::Mutex::default(),
                         held: RwLock::default(),
+                        since_floor: Mutex::default(),
                     };
                     tables.insert(spec.relid, Arc::new(entry));
                 }

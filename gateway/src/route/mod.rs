@@ -38,21 +38,27 @@ pub fn decide(known: &Known<'_>) -> Result<Route, ErrorReport> {
     if is_virtual {
         return Ok(Route { path: Path::Virtual, reasons: vec!["reads virtual tables only".into()] });
     }
-    let shape = match analysis.shape {
-        Shape::Aggregate => "aggregates, groups or de-duplicates a tiered table",
-        Shape::PointLookup => "is a lookup by key",
-        Shape::OrderLimit => "is an ORDER BY with LIMIT and no aggregate",
-        Shape::Scan => "is a scan without aggregate",
-    };
+    let shape = shape(analysis.shape);
     let route = |path, reason: &str| Ok(Route { path, reasons: vec![reason.to_string()] });
     match (wanted, &analysis.shape) {
-        (Override::Postgres, _) if !may_need_cold => route(Path::Postgres, "watershed.route asks for PostgreSQL"),
+        // Its tripwire answers where it lacks rows: what was asked for is not replaced by something else.
+        (Override::Postgres, _) => route(Path::Postgres, "watershed.route asks for PostgreSQL"),
         (Override::Lake, _) => route(Path::Lake, "watershed.route asks for the lake, and all of it is proven equal"),
         _ if *may_need_cold => {
             route(Path::Lake, &format!("{shape}; may need rows that PostgreSQL no longer holds"))
         }
         (_, Shape::Aggregate) => route(Path::Lake, &format!("{shape}; all of it is proven equal")),
         _ => route(Path::Postgres, shape),
+    }
+}
+
+/// A shape, in words.
+pub fn shape(shape: Shape) -> &'static str {
+    match shape {
+        Shape::Aggregate => "aggregates, groups or de-duplicates a tiered table",
+        Shape::PointLookup => "is a lookup by key",
+        Shape::OrderLimit => "is an ORDER BY with LIMIT and no aggregate",
+        Shape::Scan => "is a scan without aggregate",
     }
 }
 

@@ -24,6 +24,8 @@ pub struct Probed {
     pub analysis: Arc<Analysis>,
     pub path: Path,
     pub reasons: String,
+    /// At Parse, PostgreSQL held every row that it needs, and was the better store to ask.
+    pub hot: bool,
     /// The route that was asked for.
     pub wanted: Override,
     /// Types of `$1`, `$2`, ...
@@ -45,6 +47,16 @@ pub(super) struct Bracket {
     /// The RowDescription frame; `None` for a statement without rows.
     pub row_description: Option<Bytes>,
     pub prepared_at: Option<String>,
+}
+
+/// What of the client's stands in a bracket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Inside {
+    /// A Parse, and a Describe of it behind it.
+    ParseDescribe,
+    Bind,
+    /// A Describe of a statement: PostgreSQL looks whether its analysis still holds, and locks what it reads.
+    Describe,
 }
 
 /// How a helper or a bracket ended.
@@ -120,7 +132,8 @@ impl Session {
         probe::put_off(out, &secret, &level, statement);
         more(out);
         message::put_flush(out);
-        let read = self.read_bracket(describe.is_some()).await?;
+        let inside = if describe.is_some() { Inside::ParseDescribe } else { Inside::Bind };
+        let read = self.read_bracket(inside).await?;
         if let Outcome::Failed(_) = read {
             // The settings go back when the transaction is rolled back, not before. (A BEGIN may have come in this
             // very pipeline, so the last known status says nothing; the next ReadyForQuery does.)
@@ -129,7 +142,31 @@ impl Session {
         Ok(read)
     }
 
-    async fn read_bracket(&mut self, described: bool) -> Result<Outcome<Bracket>, SessionEnd> {
+    /// A bracket around a Describe of prepared statement `name`, with `more` helpers behind it. See [`Inside::Describe`].
+    pub(super) async fn bracket_describe(
+        &mut self,
+        name: &[u8],
+        more: impl FnOnce(&mut bytes::BytesMut),
+    ) -> Result<Outcome<Bracket>, SessionEnd> {
+        let level = match self.own_log_level().await? {
+            Outcome::Done(level) => level,
+            Outcome::Failed(e) => return Ok(Outcome::Failed(e)),
+        };
+        let secret = self.secret();
+        let out = &mut self.link.upstream.output;
+        probe::put_on(out, &secret);
+        message::put_describe(out, b'S', name);
+        probe::put_off(out, &secret, &level, name);
+        more(out);
+        message::put_flush(out);
+        let read = self.read_bracket(Inside::Describe).await?;
+        if let Outcome::Failed(_) = read {
+            self.swallow_trees = true;
+        }
+        Ok(read)
+    }
+
+    async fn read_bracket(&mut self, inside: Inside) -> Result<Outcome<Bracket>, SessionEnd> {
         let settings = match self.helper_row().await? {
             Outcome::Done(row) => row,
             Outcome::Failed(e) => return Ok(Outcome::Failed(e)),
@@ -137,6 +174,7 @@ impl Session {
         let settings = Settings::read(&settings)
             .ok_or_else(|| SessionEnd::Protocol("the probe's settings cannot be read".into()))?;
         let mut window = Window::default();
+        let (mut param_types, mut row_description) = (Vec::new(), None);
         loop {
             let f = self.next_frame().await?;
             match f[0] {
@@ -149,12 +187,18 @@ impl Session {
                     }
                 }
                 b'1' | b'2' => break,
+                // The parameters are described before PostgreSQL looks at the analysis.
+                b't' if inside == Inside::Describe => param_types = message::parameter_description(frame::body(&f))?,
+                b'T' if inside == Inside::Describe => {
+                    row_description = Some(f);
+                    break;
+                }
+                b'n' if inside == Inside::Describe => break,
                 b'E' => return Ok(Outcome::Failed(f)),
                 other => return Err(unexpected(other)),
             }
         }
-        let (mut param_types, mut row_description) = (Vec::new(), None);
-        while described {
+        while inside == Inside::ParseDescribe {
             let f = self.next_frame().await?;
             match f[0] {
                 b't' => param_types = message::parameter_description(frame::body(&f))?,

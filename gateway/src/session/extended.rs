@@ -101,6 +101,10 @@ impl Session {
         prepared.probe_us = clock.elapsed().as_micros() as i64;
         match self.decide(bracket, &statement, &mut record) {
             Decision::Lake(probed) => prepared.probed = Some(probed),
+            Decision::Hot(probed) => {
+                prepared.probed = Some(probed);
+                prepared.reasons = std::mem::take(&mut record.entry.reasons);
+            }
             Decision::Postgres => prepared.reasons = std::mem::take(&mut record.entry.reasons),
             Decision::Refuse(report) => {
                 // The client is told that its Parse failed: the name must be free again.
@@ -157,7 +161,9 @@ impl Session {
             }
         }
         let prepared = self.statements.get(msg.statement).cloned();
-        let Some((prepared, probed)) = prepared.as_ref().and_then(|p| Some((p, p.probed.clone()?))) else {
+        let probed = prepared.as_ref().and_then(|p| p.probed.clone());
+        let probed = probed.filter(|p| !p.is_hot(self.floor(&p.analysis)));
+        let Some((prepared, probed)) = prepared.as_ref().and_then(|p| Some((p, probed?))) else {
             self.link.upstream.output.extend_from_slice(&f);
             let running = prepared
                 .as_ref()
@@ -210,6 +216,21 @@ impl Session {
         if is_reserved(msg.name) {
             return self.refuse_name(msg.name).await;
         }
+        if msg.kind == b'P'
+            && matches!(self.portals.get(msg.name), Some(Portal::Lake(p)) if p.is_unbound())
+            && self.settle().await?
+            && let Some(Portal::Lake(portal)) = self.portals.get(msg.name)
+        {
+            let described = portal.described()?;
+            match self.has_twin(msg.name).await? {
+                None => self.link.client.output.extend_from_slice(&described),
+                Some(e) => {
+                    self.link.client.output.extend_from_slice(&e);
+                    self.state.failed();
+                }
+            }
+            return Ok(());
+        }
         self.link.upstream.output.extend_from_slice(&f);
         self.state.sent(Expect::Describe);
         Ok(())
@@ -234,7 +255,13 @@ impl Session {
                         self.portals.insert(name, Portal::Lake(portal));
                     }
                     Answer::Failed => {}
-                    Answer::FallBack(record) => {
+                    Answer::FallBack(mut record) => {
+                        if let Some(bind) = portal.take_late_bind()
+                            && let Some(e) = self.bind_late(&name, &bind).await?
+                        {
+                            self.forward_error(&e, &mut record);
+                            return Ok(());
+                        }
                         self.link.upstream.output.extend_from_slice(&f);
                         let running = Running::relayed(*record);
                         self.state.sent(Expect::Execute(Some(Box::new(running))));
@@ -293,7 +320,7 @@ impl Session {
         record.discard();
         let route = match decision {
             Decision::Lake(p) => p.path_name(),
-            Decision::Postgres => "postgres",
+            Decision::Postgres | Decision::Hot(_) => "postgres",
             Decision::Refuse(report) => {
                 return Ok(Outcome::Done(vec![format!("Watershed: refused ({})", report.message)]));
             }

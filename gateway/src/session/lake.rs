@@ -5,7 +5,7 @@
 use super::bracket::{Bracket, Outcome, Probed, unexpected};
 use super::link::{BUFFER_LIMIT, Turn};
 use super::probe::{self, Facts, Settings, Trees};
-use super::{Session, SessionEnd};
+use super::{Session, SessionEnd, cold};
 use crate::analyze::ir::Constant;
 use crate::analyze::{self, Analysis, Verdict, tail};
 use crate::classify::{Classified, Override};
@@ -23,6 +23,7 @@ use bytes::{Bytes, BytesMut};
 use datafusion::datasource::TableProvider;
 use lake::boundary::Boundary;
 use lake::pgcopy::CopyDecoder;
+use lake::spec::TableSpec;
 use lake::types::ColType;
 use pgexact::encode::{Format, RowEncoder, Target};
 use std::collections::HashMap;
@@ -34,6 +35,8 @@ use tokio_util::sync::CancellationToken;
 const PIN_ATTEMPTS: usize = 3;
 /// Rows are held back up to this many bytes, so that falling back stays possible.
 const HOLD_BACK: usize = 1024 * 1024;
+/// Columns of the fence before those of the tail's rows; the last is NULL where there is no row.
+const FENCE: usize = 6;
 /// PostgreSQL's type OID.
 const TIMESTAMPTZ: u32 = 1184;
 /// Rows encoded at a time.
@@ -43,6 +46,8 @@ const ENCODE_ROWS: usize = 1024;
 pub(super) enum Decision {
     /// The lake or a virtual table may answer.
     Lake(Arc<Probed>),
+    /// PostgreSQL answers, as long as the floor lies where it does; the reasons are in the record.
+    Hot(Arc<Probed>),
     /// PostgreSQL answers; the reasons are in the record.
     Postgres,
     /// Neither may: the client's answer.
@@ -67,7 +72,7 @@ pub(super) enum Answer {
     FallBack(Box<Record>),
 }
 
-/// A portal that the lake answers. Its twin is bound in PostgreSQL.
+/// A portal that the lake answers. In PostgreSQL its twin is bound, or a stand-in that answers nothing.
 pub struct LakePortal {
     /// Its name in PostgreSQL.
     name: Bytes,
@@ -82,6 +87,10 @@ pub struct LakePortal {
     arrived: Instant,
     record: Option<Record>,
     stage: Stage,
+    /// The client's Bind, where only a stand-in is bound.
+    late_bind: Option<Bytes>,
+    /// PostgreSQL may lack rows that it needs: there is no falling back.
+    cold: bool,
 }
 
 enum Stage {
@@ -111,6 +120,8 @@ impl Drop for Cursor {
 enum GiveUp {
     /// PostgreSQL can answer instead.
     FallBack(String),
+    /// PostgreSQL can answer instead; if it lacks the rows, the answer is this error.
+    Engine(EngineError),
     /// The client's answer.
     Error(ErrorReport),
     /// PostgreSQL's own error, whole: the client's answer.
@@ -130,6 +141,55 @@ impl LakePortal {
             r.entry.probe_us += us;
         }
     }
+
+    /// One that is not bound in PostgreSQL. `values` are those of parameters and folds.
+    #[allow(clippy::too_many_arguments, reason = "everything that a portal is made of")]
+    pub(super) fn unbound(
+        name: &[u8],
+        probed: Arc<Probed>,
+        analysis: Arc<Analysis>,
+        settings: Settings,
+        facts: Option<Facts>,
+        values: (Vec<plan::Value>, Vec<plan::Value>),
+        result_formats: &[i16],
+        arrived: Instant,
+        record: Record,
+        bind: Bytes,
+        cold: bool,
+    ) -> LakePortal {
+        LakePortal {
+            name: Bytes::copy_from_slice(name),
+            path: probed.path,
+            formats: formats(result_formats, probed.fields.len()),
+            analysis,
+            settings,
+            facts,
+            params: values.0,
+            folded: values.1,
+            arrived,
+            record: Some(record),
+            stage: Stage::Start,
+            late_bind: Some(bind),
+            cold,
+            probed,
+        }
+    }
+
+    /// The client's Bind, if PostgreSQL has not had it yet.
+    pub(super) fn take_late_bind(&mut self) -> Option<Bytes> {
+        self.late_bind.take()
+    }
+
+    /// Only a stand-in is bound in PostgreSQL.
+    pub(super) fn is_unbound(&self) -> bool {
+        self.late_bind.is_some()
+    }
+
+    /// Its RowDescription, which PostgreSQL cannot give.
+    pub(super) fn described(&self) -> Result<BytesMut, message::Malformed> {
+        let formats: Vec<i16> = self.formats.iter().map(|f| i16::from(*f == Format::Binary)).collect();
+        message::with_formats(&self.probed.row_description, &formats)
+    }
 }
 
 impl Probed {
@@ -139,7 +199,7 @@ impl Probed {
     }
 
     /// The statement that computes parameters and row-independent expressions, if there are any.
-    fn constants_sql(&self) -> Option<String> {
+    pub(super) fn constants_sql(&self) -> Option<String> {
         let params = self.analysis.params.iter().map(|p| format!("${}", p.number));
         let folds = self.analysis.folds.iter().map(|f| format!("({})", f.sql));
         let list: Vec<String> = params.chain(folds).collect();
@@ -174,12 +234,17 @@ impl Session {
             let message = format!("invalid value for parameter \"watershed.route\": \"{}\"", bracket.settings.route);
             return Decision::Refuse(ErrorReport::error("22023", message).hint("Available values: auto, postgres, lake."));
         };
-        let known = Known {
-            may_need_cold: may_need_cold(&verdict, &catalog.analyze),
-            objection: bracket.settings.objection(),
-            verdict: &verdict,
-            wanted,
+        let objection = bracket.settings.objection();
+        // What the lake cannot answer may need anything: PostgreSQL's own pruning knows best, and its tripwire holds.
+        let floor = match (&verdict, &objection) {
+            (Verdict::Lake(a), None) => self.floor(a),
+            _ => None,
         };
+        let may_need_cold = match &verdict {
+            Verdict::Lake(a) => cold::reaches_below(a, a.time_from_us, floor),
+            _ => false,
+        };
+        let known = Known { may_need_cold, objection, verdict: &verdict, wanted };
         record.entry.plan_us += clock.elapsed().as_micros() as i64;
         let route = match route::decide(&known) {
             Ok(route) => route,
@@ -190,26 +255,31 @@ impl Session {
         };
         record.entry.reasons = route.reasons.join("; ");
         record.entry.path = route.path;
+        // While there is a floor, what is decided now may be decided otherwise when it has moved on.
+        let hot = route.path == Path::Postgres && floor.is_some() && wanted == Override::Auto;
         let analysis = match (verdict, route.path) {
             (Verdict::Lake(a) | Verdict::Virtual(a), Path::Lake | Path::Virtual) => a,
+            (Verdict::Lake(a), Path::Postgres) if hot => a,
             _ => {
                 record.entry.path = Path::Postgres;
                 return Decision::Postgres;
             }
         };
-        Decision::Lake(Arc::new(Probed {
+        let probed = Arc::new(Probed {
             settings: bracket.settings,
             tree,
             analysis: Arc::new(analysis),
-            path: route.path,
+            path: if hot { Path::Lake } else { route.path },
             reasons: record.entry.reasons.clone(),
+            hot,
             wanted,
             param_types: bracket.param_types,
             row_description,
             fields,
             prepared_at: bracket.prepared_at,
             catalog,
-        }))
+        });
+        if hot { Decision::Hot(probed) } else { Decision::Lake(probed) }
     }
 
     /// Binds the statement in PostgreSQL inside a bracket, and reads what the lake needs besides: privileges,
@@ -222,14 +292,21 @@ impl Session {
         name: &[u8],
         mut record: Record,
     ) -> Result<Bound, SessionEnd> {
+        if let Some(floor) = self.floor(&probed.analysis) {
+            return self.bind_with_floor(probed, statement, bind_frame, name, record, floor).await;
+        }
         let arrived = Instant::now();
         let msg = Bind::read(frame::body(bind_frame))?;
-        let table = probed.analysis.tables.first();
+        let catalog = self.shared.catalog.current();
+        let used = probed.analysis.tables.first();
+        let table = used.map(|t| (t, catalog.tiered(t.relid).or_else(|| probed.catalog.tiered(t.relid))));
         let constants = probed.constants_sql();
         let bracket = self
             .bracket(bind_frame, None, name, |out| {
-                if let Some(t) = table {
-                    probe::put_facts(out, t.relid, &t.attnums, xid_attnum(probed, t.relid));
+                if let Some((t, spec)) = table {
+                    let with_event = spec.is_some_and(|s| s.lake_floor_us.is_some());
+                    let provenance = spec.map_or_else(|| vec![0], |s| probe::provenance(s, with_event));
+                    probe::put_facts(out, t.relid, &t.attnums, &provenance, spec.map_or(0, |s| s.event_time));
                 }
                 if let Some(sql) = &constants {
                     probe::put_helper_formats(out, sql, &probed.param_types, &msg.param_formats, &msg.params, true);
@@ -294,11 +371,13 @@ impl Session {
             arrived,
             record: Some(record),
             stage: Stage::Start,
+            late_bind: None,
+            cold: false,
         })))
     }
 
     /// Whether what was decided at Parse still holds at Bind. The error is the reason why PostgreSQL answers.
-    fn admit(
+    pub(super) fn admit(
         &self,
         probed: &Probed,
         statement: &Classified,
@@ -377,7 +456,7 @@ impl Session {
             (Err(_), None) => return Err(SessionEnd::Protocol("an answered portal failed".into())),
         };
         portal.stage = Stage::Done;
-        match give_up {
+        match give_up.settled(portal) {
             GiveUp::End(e) => {
                 record.failed("08006", "the client closed the connection");
                 Err(e)
@@ -388,6 +467,10 @@ impl Session {
             }
             GiveUp::Error(report) => {
                 self.fail(&report, &mut record).await?;
+                Ok(Answer::Failed)
+            }
+            GiveUp::Engine(e) => {
+                self.fail(&engine_report(e), &mut record).await?;
                 Ok(Answer::Failed)
             }
             GiveUp::FallBack(reason) if portal.path == Path::Virtual => {
@@ -419,7 +502,9 @@ impl Session {
         let deadline = portal.settings.timeout_ms().map(|ms| portal.arrived + Duration::from_millis(ms));
         // The portal may have ended with its transaction or by SQL: its twin knows, and its error is the client's.
         if portal.name != probe::SIMPLE {
-            self.check_twin(&portal.name).await?;
+            if let Some(e) = self.has_twin(&portal.name).await? {
+                return Err(GiveUp::Upstream(e));
+            }
         }
         if matches!(portal.stage, Stage::Start) {
             let mut cursor = self.open(portal).await?;
@@ -489,17 +574,17 @@ impl Session {
         Ok(false)
     }
 
-    /// Asks PostgreSQL whether the portal still exists.
-    async fn check_twin(&mut self, name: &[u8]) -> Result<(), GiveUp> {
+    /// Asks PostgreSQL whether the portal still exists: its error, if it does not.
+    pub(super) async fn has_twin(&mut self, name: &[u8]) -> Result<Option<Bytes>, SessionEnd> {
         message::put_describe(&mut self.link.upstream.output, b'P', name);
         message::put_flush(&mut self.link.upstream.output);
         loop {
             let f = self.next_frame().await?;
             match f[0] {
-                b'T' | b'n' => return Ok(()),
+                b'T' | b'n' => return Ok(None),
                 b'N' => {}
-                b'E' => return Err(GiveUp::Upstream(f)),
-                other => return Err(unexpected(other).into()),
+                b'E' => return Ok(Some(f)),
+                other => return Err(unexpected(other)),
             }
         }
     }
@@ -561,7 +646,8 @@ impl Session {
         };
         let plan = plan::plan(&portal.analysis, &inputs).map_err(|e| match e {
             // PostgreSQL raises the same, with its own fields.
-            PlanError::Postgres { .. } | PlanError::Unproven(_) | PlanError::Internal(_) => GiveUp::FallBack(e.to_string()),
+            PlanError::Postgres { sqlstate, message } => GiveUp::Engine(EngineError::Postgres { sqlstate, message }),
+            PlanError::Unproven(_) | PlanError::Internal(_) => GiveUp::FallBack(e.to_string()),
         })?;
         let cancel = self.cancel.handle.begin();
         let stream = self.shared.engine.execute(plan, cancel.clone()).await.map_err(|e| give_up_engine(false, e))?;
@@ -585,8 +671,11 @@ impl Session {
             return Err(GiveUp::FallBack("no table".into()));
         };
         let engine = self.shared.engine.clone();
-        let tests = tail_tests(portal, used.relid, &used.attnums, facts);
-        let mut newer = false;
+        let conditions = tail_tests(portal, used.relid, &used.attnums, facts);
+        // The snapshot of a whole transaction may be older than what was dropped since, and a snapshot does not cover that: the
+        // table, which is locked by now, is asked for as it is.
+        let fixed = portal.settings.transaction_isolation == "repeatable read";
+        let mut newer = fixed;
         for _ in 0..PIN_ATTEMPTS {
             let pin = engine.pin(used.relid, newer).await.map_err(|e| give_up_engine(false, e))?;
             if !newer && used.attnums.iter().any(|n| pin.spec.column(*n).is_none()) {
@@ -594,6 +683,8 @@ impl Session {
                 continue;
             }
             let clock = Instant::now();
+            let mut tests = conditions.clone();
+            tests.extend(after_lake_floor(&pin.spec, facts));
             let tail = self.tail(&pin, &used.attnums, facts, &tests).await?;
             if let Some(r) = &mut portal.record {
                 r.entry.tail_us += clock.elapsed().as_micros() as i64;
@@ -607,11 +698,18 @@ impl Session {
                 }
                 return Err(GiveUp::FallBack("the table's definition or lineage has changed".into()));
             }
-            if fence.min_archive > pin.version.archive {
+            if fence.lake_floor_us != pin.spec.lake_floor_us {
+                if fixed {
+                    return Err(GiveUp::FallBack("rows have expired since the transaction took its snapshot".into()));
+                }
                 newer = true;
                 continue;
             }
-            if portal.settings.transaction_isolation == "repeatable read"
+            if fence.min_archive.max(pin.spec.min_archive) > pin.version.archive {
+                newer = true;
+                continue;
+            }
+            if fixed
                 && let Some(boundary) = &pin.boundary
                 && !boundary.serves(&fence.snapshot)
             {
@@ -639,10 +737,11 @@ impl Session {
         let Some(columns) = attnums.iter().map(|n| pin.spec.column(*n)).collect::<Option<Vec<_>>>() else {
             return Err(GiveUp::FallBack("a column is not in the lake yet".into()));
         };
-        let mut types = vec![ColType::Int8, ColType::Int4, ColType::Text, ColType::Text, ColType::Bool];
+        let mut types =
+            vec![ColType::Int8, ColType::Int4, ColType::Text, ColType::Text, ColType::Int8, ColType::Bool];
         types.extend(columns.iter().map(|c| c.ty));
         let mut fields: Vec<Field> =
-            (0..5).map(|i| Field::new(format!("fence_{i}"), types[i].arrow(), true)).collect();
+            (0..FENCE).map(|i| Field::new(format!("fence_{i}"), types[i].arrow(), true)).collect();
         fields.extend(columns.iter().map(|c| Field::new(&c.lake_name, c.ty.arrow(), true)));
         let mut decoder = CopyDecoder::new(&types, Arc::new(Schema::new(fields)), 8192)
             .map_err(|e| GiveUp::FallBack(e.to_string()))?;
@@ -728,6 +827,18 @@ fn tail_tests(portal: &LakePortal, relid: u32, attnums: &[i16], facts: &Facts) -
     conditions.iter().filter_map(test).collect()
 }
 
+/// The condition that keeps the tail's rows at or after the lake's floor, where there is one.
+fn after_lake_floor(spec: &TableSpec, facts: &Facts) -> Option<String> {
+    let us = spec.lake_floor_us?;
+    let day = lake::types::day_text(lake::types::partition_day(us));
+    let bound = match spec.event_column().ok()?.ty {
+        ColType::TimestampTz => format!("'{day} 00:00:00+00'::pg_catalog.timestamptz"),
+        ColType::Timestamp => format!("'{day} 00:00:00'::pg_catalog.timestamp"),
+        _ => format!("'{day}'::pg_catalog.date"),
+    };
+    Some(format!("t.{} OPERATOR(pg_catalog.>=) {bound}", facts.event))
+}
+
 /// Fence and tail, read in one snapshot.
 struct Tail {
     fence: Option<Fence>,
@@ -739,6 +850,7 @@ struct Fence {
     schema_epoch: i32,
     lineage: String,
     snapshot: Boundary,
+    lake_floor_us: Option<i64>,
 }
 
 impl Tail {
@@ -753,10 +865,12 @@ impl Tail {
                     schema_epoch: b.column(1).as_primitive::<Int32Type>().value(0),
                     lineage: text(b.column(2))?,
                     snapshot: text(b.column(3))?.parse()?,
+                    lake_floor_us: (!b.column(4).is_null(0))
+                        .then(|| b.column(4).as_primitive::<Int64Type>().value(0).saturating_mul(1_000_000)),
                 });
             }
-            let present = compute::is_not_null(b.column(4))?;
-            let kept = b.project(&(5..b.num_columns()).collect::<Vec<_>>())?;
+            let present = compute::is_not_null(b.column(FENCE - 1))?;
+            let kept = b.project(&(FENCE..b.num_columns()).collect::<Vec<_>>())?;
             let kept = compute::filter_record_batch(&kept, &present)?;
             if kept.num_rows() > 0 {
                 rows.push(kept);
@@ -795,25 +909,6 @@ fn analyze_fields(fields: &[message::Field]) -> Vec<analyze::Field> {
         .collect()
 }
 
-/// Could the statement need rows below the floor of a table it reads?
-fn may_need_cold(verdict: &Verdict, catalog: &analyze::Catalog) -> bool {
-    match verdict {
-        Verdict::Virtual(_) => false,
-        Verdict::Lake(a) => a.tables.iter().any(|t| {
-            let floor = catalog.tiered.get(&t.relid).and_then(|s| s.floor_us);
-            floor.is_some_and(|floor| a.time_from_us.is_none_or(|from| from < floor))
-        }),
-        // What cannot be read may need anything, and PostgreSQL's tripwire decides.
-        Verdict::Postgres(_) => false,
-    }
-}
-
-/// The number of the table's `_xid`; 0, which nobody may read, if it has none.
-fn xid_attnum(probed: &Probed, relid: u32) -> i16 {
-    let spec = probed.catalog.tiered(relid);
-    spec.and_then(|s| s.columns.iter().find(|c| c.lake_name == lake::types::XID)).map_or(0, |c| c.attnum)
-}
-
 async fn sleep_until(deadline: Option<Instant>) {
     match deadline {
         Some(d) => tokio::time::sleep_until(d.into()).await,
@@ -850,13 +945,32 @@ fn give_up_engine(sent: bool, e: EngineError) -> GiveUp {
     match e {
         EngineError::Cancelled => cancelled(),
         // PostgreSQL will raise it as well, with its own fields.
-        e if !sent => GiveUp::FallBack(e.to_string()),
-        EngineError::Postgres { sqlstate, message } => GiveUp::Error(ErrorReport::error(&sqlstate, message)),
-        EngineError::Refused(m) => GiveUp::Error(
-            ErrorReport::error("53200", "out of memory for lake queries")
-                .detail(m)
-                .hint("Run the statement again, or raise the gateway's memory limit."),
-        ),
-        e => GiveUp::Error(ErrorReport::error("58030", "the lake could not be read").detail(e.to_string())),
+        e if !sent => GiveUp::Engine(e),
+        e => GiveUp::Error(engine_report(e)),
+    }
+}
+
+/// What the client is told where nobody else can answer.
+fn engine_report(e: EngineError) -> ErrorReport {
+    match e {
+        EngineError::Postgres { sqlstate, message } => ErrorReport::error(&sqlstate, message),
+        EngineError::Refused(m) => ErrorReport::error("53200", "out of memory for lake queries")
+            .detail(m)
+            .hint("Run the statement again, or raise the gateway's memory limit."),
+        e => ErrorReport::error("58030", "the lake could not be read").detail(e.to_string()),
+    }
+}
+
+impl GiveUp {
+    /// What becomes of it, as PostgreSQL holds the rows that the portal needs or does not.
+    fn settled(self, portal: &LakePortal) -> GiveUp {
+        match self {
+            GiveUp::Engine(e) if !portal.cold => GiveUp::FallBack(e.to_string()),
+            GiveUp::FallBack(reason) if portal.cold => {
+                let spec = portal.analysis.tables.first().and_then(|t| portal.probed.catalog.tiered(t.relid));
+                GiveUp::Error(cold::needs_cold(spec.map(|s| &**s), &reason))
+            }
+            other => other,
+        }
     }
 }

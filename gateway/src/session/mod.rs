@@ -11,6 +11,7 @@ pub mod probe;
 pub mod state;
 
 mod bracket;
+mod cold;
 mod copy;
 mod extended;
 mod lake;
@@ -461,6 +462,12 @@ impl Session {
 
     /// Takes an error that is the client's answer: forwards it and has the rest of the pipeline skipped.
     fn forward_error(&mut self, f: &[u8], record: &mut Record) {
+        if let Some(report) = self.tripped(f, &record.entry.reasons) {
+            record.failed(&report.sqlstate, &report.message);
+            message::put_error(&mut self.link.client.output, &report);
+            self.state.failed();
+            return;
+        }
         if let Ok(fields) = message::Fields::read(frame::body(f)) {
             record.failed(fields.text(b'C'), fields.text(b'M'));
         }

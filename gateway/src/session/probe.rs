@@ -6,7 +6,10 @@
 //! everything is qualified, because clients own the search path.
 
 use lake::boundary::Boundary;
+use lake::spec::{PRESENT, TableSpec};
+use lake::types;
 
+use crate::analyze::Right;
 use crate::wire::message::{self, Fields};
 use bytes::BytesMut;
 
@@ -16,6 +19,12 @@ pub const HELPER: &[u8] = b"_watershed_helper";
 pub const SIMPLE: &[u8] = b"_watershed_query";
 /// The reserved statement for the inner statement of an EXPLAIN.
 pub const EXPLAINED: &[u8] = b"_watershed_explained";
+/// The reserved statement behind portals that PostgreSQL could not answer.
+pub const STANDIN: &[u8] = b"_watershed_standin";
+
+/// What such a portal does if it is executed after all, by SQL: FETCH.
+const STANDIN_SQL: &str = "SELECT watershed_control.fail('0A000', \
+ 'this portal is answered by the gateway: FETCH through SQL cannot read it')";
 
 /// Reads the settings and turns tree printing on; `$1` is the secret of `hush`.
 /// The columns come in the order of [`Settings`].
@@ -58,7 +67,8 @@ pub const SESSION: &str =
     "SELECT pg_catalog.current_setting('log_min_messages'), pg_catalog.current_setting('client_min_messages')";
 
 /// Of relation `$1`: its present name, the present names of its columns `$2` in the order asked, whether the
-/// current user may read all of them and column `$3` (`_xid`, which finds the tail), and whether row security is active for it.
+/// current user may read all of them and columns `$3` (which find the tail), whether row security is active for it, and the present name of
+/// column `$4` (the event time).
 const FACTS: &str = "SELECT \
  (SELECT pg_catalog.quote_ident(n.nspname) OPERATOR(pg_catalog.||) '.' OPERATOR(pg_catalog.||) pg_catalog.quote_ident(c.relname) \
     FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace \
@@ -66,8 +76,10 @@ const FACTS: &str = "SELECT \
  (SELECT coalesce(pg_catalog.string_agg(pg_catalog.quote_ident(a.attname), ', ' ORDER BY w.i), '') \
     FROM pg_catalog.unnest($2) WITH ORDINALITY w(n, i) JOIN pg_catalog.pg_attribute a \
       ON a.attrelid OPERATOR(pg_catalog.=) $1 AND a.attnum OPERATOR(pg_catalog.=) w.n),\
- (SELECT pg_catalog.bool_and(pg_catalog.has_column_privilege($1, w.n, 'SELECT')) FROM pg_catalog.unnest(pg_catalog.array_append($2, $3)) w(n)),\
- pg_catalog.row_security_active($1)";
+ (SELECT pg_catalog.bool_and(pg_catalog.has_column_privilege($1, w.n, 'SELECT')) FROM pg_catalog.unnest(pg_catalog.array_cat($2, $3)) w(n)),\
+ pg_catalog.row_security_active($1),\
+ (SELECT pg_catalog.quote_ident(a.attname) FROM pg_catalog.pg_attribute a \
+   WHERE a.attrelid OPERATOR(pg_catalog.=) $1 AND a.attnum OPERATOR(pg_catalog.=) $4)";
 
 /// The settings that [`ON`] reads, as PostgreSQL prints them.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -209,13 +221,60 @@ pub fn put_off(out: &mut BytesMut, secret: &str, log_min_messages: &str, stateme
     put_helper(out, OFF, &[TEXT, TEXT, TEXT], &params, false);
 }
 
-/// Asks for the facts of a relation.
-pub fn put_facts(out: &mut BytesMut, relid: u32, attnums: &[i16], xid: i16) {
-    let (relid, xid) = (relid.to_string(), xid.to_string());
-    let list = attnums.iter().map(i16::to_string).collect::<Vec<_>>().join(",");
-    let list = format!("{{{list}}}");
-    let params = [Some(relid.as_bytes()), Some(list.as_bytes()), Some(xid.as_bytes())];
-    put_helper(out, FACTS, &[OID, INT2_ARRAY, INT2], &params, false);
+/// Asks for the facts of a relation. `provenance` are the columns that find the tail.
+pub fn put_facts(out: &mut BytesMut, relid: u32, attnums: &[i16], provenance: &[i16], event_time: i16) {
+    let (relid, event_time) = (relid.to_string(), event_time.to_string());
+    let array = |list: &[i16]| format!("{{{}}}", list.iter().map(i16::to_string).collect::<Vec<_>>().join(","));
+    let (attnums, provenance) = (array(attnums), array(provenance));
+    let params = [relid.as_bytes(), attnums.as_bytes(), provenance.as_bytes(), event_time.as_bytes()].map(Some);
+    put_helper(out, FACTS, &[OID, INT2_ARRAY, INT2_ARRAY, INT2], &params, false);
+}
+
+/// Asks which of `rights` the roles do not have: kind and name of the first relation that may not be read as asked, else NULL. What
+/// PostgreSQL checks when it begins to execute a statement.
+pub fn put_rights(out: &mut BytesMut, rights: &[Right]) {
+    let denied: Vec<String> = rights.iter().map(|r| format!("WHEN NOT ({}) THEN {}", allowed(r), r.relid)).collect();
+    let which = if denied.is_empty() { "NULL".to_owned() } else { format!("CASE {} END", denied.join(" ")) };
+    let sql = format!(
+        "SELECT c.relkind::pg_catalog.text OPERATOR(pg_catalog.||) c.relname FROM (SELECT ({which})::pg_catalog.oid AS oid) d \
+         LEFT JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) d.oid"
+    );
+    put_helper(out, &sql, &[], &[], false);
+}
+
+/// The SQL condition under which `right` is given.
+fn allowed(right: &Right) -> String {
+    let role = match right.role {
+        0 => String::new(),
+        role => format!("{role}::pg_catalog.oid, "),
+    };
+    let relid = right.relid;
+    let whole = format!("pg_catalog.has_table_privilege({role}{relid}::pg_catalog.oid, 'SELECT')");
+    if right.attnums.is_empty() {
+        return format!("{whole} OR pg_catalog.has_any_column_privilege({role}{relid}::pg_catalog.oid, 'SELECT')");
+    }
+    let column = |n: String| format!("pg_catalog.has_column_privilege({role}{relid}::pg_catalog.oid, {n}, 'SELECT')");
+    let each: Vec<String> = right
+        .attnums
+        .iter()
+        .map(|n| match n {
+            0 => format!(
+                "(SELECT pg_catalog.bool_and({}) FROM pg_catalog.pg_attribute a \
+                  WHERE a.attrelid OPERATOR(pg_catalog.=) {relid} AND a.attnum OPERATOR(pg_catalog.>) 0 AND NOT a.attisdropped)",
+                column("a.attnum".into())
+            ),
+            n => column(format!("({n})::pg_catalog.int2")),
+        })
+        .collect();
+    format!("{whole} OR ({})", each.join(" AND "))
+}
+
+/// Binds a portal that exists for as long as the client's own would, and answers nothing.
+pub fn put_standin(out: &mut BytesMut, portal: &[u8]) {
+    message::put_close(out, b'S', STANDIN);
+    message::put_parse(out, STANDIN, STANDIN_SQL.as_bytes(), &[]);
+    message::put_bind(out, portal, STANDIN, &[], &[], &[]);
+    message::put_close(out, b'S', STANDIN);
 }
 
 /// Makes PostgreSQL raise the error that ends the transaction.
@@ -233,6 +292,8 @@ pub struct Facts {
     pub columns: String,
     pub readable: bool,
     pub row_security: bool,
+    /// The event time, quoted.
+    pub event: String,
 }
 
 impl Facts {
@@ -244,6 +305,7 @@ impl Facts {
             columns: text(1)?,
             readable: text(2)? == "t",
             row_security: text(3)? != "f",
+            event: text(4)?,
         })
     }
 
@@ -258,14 +320,25 @@ impl Facts {
     }
 }
 
+/// The columns that find the tail, of a relation with these: `_xid`, and `_stream`, by which the tripwire is kept out.
+pub fn provenance(spec: &TableSpec, with_event: bool) -> Vec<i16> {
+    let number = |name| spec.index_of(name).map_or(0, |i| spec.columns[i].attnum);
+    // 0, which nobody may read, stands for one that is not there.
+    let mut all = vec![number(types::XID), number(types::STREAM)];
+    all.extend(with_event.then_some(spec.event_time));
+    all
+}
+
 /// The statement that reads fence and tail in one snapshot. `pinned` is the archive that the lake version holds and its boundary, over
 /// `t._xid`; `None` while nothing is archived. `tests` are what rows must fulfil to matter, over `t` too. The lineage comes back empty if
 /// the server is of another than the table, or does not know that archive: after a failover, a point-in-time recovery or a restore,
 /// transaction numbers mean something else.
 pub fn tail_sql(relid: u32, facts: &Facts, pinned: Option<(i64, &Boundary)>, tests: &[String]) -> String {
     let predicate = pinned.map(|(_, boundary)| boundary.tail_predicate("t._xid"));
-    let all: Vec<&str> = predicate.as_deref().into_iter().chain(tests.iter().map(String::as_str)).collect();
-    let filter = if all.is_empty() { String::new() } else { format!(" WHERE {}", all.join(" AND ")) };
+    // Rows that PostgreSQL no longer has are all below the boundary: the tripwire has nothing to say here.
+    let all: Vec<&str> =
+        [PRESENT].into_iter().chain(predicate.as_deref()).chain(tests.iter().map(String::as_str)).collect();
+    let filter = format!(" WHERE {}", all.join(" AND "));
     let lineage = match pinned {
         None => "f.lineage".to_owned(),
         Some((archive, boundary)) => format!(
@@ -274,7 +347,8 @@ pub fn tail_sql(relid: u32, facts: &Facts, pinned: Option<(i64, &Boundary)>, tes
     };
     let columns = if facts.columns.is_empty() { String::new() } else { format!(", {}", facts.columns) };
     format!(
-        "COPY (SELECT f.min_archive, f.schema_epoch, {lineage}, pg_catalog.pg_current_snapshot()::pg_catalog.text, t.* \
+        "COPY (SELECT f.min_archive, f.schema_epoch, {lineage}, pg_catalog.pg_current_snapshot()::pg_catalog.text, \
+         CASE WHEN pg_catalog.isfinite(f.lake_floor) THEN pg_catalog.date_part('epoch', f.lake_floor)::pg_catalog.int8 END, t.* \
          FROM watershed_control.tables f LEFT JOIN (SELECT true{columns} FROM {rel} t{filter}) t ON true \
          WHERE f.relid OPERATOR(pg_catalog.=) {relid}::pg_catalog.oid) TO STDOUT (FORMAT BINARY)",
         rel = facts.relation,

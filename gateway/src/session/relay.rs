@@ -37,7 +37,16 @@ impl Session {
                 b'D' => self.row(h.len),
                 b'E' => {
                     let f = self.link.upstream.input[..h.len].to_vec();
-                    let ended = self.state.failed();
+                    let mut ended = self.state.failed();
+                    let reasons = ended.as_ref().map_or("", |r| r.record.entry.reasons.as_str());
+                    if let Some(report) = self.tripped(&f, reasons) {
+                        if let Some(running) = &mut ended {
+                            running.record.failed(&report.sqlstate, &report.message);
+                        }
+                        let _ = self.link.upstream.input.split_to(h.len);
+                        message::put_error(&mut self.link.client.output, &report);
+                        continue;
+                    }
                     let own = ended.as_ref().and_then(|r| own_position(&f, r.added?));
                     self.end_in_error(ended, &f);
                     if let Some(own) = own {

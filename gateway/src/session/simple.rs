@@ -137,7 +137,7 @@ impl Session {
         };
         let probed = match self.decide(bracket, statement, &mut record) {
             Decision::Lake(probed) => probed,
-            Decision::Postgres => return self.execute_parsed(row_description, record).await,
+            Decision::Postgres | Decision::Hot(_) => return self.execute_parsed(row_description, record).await,
             Decision::Refuse(report) => {
                 self.release_notices();
                 self.fail(&report, &mut record).await?;
@@ -161,6 +161,7 @@ impl Session {
         portal.add_probe_us(clock.elapsed().as_micros() as i64);
         match self.answer(&mut portal, 0, Some(&probed.row_description)).await? {
             Answer::Complete | Answer::Failed => self.finish_query().await,
+            Answer::FallBack(record) if portal.is_unbound() => self.execute_parsed(row_description, *record).await,
             Answer::FallBack(record) => {
                 self.execute_bound(&row_description, *record);
                 Ok(())

@@ -143,7 +143,7 @@ fn a_query_is_owed_until_ready() {
 fn names_of_the_tail_are_told_apart_by_their_quotes() {
     let text = |s: &str| Some(s.as_bytes().to_vec());
     let columns = "ts, \"a, b\", \"say \"\"x, y\"\"\", level";
-    let facts = Facts::read(&[text("public.logs"), text(columns), text("t"), text("f")]).unwrap();
+    let facts = Facts::read(&[text("public.logs"), text(columns), text("t"), text("f"), text("ts")]).unwrap();
     let names: Vec<_> = (0..5).map(|i| facts.column(i)).collect();
     assert_eq!(names, [Some("ts"), Some("\"a, b\""), Some("\"say \"\"x, y\"\"\""), Some("level"), None]);
     let none = Facts { columns: String::new(), ..facts.clone() };
@@ -153,6 +153,6 @@ fn names_of_the_tail_are_told_apart_by_their_quotes() {
     let held: lake::boundary::Boundary = "10:10:".parse().unwrap();
     let both = tail_sql(7, &facts, Some((3, &held)), &tests);
     assert!(both.contains(" AND t.ts > 'x' AND t.level = 'y') t ON true") && both.contains("_xid"), "{both}");
-    assert!(tail_sql(7, &facts, None, &tests[..1]).contains(" t WHERE t.ts > 'x') t ON true"));
-    assert!(tail_sql(7, &facts, None, &[]).contains("FROM public.logs t) t ON true"));
+    assert!(tail_sql(7, &facts, None, &tests[..1]).contains("OPERATOR(pg_catalog.=) 0 AND t.ts > 'x') t ON true"));
+    assert!(tail_sql(7, &facts, None, &[]).contains("FROM public.logs t WHERE watershed_control.cold_slot(t._stream, 0)"));
 }

@@ -187,6 +187,20 @@ pub fn row_description(body: &[u8]) -> Result<Vec<Field>, Malformed> {
         .collect()
 }
 
+/// The whole RowDescription frame `described`, with `formats` (one a column) in the place of its own.
+pub fn with_formats(described: &[u8], formats: &[i16]) -> Result<BytesMut, Malformed> {
+    let mut out = BytesMut::from(described);
+    let mut at = 7;
+    for format in formats {
+        let end = described.get(at..).and_then(|rest| memchr::memchr(0, rest)).ok_or(Malformed("RowDescription"))?;
+        // Table, column, type, length and modifier lie between the name and the format.
+        let place = at + end + 1 + 16;
+        out.get_mut(place..place + 2).ok_or(Malformed("RowDescription"))?.copy_from_slice(&format.to_be_bytes());
+        at = place + 2;
+    }
+    Ok(out)
+}
+
 /// Reads the body of a `t` frame: the types of `$1`, `$2`, ...
 pub fn parameter_description(body: &[u8]) -> Result<Vec<u32>, Malformed> {
     let mut r = Reader::new(body, "ParameterDescription");

@@ -31,7 +31,7 @@ use sqlx::postgres::types::Oid;
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, Row};
 use tokio_util::sync::CancellationToken;
 
-use crate::archiver::{Error, Result, boundary_of, connect, find, jittered, xid_column};
+use crate::archiver::{Error, Result, boundary_of, chosen, connect, jittered, xid_column};
 use crate::metrics;
 use crate::pressure::{Lookout, Watched};
 
@@ -191,19 +191,15 @@ async fn look(
     lookout: Option<&mut Lookout>,
     said: &mut HashMap<String, String>,
 ) -> Result<Vec<Report>> {
+    let specs = chosen(&cfg.database_url, table).await?;
     let mut conn = connect(&cfg.database_url).await?;
-    let specs = load_specs(&mut conn).await?;
-    let chosen = match table {
-        Some(name) => vec![find(&specs, name)?.clone()],
-        None => specs,
-    };
     let pressed = match lookout {
         Some(lookout) => lookout.pressed().await.map(|why| format!("{PRESSED}{why}")),
         None => None,
     };
-    let mut reports = Vec::with_capacity(chosen.len());
+    let mut reports = Vec::with_capacity(specs.len());
     let mut failed = None;
-    for spec in &chosen {
+    for spec in &specs {
         // Leads as long as the connection lives; somebody else's look is as good as ours.
         let leads = only_plan || sqlx::query_scalar::<_, bool>(LOCK).bind(Oid(spec.relid)).fetch_one(&mut conn).await?;
         if !leads {
