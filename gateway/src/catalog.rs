@@ -144,7 +144,7 @@ async fn look(conn: &mut PgConnection, generation: u64) -> Result<Snapshot, lake
     let mut has_floor = false;
     for spec in specs {
         names.insert(spec.name.clone(), NameKind::Tiered);
-        has_floor |= spec.floor_us.is_some();
+        has_floor |= spec.floor_us.max(spec.warned_us).is_some();
         tiered.insert(spec.relid, Arc::new(spec));
     }
     let mut virtual_functions = HashMap::new();

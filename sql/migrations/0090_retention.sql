@@ -121,7 +121,7 @@ DECLARE
     late regclass;
     gone regclass[] := '{}';
     moved bigint := 0;
-    some bigint;
+    touched bigint;
 BEGIN
     IF NOT EXISTS (SELECT FROM watershed_control.tables t WHERE t.relid = parent) THEN
         RAISE EXCEPTION USING ERRCODE = 'undefined_table', MESSAGE = format('%s is not a tiered table', raise_floor.relid);
@@ -169,8 +169,8 @@ BEGIN
     END IF;
     FOR part IN SELECT unnest(gone) AS relation LOOP
         EXECUTE format('INSERT INTO %s (%s) SELECT %2$s FROM %s WHERE %s', late, columns, part.relation, watershed_control.beyond(raise_floor.boundary));
-        GET DIAGNOSTICS some = ROW_COUNT;
-        moved := moved + some;
+        GET DIAGNOSTICS touched = ROW_COUNT;
+        moved := moved + touched;
         EXECUTE format('DROP TABLE %s', part.relation);
         DELETE FROM watershed_control.partitions p WHERE p.part_relid = part.relation;
     END LOOP;
@@ -198,7 +198,7 @@ SET search_path = pg_catalog, pg_temp SET watershed.maintenance = 'on' AS $$
 DECLARE
     tiered watershed_control.tables;
     late regclass;
-    some bigint;
+    touched bigint;
 BEGIN
     tiered := watershed_control.still_comparable(forget_late.relid, forget_late.archive, forget_late.boundary, forget_late.schema_epoch, forget_late.old_floor);
     SELECT p.part_relid INTO late FROM watershed_control.partitions p WHERE p.relid = forget_late.relid AND p.kind = 'late';
@@ -206,9 +206,9 @@ BEGIN
         RETURN 0;
     END IF;
     EXECUTE format('DELETE FROM %s WHERE NOT %s', late, watershed_control.beyond(forget_late.boundary));
-    GET DIAGNOSTICS some = ROW_COUNT;
-    UPDATE watershed_control.tables t SET min_archive = greatest(t.min_archive, forget_late.archive) WHERE t.relid = forget_late.relid AND some > 0;
-    RETURN some;
+    GET DIAGNOSTICS touched = ROW_COUNT;
+    UPDATE watershed_control.tables t SET min_archive = greatest(t.min_archive, forget_late.archive) WHERE t.relid = forget_late.relid AND touched > 0;
+    RETURN touched;
 END
 $$;
 
@@ -222,7 +222,7 @@ DECLARE
     tiered watershed_control.tables;
     event_type oid;
     late regclass;
-    some bigint := 0;
+    touched bigint := 0;
 BEGIN
     SELECT * INTO tiered FROM watershed_control.tables t WHERE t.relid = raise_lake_floor.relid FOR UPDATE;
     IF tiered IS NULL THEN
@@ -239,9 +239,9 @@ BEGIN
         SELECT atttypid INTO STRICT event_type FROM pg_attribute WHERE attrelid = raise_lake_floor.relid AND attnum = tiered.event_attnum;
         EXECUTE format('DELETE FROM %s WHERE %I < %s', late, tiered.event_time,
                        watershed_control.day_bound(event_type, (tiered.lake_floor AT TIME ZONE 'UTC')::date, NULL));
-        GET DIAGNOSTICS some = ROW_COUNT;
+        GET DIAGNOSTICS touched = ROW_COUNT;
     END IF;
-    RETURN some;
+    RETURN touched;
 END
 $$;
 

@@ -36,7 +36,7 @@ const PIN_ATTEMPTS: usize = 3;
 /// Rows are held back up to this many bytes, so that falling back stays possible.
 const HOLD_BACK: usize = 1024 * 1024;
 /// Columns of the fence before those of the tail's rows; the last is NULL where there is no row.
-const FENCE: usize = 6;
+const FENCE: usize = 7;
 /// PostgreSQL's type OID.
 const TIMESTAMPTZ: u32 = 1184;
 /// Rows encoded at a time.
@@ -122,6 +122,8 @@ enum GiveUp {
     FallBack(String),
     /// PostgreSQL can answer instead; if it lacks the rows, the answer is this error.
     Engine(EngineError),
+    /// PostgreSQL can answer instead; if it lacks the rows, another transaction may have them answered.
+    Outdated(String),
     /// The client's answer.
     Error(ErrorReport),
     /// PostgreSQL's own error, whole: the client's answer.
@@ -473,6 +475,11 @@ impl Session {
                 self.fail(&engine_report(e), &mut record).await?;
                 Ok(Answer::Failed)
             }
+            GiveUp::Outdated(reason) => {
+                // Settled above, and never left as it was.
+                self.fail(&ErrorReport::error("XX000", reason), &mut record).await?;
+                Ok(Answer::Failed)
+            }
             GiveUp::FallBack(reason) if portal.path == Path::Virtual => {
                 let report = ErrorReport::error("XX000", "the virtual tables could not be read").detail(reason);
                 self.fail(&report, &mut record).await?;
@@ -698,10 +705,12 @@ impl Session {
                 }
                 return Err(GiveUp::FallBack("the table's definition or lineage has changed".into()));
             }
+            // Day partitions that were dropped since are gone from that snapshot too, with rows that are neither in a version that fits
+            // it nor, for it, anywhere else.
+            if fixed && (fence.floor_us, fence.lake_floor_us) != (pin.spec.floor_us, pin.spec.lake_floor_us) {
+                return Err(GiveUp::Outdated("rows have left PostgreSQL since the transaction took its snapshot".into()));
+            }
             if fence.lake_floor_us != pin.spec.lake_floor_us {
-                if fixed {
-                    return Err(GiveUp::FallBack("rows have expired since the transaction took its snapshot".into()));
-                }
                 newer = true;
                 continue;
             }
@@ -713,7 +722,7 @@ impl Session {
                 && let Some(boundary) = &pin.boundary
                 && !boundary.serves(&fence.snapshot)
             {
-                return Err(GiveUp::FallBack("no lake version fits the transaction's snapshot".into()));
+                return Err(GiveUp::Outdated("no lake version fits the transaction's snapshot".into()));
             }
             if let Some(r) = &mut portal.record {
                 r.entry.lake_version = Some(pin.version.version);
@@ -738,7 +747,7 @@ impl Session {
             return Err(GiveUp::FallBack("a column is not in the lake yet".into()));
         };
         let mut types =
-            vec![ColType::Int8, ColType::Int4, ColType::Text, ColType::Text, ColType::Int8, ColType::Bool];
+            vec![ColType::Int8, ColType::Int4, ColType::Text, ColType::Text, ColType::Int8, ColType::Int8, ColType::Bool];
         types.extend(columns.iter().map(|c| c.ty));
         let mut fields: Vec<Field> =
             (0..FENCE).map(|i| Field::new(format!("fence_{i}"), types[i].arrow(), true)).collect();
@@ -850,6 +859,7 @@ struct Fence {
     schema_epoch: i32,
     lineage: String,
     snapshot: Boundary,
+    floor_us: Option<i64>,
     lake_floor_us: Option<i64>,
 }
 
@@ -865,8 +875,8 @@ impl Tail {
                     schema_epoch: b.column(1).as_primitive::<Int32Type>().value(0),
                     lineage: text(b.column(2))?,
                     snapshot: text(b.column(3))?.parse()?,
-                    lake_floor_us: (!b.column(4).is_null(0))
-                        .then(|| b.column(4).as_primitive::<Int64Type>().value(0).saturating_mul(1_000_000)),
+                    floor_us: micros(b.column(4)),
+                    lake_floor_us: micros(b.column(5)),
                 });
             }
             let present = compute::is_not_null(b.column(FENCE - 1))?;
@@ -878,6 +888,12 @@ impl Tail {
         }
         Ok(Tail { fence, batches: rows })
     }
+}
+
+/// Seconds as microseconds.
+fn micros(column: &dyn Array) -> Option<i64> {
+    let seconds = column.as_primitive::<Int64Type>();
+    (!seconds.is_null(0)).then(|| seconds.value(0).saturating_mul(1_000_000))
 }
 
 fn text(column: &dyn Array) -> Result<String, arrow::error::ArrowError> {
@@ -966,6 +982,12 @@ impl GiveUp {
     fn settled(self, portal: &LakePortal) -> GiveUp {
         match self {
             GiveUp::Engine(e) if !portal.cold => GiveUp::FallBack(e.to_string()),
+            GiveUp::Outdated(reason) if !portal.cold => GiveUp::FallBack(reason),
+            GiveUp::Outdated(reason) => GiveUp::Error(
+                ErrorReport::error("40001", "could not serialize access to rows that only the lake has")
+                    .detail(format!("{reason}."))
+                    .hint("Begin the transaction anew."),
+            ),
             GiveUp::FallBack(reason) if portal.cold => {
                 let spec = portal.analysis.tables.first().and_then(|t| portal.probed.catalog.tiered(t.relid));
                 GiveUp::Error(cold::needs_cold(spec.map(|s| &**s), &reason))

@@ -348,6 +348,7 @@ pub fn tail_sql(relid: u32, facts: &Facts, pinned: Option<(i64, &Boundary)>, tes
     let columns = if facts.columns.is_empty() { String::new() } else { format!(", {}", facts.columns) };
     format!(
         "COPY (SELECT f.min_archive, f.schema_epoch, {lineage}, pg_catalog.pg_current_snapshot()::pg_catalog.text, \
+         CASE WHEN pg_catalog.isfinite(f.floor) THEN pg_catalog.date_part('epoch', f.floor)::pg_catalog.int8 END, \
          CASE WHEN pg_catalog.isfinite(f.lake_floor) THEN pg_catalog.date_part('epoch', f.lake_floor)::pg_catalog.int8 END, t.* \
          FROM watershed_control.tables f LEFT JOIN (SELECT true{columns} FROM {rel} t{filter}) t ON true \
          WHERE f.relid OPERATOR(pg_catalog.=) {relid}::pg_catalog.oid) TO STDOUT (FORMAT BINARY)",

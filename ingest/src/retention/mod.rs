@@ -21,7 +21,7 @@ mod compare;
 mod plan;
 
 use std::collections::HashMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use lake::Url;
 use lake::log::LakeTable;
@@ -116,6 +116,9 @@ const LOCK_TRIES: u32 = 12;
 /// Rows of a dropped day that are not archived yet and move to the late ones: beyond this the archiver comes first.
 const MOVE_AT_MOST: i64 = 50_000;
 
+/// How long a one-shot run waits for another look at the table to end.
+const LEAD_PATIENCE: Duration = Duration::from_secs(120);
+
 const LOCK: &str = "SELECT pg_try_advisory_lock(hashtext('watershed/retention')::int, $1::oid::int)";
 
 /// Keeps every table's windows until `shutdown`. What goes wrong with one table is logged once and tried again at the next look.
@@ -127,7 +130,8 @@ pub async fn run(cfg: Config, shutdown: CancellationToken) -> Result<()> {
         let mut pause = cfg.interval;
         tokio::select! {
             () = shutdown.cancelled() => break,
-            looked = look(&cfg, None, false, lookout.as_mut(), &mut said) => match looked {
+            // What a stop cuts short leaves what a crash leaves: each step is one transaction.
+            looked = look(&cfg, None, false, false, lookout.as_mut(), &mut said) => match looked {
                 // Under pressure a day at a time leaves, and then the disk is measured again.
                 Ok(reports) if reports.iter().any(pressed_and_done) => pause = cfg.interval.min(Duration::from_secs(1)),
                 Ok(_) => drop(said.remove("")),
@@ -148,7 +152,7 @@ pub async fn run(cfg: Config, shutdown: CancellationToken) -> Result<()> {
 /// Errors: what kept a table from being looked at; a step that cannot be taken is no error: see [`Outcome::Blocked`].
 pub async fn retain(cfg: Config, table: Option<&str>, only_plan: bool) -> Result<Vec<Report>> {
     let mut lookout = lookout(&cfg)?;
-    look(&cfg, table, only_plan, lookout.as_mut(), &mut HashMap::new()).await
+    look(&cfg, table, only_plan, true, lookout.as_mut(), &mut HashMap::new()).await
 }
 
 fn lookout(cfg: &Config) -> Result<Option<Lookout>> {
@@ -188,6 +192,7 @@ async fn look(
     cfg: &Config,
     table: Option<&str>,
     only_plan: bool,
+    waits: bool,
     lookout: Option<&mut Lookout>,
     said: &mut HashMap<String, String>,
 ) -> Result<Vec<Report>> {
@@ -201,7 +206,18 @@ async fn look(
     let mut failed = None;
     for spec in &specs {
         // Leads as long as the connection lives; somebody else's look is as good as ours.
-        let leads = only_plan || sqlx::query_scalar::<_, bool>(LOCK).bind(Oid(spec.relid)).fetch_one(&mut conn).await?;
+        let since = Instant::now();
+        let mut leads = only_plan;
+        while !leads {
+            leads = sqlx::query_scalar(LOCK).bind(Oid(spec.relid)).fetch_one(&mut conn).await?;
+            if leads || !waits {
+                break;
+            }
+            if since.elapsed() > LEAD_PATIENCE {
+                return Err(Error::Busy(spec.qualified()));
+            }
+            tokio::time::sleep(jittered(Duration::from_millis(200))).await;
+        }
         if !leads {
             continue;
         }
