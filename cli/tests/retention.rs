@@ -7,9 +7,34 @@ use std::io::Write;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use support::Sequence;
-use support::compare::difference;
 use support::instance::{Instance, Options, shown};
 use support::wire::{Client, Format, Reply, frontend};
+
+/// The first difference of what two tables answered: names, types, rows to the byte, tags; the tables' own OIDs are not compared.
+fn difference(right: &Reply, got: &Reply, in_order: bool) -> Option<String> {
+    if right.shape() != got.shape() || right.sqlstate() != got.sqlstate() {
+        return Some(format!("{} and {}", right.shape(), got.shape()));
+    }
+    let bodies = |reply: &Reply, tag: u8| -> Vec<Vec<u8>> {
+        reply.frames.iter().filter(|f| f.tag == tag).map(|f| f.body.clone()).collect()
+    };
+    let columns = |reply: &Reply| -> Vec<String> {
+        let of = |d: &support::wire::ColumnDescription| format!("{} {} {} {}", d.name, d.type_oid, d.typmod, d.format);
+        reply.frames.iter().filter(|f| f.tag == b'T').flat_map(|f| f.description().iter().map(of).collect::<Vec<_>>()).collect()
+    };
+    let (mut rows, mut got_rows) = (bodies(right, b'D'), bodies(got, b'D'));
+    if !in_order {
+        rows.sort();
+        got_rows.sort();
+    }
+    if columns(right) != columns(got) {
+        return Some(format!("columns {:?} and {:?}", columns(right), columns(got)));
+    }
+    if bodies(right, b'C') != bodies(got, b'C') {
+        return Some(format!("tags {:?} and {:?}", right.tags(), got.tags()));
+    }
+    (rows != got_rows).then(|| "other rows".to_owned())
+}
 
 /// Days of rows before today.
 const DAYS: i32 = 12;
@@ -74,7 +99,7 @@ const STATEMENTS: [(&str, bool); 16] = [
     ("SELECT count(*) FROM TABLE WHERE ts < now() - interval '6 days'", true),
     ("SELECT id, kind, amount FROM TABLE WHERE id = 3", false),
     ("SELECT id, kind, amount FROM TABLE WHERE id = 11", false),
-    ("SELECT * FROM TABLE WHERE id = 5003", false),
+    ("SELECT id, note, kind FROM TABLE WHERE id = 5003", false),
     ("SELECT id, ts FROM TABLE ORDER BY ts DESC, id LIMIT 7", true),
     ("SELECT id, ts FROM TABLE ORDER BY ts, id LIMIT 7", true),
     ("SELECT id FROM TABLE WHERE ts >= now() - interval '2 days' ORDER BY id LIMIT 5", true),
@@ -269,7 +294,6 @@ fn a_cold_statement_is_a_statement_like_any() {
         session.run("ROLLBACK");
         assert_eq!(session.value("SELECT count(*) FROM t"), "1261");
     }
-    client.run("INSERT INTO twin SELECT * FROM t WHERE id = 9002");
 
     // Portals: described as PostgreSQL would, in parts, and gone with their transaction.
     let sql = "SELECT id, ts, amount FROM t WHERE id <= 30 ORDER BY id LIMIT 20";

@@ -226,7 +226,7 @@ impl Session {
 /// No store can answer: PostgreSQL lacks rows, and the lake, for these reasons, cannot do it exactly.
 pub(super) fn needs_cold(spec: Option<&TableSpec>, reasons: &str) -> ErrorReport {
     let table = spec.map_or_else(|| "a tiered table".to_owned(), TableSpec::qualified);
-    let floor = spec.and_then(|s| s.floor_us).and_then(instant).unwrap_or_else(|| "its floor".to_owned());
+    let floor = spec.and_then(floor_of).and_then(instant).unwrap_or_else(|| "its floor".to_owned());
     let event = spec.and_then(|s| s.event_column().ok()).map_or("the event time", |c| c.name.as_str());
     let why = if reasons.is_empty() { "it is not one plain SELECT" } else { reasons };
     ErrorReport::error("0A000", format!("this statement may need rows of {table} before {floor}, which PostgreSQL no longer holds"))

@@ -516,7 +516,7 @@ async fn raise(
     }
     let beyond = lake.boundary.tail_predicate(&xid_column(spec)?);
     let sql = format!(
-        "SELECT count(*) FROM (SELECT 1 FROM {} t WHERE {range} AND {beyond} AND {PRESENT} LIMIT {}) some",
+        "SELECT count(*) FROM (SELECT 1 FROM {} t WHERE {range} AND {beyond} AND {PRESENT} LIMIT {}) waiting",
         spec.sql_name(),
         MOVE_AT_MOST + 1
     );
