@@ -424,6 +424,8 @@ fn assert_whole(right: &Reply, got: &Reply, in_order: bool, statement: &str) {
         match got.sqlstate().as_str() {
             "0A000" => return refused(got, ""),
             "40001" => return,
+            // Nor does a machine under load answer in part.
+            "58030" if got.error().is_some_and(|e| e[&'D'].contains("does not answer")) => return,
             _ => {}
         }
     }
