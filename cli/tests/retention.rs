@@ -410,6 +410,9 @@ fn rows_beyond_the_lakes_window_are_gone_at_once_for_every_reader() {
             1 => {
                 instance.archive();
                 instance.run(&["compact", "t"]);
+                let log = std::fs::read_dir(instance.dir().join("lake/public.t/_delta_log")).expect("the log");
+                let expired = log.flatten().any(|e| std::fs::read_to_string(e.path()).is_ok_and(|t| t.contains("watershed/expired")));
+                assert!(expired, "no commit removed the days that nobody sees");
                 instance.run(&["retain", "t", "--notice", "0s"]);
             }
             _ => {}

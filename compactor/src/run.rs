@@ -403,6 +403,16 @@ impl Compactor {
         let began = Instant::now();
         let table = &mut followed.table;
         let event = table.spec().event_column()?.lake_name.clone();
+        // Nobody sees rows before the lake's floor: PostgreSQL had it committed before it could be read here.
+        if let Some(floor) = table.spec().lake_floor_us {
+            let expired = table.commit_expire(lake::types::partition_day(floor), leader.fence).await?;
+            if expired.files > 0 {
+                tracing::info!(
+                    table = %table.spec().qualified(), files = expired.files, rows = expired.rows, bytes = expired.bytes,
+                    before = lake::types::day_text(lake::types::partition_day(floor)), "rows have expired"
+                );
+            }
+        }
         let mut report = CompactReport {
             table: table.spec().qualified(),
             jobs: 0,

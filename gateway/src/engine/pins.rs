@@ -66,11 +66,11 @@ impl Entry {
         {
             return kept.clone();
         }
-        let shown = || version.files.iter().filter(|f| f.day >= floor);
+        let files = version.files.since(floor);
         let trimmed = Arc::new(LakeVersion {
-            rows: shown().map(|f| f.rows).sum(),
-            bytes: shown().map(|f| f.size).sum(),
-            files: shown().cloned().collect(),
+            rows: files.summary().rows,
+            bytes: files.bytes(),
+            files,
             ..LakeVersion::clone(&version)
         });
         *kept = Some((version.version, floor, trimmed.clone()));
