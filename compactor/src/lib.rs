@@ -9,6 +9,8 @@
 
 mod error;
 mod lead;
+#[cfg(test)]
+mod model;
 pub mod plan;
 mod read;
 mod rewrite;

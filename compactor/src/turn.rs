@@ -28,7 +28,7 @@ pub(crate) async fn finish(table: &mut LakeTable, job: &Job, files: Vec<NewFile>
             discard(&table.store(), &files).await;
             Ok(Finished::Lost)
         }
-        Err(error @ (lake::Error::Fenced { .. } | lake::Error::Schema { .. })) => {
+        Err(error @ (lake::Error::Fenced { .. } | lake::Error::Schema { .. } | lake::Error::Overdue { .. })) => {
             discard(&table.store(), &files).await;
             Err(Error::Lake(error))
         }

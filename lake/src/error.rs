@@ -52,6 +52,9 @@ pub enum Error {
     /// The new files must be left where they are.
     #[error("table {table}: a commit may or may not have landed: {reason}")]
     Ambiguous { table: String, reason: String },
+    /// The new files were written so long ago that a vacuum may have taken them for left-overs. Nothing was committed.
+    #[error("table {table}: file {path} was written too long ago to be committed")]
+    Overdue { table: String, path: String },
     /// Too many others committed in between.
     #[error("table {table}: gave up after {tries} lost races for the next version")]
     Contended { table: String, tries: u32 },
@@ -87,6 +90,7 @@ impl Error {
             | Self::Parquet(_)
             | Self::Durability { .. }
             | Self::Ambiguous { .. }
+            | Self::Overdue { .. }
             | Self::Contended { .. }
             | Self::UnexpectedArchive { .. } => true,
             Self::Arrow(_)

@@ -37,8 +37,10 @@ pub struct Odds {
     pub existing: u64,
     /// A listing ends with an error after some of its entries.
     pub list: u64,
-    /// An operation takes up to ten seconds.
+    /// An operation takes longer,
     pub stall: u64,
+    /// up to this many milliseconds.
+    pub stall_ms: u64,
 }
 
 /// See the module.
@@ -95,7 +97,8 @@ impl Chance {
             None => {}
         }
         let odds = self.odds;
-        let stall = if self.hits(odds.stall) { Duration::from_millis(self.below(10_000)) } else { Duration::ZERO };
+        let stalls = self.hits(odds.stall);
+        let stall = Duration::from_millis(if stalls { self.below(odds.stall_ms) } else { 0 });
         let turn = if self.hits(odds.before) {
             Turn::Nothing
         } else if writes && self.hits(odds.after) {

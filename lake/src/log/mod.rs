@@ -51,6 +51,8 @@ pub use streams::StreamEnd;
 const MAX_TRIES: u32 = 50;
 /// Entries of the log stay at least this long: longer than any reader holds a version, and than vacuum looks back.
 const LOG_RETENTION_MS: i64 = 7 * 24 * 3600 * 1000;
+/// Files that are older are not committed any more. Vacuum leaves files that no commit names alone for twice as long, at least.
+pub const UNCOMMITTED_MS: i64 = 12 * 3600 * 1000;
 /// How often a quiet log is checked for having been cleaned past the version at hand.
 const RECHECK: Duration = Duration::from_secs(30);
 
@@ -203,7 +205,15 @@ impl LakeTable {
     /// Opens the table of `spec` below `root`, creating an empty one if there is none. Columns that `spec` has and the lake lacks are
     /// added by [`Self::ensure_schema`], not here.
     pub async fn open_or_create(root: &Url, spec: &TableSpec) -> Result<Self> {
-        let store = store::open(root)?;
+        Self::open_or_create_in(store::open(root)?, root, spec).await
+    }
+
+    /// [`Self::open_or_create`] in a store that is there already.
+    pub async fn open_or_create_in(
+        store: Arc<dyn ObjectStore>,
+        root: &Url,
+        spec: &TableSpec,
+    ) -> Result<Self> {
         if let Some(table) = Self::open_in(store.clone(), root, spec).await? {
             return Ok(table);
         }
@@ -429,6 +439,7 @@ impl LakeTable {
                 return Ok(self.current());
             }
             self.compare_fence(APP_ARCHIVER_FENCE, "archiver", fence)?;
+            self.compare_age(&adds)?;
             if self.current.archive != expected_previous_archive {
                 return Err(Error::UnexpectedArchive {
                     table: self.spec.qualified(),
@@ -478,6 +489,7 @@ impl LakeTable {
                 return Ok(CommitOutcome::Done(self.current()));
             }
             self.compare_fence(APP_COMPACTOR_FENCE, "compactor", fence)?;
+            self.compare_age(&added)?;
             if !removed.clone().into_iter().all(|f| self.state.files.contains(&f.path)) {
                 return Ok(CommitOutcome::Lost);
             }
@@ -556,7 +568,7 @@ impl LakeTable {
         store::make_durable(dir.clone(), &format!("_delta_log/{version:020}.checkpoint.parquet")).await?;
         store::make_durable(dir, "_delta_log/_last_checkpoint").await?;
         // What lies before a durable checkpoint nobody needs but readers of old versions.
-        let cutoff = chrono::Utc::now().timestamp_millis() - LOG_RETENTION_MS;
+        let cutoff = (self.clock)() - LOG_RETENTION_MS;
         let gone = deltalake_core::checkpoints::cleanup_expired_logs_for(version, self.log.as_ref(), cutoff, None).await?;
         if gone > 0 {
             tracing::debug!(table = self.spec.qualified(), gone, "old entries of the Delta log were deleted");
@@ -609,6 +621,15 @@ impl LakeTable {
             return Err(Error::Fenced { table: self.spec.qualified(), role, ours, theirs });
         }
         Ok(())
+    }
+
+    /// Sees to it that nobody can have taken the new files for left-overs of a crash.
+    fn compare_age(&self, added: &[NewFile]) -> Result<()> {
+        let oldest = (self.clock)().saturating_sub(UNCOMMITTED_MS);
+        match added.iter().find(|f| f.file.modification_ms < oldest) {
+            Some(f) => Err(Error::Overdue { table: self.spec.qualified(), path: f.file.path.clone() }),
+            None => Ok(()),
+        }
     }
 
     fn contended(&self) -> Error {

@@ -8,14 +8,19 @@ use std::sync::Arc;
 use arrow::array::{Array, AsArray};
 use arrow::datatypes::{Date32Type, SchemaRef, TimestampMicrosecondType};
 use arrow::record_batch::RecordBatch;
+use bytes::Bytes;
+use futures::future::BoxFuture;
 use object_store::ObjectStoreExt;
 use object_store::buffered::BufWriter;
 use object_store::path::Path;
 use parquet::arrow::AsyncArrowWriter;
+use parquet::arrow::async_writer::AsyncFileWriter;
 use parquet::basic::{Compression, Encoding, ZstdLevel};
+use parquet::errors::ParquetError;
 use parquet::file::metadata::SortingColumn;
 use parquet::file::properties::{BloomFilterPosition, EnabledStatistics, WriterProperties};
 use parquet::schema::types::ColumnPath;
+use tokio::io::AsyncWriteExt;
 use uuid::Uuid;
 
 use crate::log::{LakeFile, LakeTable, NewFile, Place};
@@ -59,7 +64,7 @@ const BLOOM_FALSE: f64 = 0.01;
 
 /// Writes one file of one day. Dropping it without [`Self::close`] or [`Self::abort`] may leave an unfinished upload behind.
 pub struct FileWriter {
-    inner: AsyncArrowWriter<BufWriter>,
+    inner: AsyncArrowWriter<Upload>,
     schema: SchemaRef,
     stats: Collector,
     table: String,
@@ -92,7 +97,7 @@ impl FileWriter {
         let buffer =
             BufWriter::with_capacity(place.store.clone(), location.clone(), options.part_bytes.max(5 << 20));
         let inner =
-            AsyncArrowWriter::try_new(buffer, schema.clone(), Some(properties(spec, event, options)?))?;
+            AsyncArrowWriter::try_new(Upload { buffer, over: false }, schema.clone(), Some(properties(spec, event, options)?))?;
         Ok(Self {
             inner,
             stats: Collector::new(spec.columns.iter().map(|c| (c.lake_name.as_str(), c.ty))),
@@ -171,8 +176,12 @@ impl FileWriter {
 
     /// Gives the file up and cleans up what was sent of it.
     pub async fn abort(self) {
-        let mut buffer = self.inner.into_inner();
-        if let Err(error) = buffer.abort().await {
+        let mut upload = self.inner.into_inner();
+        // Once it was told to end, it has cleaned up after itself, and panics if asked again.
+        if upload.over {
+            return;
+        }
+        if let Err(error) = upload.buffer.abort().await {
             tracing::debug!(path = %self.path, %error, "an unfinished file was left behind");
         }
     }
@@ -218,6 +227,32 @@ impl FileWriter {
         }
         self.last = Some(last);
         Ok(())
+    }
+}
+
+/// The upload of a file, which knows whether it was told to end or has failed: asking it anything after that is a panic.
+struct Upload {
+    buffer: BufWriter,
+    over: bool,
+}
+
+impl AsyncFileWriter for Upload {
+    fn write(&mut self, bytes: Bytes) -> BoxFuture<'_, parquet::errors::Result<()>> {
+        Box::pin(async move {
+            if self.over {
+                return Err(ParquetError::General("the upload has ended".into()));
+            }
+            self.buffer.put(bytes).await.map_err(|e| ParquetError::External(Box::new(e)))
+        })
+    }
+
+    fn complete(&mut self) -> BoxFuture<'_, parquet::errors::Result<()>> {
+        Box::pin(async move {
+            if std::mem::replace(&mut self.over, true) {
+                return Err(ParquetError::General("the upload has ended".into()));
+            }
+            self.buffer.shutdown().await.map_err(|e| ParquetError::External(Box::new(e)))
+        })
     }
 }
 
