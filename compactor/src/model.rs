@@ -143,6 +143,8 @@ fn spec() -> TableSpec {
         min_archive: 0,
         floor_us: None,
         keys: vec!["level".into()],
+        warned_us: None,
+        lake_floor_us: None,
     }
 }
 

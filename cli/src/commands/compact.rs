@@ -176,11 +176,11 @@ mod tests {
             [
                 "table        day         files  become  rows  size  why",
                 "-----------  ----------  -----  ------  ----  ----  ----------------------------------------",
-                "public.logs  2024-10-04      0       1     0   0 B  12 small: many small files",
-                "public.logs  2024-10-05      0       1     0   0 B  12 small: nothing was added for a while",
+                "public.logs  2024-10-04      0       1     0    0B  12 small: many small files",
+                "public.logs  2024-10-05      0       1     0    0B  12 small: nothing was added for a while",
                 "",
-                "public.logs: 1,234 files, 5,000,000 rows, 1.0 GiB at version 7; 2 jobs",
-                "public.events: 1,234 files, 5,000,000 rows, 1.0 GiB at version 7; nothing to merge; 3 unneeded files to delete (2.0 MiB)",
+                "public.logs: 1,234 files, 5,000,000 rows, 1GiB at version 7; 2 jobs",
+                "public.events: 1,234 files, 5,000,000 rows, 1GiB at version 7; nothing to merge; 3 unneeded files to delete (2MiB)",
             ]
         );
     }

@@ -273,6 +273,21 @@ impl Rel {
         }
     }
 
+    /// Whether it reads the table or virtual table with this OID.
+    pub fn reads(&self, oid: u32) -> bool {
+        match self {
+            Rel::OneRow => false,
+            Rel::Scan { source, .. } => *source == oid,
+            Rel::Project { input, .. }
+            | Rel::Filter { input, .. }
+            | Rel::Distinct { input }
+            | Rel::Sort { input, .. }
+            | Rel::Limit { input, .. }
+            | Rel::Aggregate { input, .. } => input.reads(oid),
+            Rel::Join { left, right, .. } => left.reads(oid) || right.reads(oid),
+        }
+    }
+
     /// The types of all outputs, before any was left out.
     pub fn types(&self) -> Vec<ColType> {
         match self {

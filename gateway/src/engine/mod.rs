@@ -41,7 +41,7 @@ use tokio_util::sync::CancellationToken;
 use url::Url;
 
 pub use error::EngineError;
-pub use pins::Pin;
+pub use pins::{FileRow, Pin};
 pub use provider::TieredProvider;
 pub use stream::{QueryStream, Stats};
 
@@ -154,6 +154,16 @@ impl Engine {
         match &self.lake {
             Some(lake) => lake.pin(relid, newer).await,
             None => Err(EngineError::Internal("the engine has no lake".into())),
+        }
+    }
+
+    /// The files of the lake that `user` may know of, as of the versions at hand.
+    ///
+    /// Errors: [`EngineError::Lake`] if the control tables cannot be read.
+    pub async fn files(&self, user: &str) -> Result<Vec<FileRow>, EngineError> {
+        match &self.lake {
+            Some(lake) => lake.files(user).await,
+            None => Ok(Vec::new()),
         }
     }
 

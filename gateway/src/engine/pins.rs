@@ -4,6 +4,9 @@
 //! that is not the newest is exact as well, only with a longer tail; what it may lack, the fence that the tail
 //! is read with tells, and the caller then asks for a newer one. Specifications are read again at every look:
 //! the fence has the epoch they must agree with.
+//!
+//! A statement holds its version for as long as it runs. What an old one needs the compactor deletes after a grace period; where a
+//! statement may take longer, a *lease* in the control schema names the oldest version held here, and vacuum spares its files.
 
 use std::collections::HashMap;
 use std::str::FromStr;
@@ -13,7 +16,7 @@ use std::time::{Duration, Instant};
 use datafusion::datasource::object_store::ObjectStoreUrl;
 use datafusion::execution::runtime_env::RuntimeEnv;
 use lake::boundary::Boundary;
-use lake::log::{LakeTable, LakeVersion};
+use lake::log::{LakeFile, LakeTable, LakeVersion, Watch};
 use lake::spec::{TableSpec, load_specs};
 use parking_lot::{Mutex, RwLock};
 use sqlx::postgres::PgConnectOptions;
@@ -29,6 +32,14 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 const STALE: Duration = Duration::from_secs(10);
 /// The longest wait for the control connection.
 const CONTROL_TIMEOUT: Duration = Duration::from_secs(10);
+/// The longest wait for one look at a log: a store that does not answer must not hold up those who can do with the version at hand.
+const LOOK_TIMEOUT: Duration = Duration::from_secs(20);
+/// A version is leased once it has not been the newest for this long, far below any grace period,
+const LEASE_AFTER: Duration = Duration::from_secs(60);
+/// for this long at a time,
+const LEASE_SECONDS: f64 = 1200.0;
+/// and again this often.
+const LEASE_EVERY: Duration = Duration::from_secs(120);
 /// Boundaries remembered; they never change, only those of the newest versions are asked for.
 const BOUNDARIES: usize = 4096;
 
@@ -50,6 +61,8 @@ struct Entry {
     held: RwLock<Option<Held>>,
     /// Version and lake floor, and what of the version lies at or after the floor.
     since_floor: Mutex<Option<(i64, i32, Arc<LakeVersion>)>>,
+    /// Versions that were handed out and are no longer the newest: number, since when, and whether somebody still has them.
+    older: Mutex<Vec<(i64, Instant, Watch)>>,
 }
 
 impl Entry {
@@ -78,6 +91,14 @@ impl Entry {
     }
 }
 
+/// A file of a lake's newest version, for the virtual table.
+#[derive(Debug, Clone)]
+pub struct FileRow {
+    pub spec: Arc<TableSpec>,
+    pub file: Arc<LakeFile>,
+    pub version: i64,
+}
+
 #[derive(Clone)]
 struct Held {
     version: Arc<LakeVersion>,
@@ -92,6 +113,10 @@ pub(super) struct LakeCatalog {
     runtime: Arc<RuntimeEnv>,
     tables: RwLock<HashMap<u32, Arc<Entry>>>,
     boundaries: Mutex<HashMap<(String, i64), Boundary>>,
+    /// What this process is called among the holders of leases.
+    holder: String,
+    /// Leases written last: version by table, and when.
+    leased: Mutex<(HashMap<u32, i64>, Option<Instant>)>,
     /// At rest between uses; a use that is cut short drops it, and the next one connects anew.
     connection: Mutex<Option<PgConnection>>,
 }
@@ -112,6 +137,8 @@ impl LakeCatalog {
             runtime,
             tables: RwLock::default(),
             boundaries: Mutex::default(),
+            holder: format!("gateway {} {}", std::process::id(), uuid::Uuid::new_v4()),
+            leased: Mutex::default(),
             connection: Mutex::default(),
         }))
     }
@@ -149,7 +176,84 @@ impl LakeCatalog {
                 result = Err(e);
             }
         }
+        self.lease().await?;
         result
+    }
+
+    /// Tells the compactor which old versions are still read, if any are or were.
+    async fn lease(&self) -> Result<(), EngineError> {
+        let mut oldest: HashMap<u32, i64> = HashMap::new();
+        for (relid, entry) in self.tables.read().iter() {
+            let mut older = entry.older.lock();
+            older.retain(|(_, _, watch)| watch.is_held());
+            let long = older.iter().filter(|(_, since, _)| since.elapsed() >= LEASE_AFTER);
+            if let Some(version) = long.map(|(version, ..)| *version).min() {
+                oldest.insert(*relid, version);
+            }
+        }
+        {
+            let leased = self.leased.lock();
+            let fresh = leased.1.is_some_and(|at| at.elapsed() < LEASE_EVERY);
+            if leased.0 == oldest && (oldest.is_empty() || fresh) {
+                return Ok(());
+            }
+        }
+        let (relids, versions): (Vec<i64>, Vec<i64>) =
+            oldest.iter().map(|(relid, version)| (i64::from(*relid), *version)).unzip();
+        self.with_connection(async |conn| {
+            let mut tx = conn.begin().await?;
+            sqlx::query("DELETE FROM watershed_control.leases WHERE holder = $1").bind(&self.holder).execute(&mut *tx).await?;
+            sqlx::query(
+                "INSERT INTO watershed_control.leases (holder, relid, version, until)
+                 SELECT $1, u.relid::pg_catalog.oid, u.version, pg_catalog.clock_timestamp() + pg_catalog.make_interval(secs => $4)
+                 FROM ROWS FROM (pg_catalog.unnest($2::pg_catalog.int8[]), pg_catalog.unnest($3::pg_catalog.int8[])) AS u (relid, version)
+                 JOIN watershed_control.tables t ON t.relid = u.relid::pg_catalog.oid",
+            )
+            .bind(&self.holder)
+            .bind(&relids)
+            .bind(&versions)
+            .bind(LEASE_SECONDS)
+            .execute(&mut *tx)
+            .await?;
+            tx.commit().await?;
+            Ok(())
+        })
+        .await?;
+        *self.leased.lock() = (oldest, Some(Instant::now()));
+        Ok(())
+    }
+
+    /// The files of the newest versions at hand, of the tables that `user` may read.
+    pub(super) async fn files(&self, user: &str) -> Result<Vec<FileRow>, EngineError> {
+        let readable: Vec<(i64,)> = self
+            .with_connection(async |conn| {
+                Ok(sqlx::query_as(
+                    "SELECT t.relid::pg_catalog.int8 FROM watershed_control.tables t
+                     WHERE pg_catalog.has_table_privilege($1::pg_catalog.name, t.relid, 'SELECT')",
+                )
+                .bind(user)
+                .fetch_all(conn)
+                .await?)
+            })
+            .await?;
+        let mut tables: Vec<(Arc<TableSpec>, Held)> = Vec::new();
+        for (relid, entry) in self.tables.read().iter() {
+            if readable.iter().any(|(r,)| *r == i64::from(*relid))
+                && let Some(held) = entry.held.read().clone()
+            {
+                tables.push((entry.spec.read().clone(), held));
+            }
+        }
+        tables.sort_by(|(a, _), (b, _)| (&a.schema, &a.name).cmp(&(&b.schema, &b.name)));
+        let row = |spec: &Arc<TableSpec>, file: &Arc<LakeFile>, version| FileRow {
+            spec: spec.clone(),
+            file: file.clone(),
+            version,
+        };
+        let files = tables.iter().flat_map(|(spec, held)| {
+            held.version.files.iter().map(|file| row(spec, file, held.version.version)).collect::<Vec<_>>()
+        });
+        Ok(files.collect())
     }
 
     /// A version of the table; with `newer`, after a look at specifications and log.
@@ -199,6 +303,7 @@ impl LakeCatalog {
                         lake: tokio::sync::Mutex::default(),
                         held: RwLock::default(),
                         since_floor: Mutex::default(),
+                        older: Mutex::default(),
                     };
                     tables.insert(spec.relid, Arc::new(entry));
                 }
@@ -209,6 +314,11 @@ impl LakeCatalog {
 
     /// Looks at the log of one table.
     async fn refresh(&self, entry: &Entry) -> Result<Held, EngineError> {
+        let look = tokio::time::timeout(LOOK_TIMEOUT, self.look_at(entry)).await;
+        look.map_err(|_| EngineError::Lake("the lake's log does not answer".into()))?
+    }
+
+    async fn look_at(&self, entry: &Entry) -> Result<Held, EngineError> {
         let mut lake = entry.lake.lock().await;
         let spec = entry.spec.read().clone();
         let (version, source) = match lake.as_mut() {
@@ -239,7 +349,15 @@ impl LakeCatalog {
             },
         };
         let held = Held { version, source: Some(source), looked: Instant::now() };
-        *entry.held.write() = Some(held.clone());
+        let before = entry.held.write().replace(held.clone());
+        if let Some(before) = before.filter(|b| b.version.version != held.version.version && b.version.version >= 0) {
+            let mut older = entry.older.lock();
+            older.push((before.version.version, Instant::now(), before.version.files.watch()));
+            // Statements may hold what was left of it above the floor; this process itself does no longer.
+            if let Some((of, _, kept)) = entry.since_floor.lock().take() {
+                older.push((of, Instant::now(), kept.files.watch()));
+            }
+        }
         Ok(held)
     }
 

@@ -622,7 +622,11 @@ impl Session {
             };
             for (oid, table) in &portal.probed.catalog.analyze.virtual_functions {
                 let Some(d) = virtual_tables::ALL.iter().find(|d| d.name == table.name) else { continue };
-                let rows = d.rows(&self.shared.log, &reader).map_err(|e| GiveUp::FallBack(e.to_string()))?;
+                let files = match portal.analysis.plan.reads(*oid) && d.name == virtual_tables::FILES.name {
+                    true => self.shared.engine.files(&reader.user).await.map_err(|e| give_up_engine(false, e))?,
+                    false => Vec::new(),
+                };
+                let rows = d.rows(&self.shared.log, &reader, &files).map_err(|e| GiveUp::FallBack(e.to_string()))?;
                 let provider = crate::engine::memory_provider(d.schema(), vec![rows])
                     .map_err(|e| GiveUp::FallBack(e.to_string()))?;
                 providers.insert(*oid, provider);

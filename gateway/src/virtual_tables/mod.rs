@@ -1,11 +1,12 @@
-//! The relations that exist only in the gateway: `watershed.queries` and `watershed.route_stats`, as Arrow
+//! The relations that exist only in the gateway: `watershed.queries`, `watershed.route_stats` and `watershed.files`, as Arrow
 //! batches over what is known at the moment of asking. PostgreSQL holds a stub view of each, of the same shape,
 //! so its catalog, names and privileges are PostgreSQL's own. ✗ planning, encoding.
 
+use crate::engine::FileRow;
 use crate::query::log::QueryLog;
 use crate::query::record::Entry;
 use arrow::array::{
-    ArrayRef, BooleanArray, Int32Array, Int64Array, RecordBatch, RecordBatchOptions, StringViewArray,
+    ArrayRef, BooleanArray, Date32Array, Int32Array, Int64Array, RecordBatch, RecordBatchOptions, StringViewArray,
     TimestampMicrosecondArray,
 };
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
@@ -19,6 +20,7 @@ mod oid {
     pub const INT8: u32 = 20;
     pub const INT4: u32 = 23;
     pub const TEXT: u32 = 25;
+    pub const DATE: u32 = 1082;
     pub const TIMESTAMPTZ: u32 = 1184;
 }
 
@@ -87,8 +89,27 @@ pub const ROUTE_STATS: Definition = Definition {
     ],
 };
 
+/// One row a file of the lake's newest versions.
+pub const FILES: Definition = Definition {
+    name: "files",
+    function: "virtual_files",
+    columns: &[
+        ("table_schema", oid::TEXT),
+        ("table_name", oid::TEXT),
+        ("day", oid::DATE),
+        ("path", oid::TEXT),
+        ("rows", oid::INT8),
+        ("bytes", oid::INT8),
+        ("sorted", oid::BOOL),
+        ("first_event", oid::TIMESTAMPTZ),
+        ("last_event", oid::TIMESTAMPTZ),
+        ("written_at", oid::TIMESTAMPTZ),
+        ("lake_version", oid::INT8),
+    ],
+};
+
 /// All of them.
-pub const ALL: [&Definition; 2] = [&QUERIES, &ROUTE_STATS];
+pub const ALL: [&Definition; 3] = [&QUERIES, &ROUTE_STATS, &FILES];
 
 /// Who asks: literals are shown to the owner of a statement and to superusers.
 #[derive(Debug, Clone)]
@@ -105,6 +126,7 @@ impl Definition {
                 oid::BOOL => DataType::Boolean,
                 oid::INT4 => DataType::Int32,
                 oid::INT8 => DataType::Int64,
+                oid::DATE => DataType::Date32,
                 oid::TIMESTAMPTZ => DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())),
                 _ => DataType::Utf8View,
             };
@@ -113,9 +135,18 @@ impl Definition {
         Arc::new(Schema::new(self.columns.iter().map(field).collect::<Vec<_>>()))
     }
 
-    /// The rows as of now.
-    pub fn rows(&self, log: &QueryLog, reader: &Reader) -> Result<RecordBatch, ArrowError> {
-        let columns = if self.name == QUERIES.name { queries(&log.recent(), reader) } else { route_stats(log) };
+    /// The rows as of now; `files` are asked for by the caller, and only if this is [`FILES`].
+    pub fn rows(
+        &self,
+        log: &QueryLog,
+        reader: &Reader,
+        files: &[FileRow],
+    ) -> Result<RecordBatch, ArrowError> {
+        let columns = match self.name {
+            name if name == QUERIES.name => queries(&log.recent(), reader),
+            name if name == FILES.name => lake_files(files),
+            _ => route_stats(log),
+        };
         let rows = columns.first().map_or(0, |c| c.len());
         let options = RecordBatchOptions::new().with_row_count(Some(rows));
         RecordBatch::try_new_with_options(self.schema(), columns, &options)
@@ -160,6 +191,41 @@ fn queries(entries: &[Entry], reader: &Reader) -> Vec<ArrayRef> {
         // An error's text may quote the statement's literals.
         text(entries, |e| e.error.as_deref().map(|m| if shown(e) { m } else { "<hidden>" })),
     ]
+}
+
+fn lake_files(files: &[FileRow]) -> Vec<ArrayRef> {
+    let int = |f: fn(&FileRow) -> i64| -> ArrayRef { Arc::new(Int64Array::from_iter_values(files.iter().map(f))) };
+    let text = |f: fn(&FileRow) -> &str| -> ArrayRef { Arc::new(StringViewArray::from_iter_values(files.iter().map(f))) };
+    let time = |f: fn(&FileRow) -> Option<i64>| -> ArrayRef {
+        Arc::new(TimestampMicrosecondArray::from_iter(files.iter().map(f)).with_timezone("UTC"))
+    };
+    vec![
+        text(|r| &r.spec.schema),
+        text(|r| &r.spec.name),
+        Arc::new(Date32Array::from_iter_values(files.iter().map(|r| r.file.day))),
+        text(|r| &r.file.path),
+        int(|r| r.file.rows as i64),
+        int(|r| r.file.size as i64),
+        Arc::new(BooleanArray::from_iter(files.iter().map(|r| Some(r.file.sorted)))),
+        time(|r| event(r).map(|(first, _)| first)),
+        time(|r| event(r).map(|(_, last)| last)),
+        time(|r| r.file.modification_ms.checked_mul(1000)),
+        int(|r| r.version),
+    ]
+}
+
+/// First and last event time of a file in microseconds, a date's at its midnight; None if the log does not tell.
+fn event(row: &FileRow) -> Option<(i64, i64)> {
+    let column = row.spec.event_column().ok()?;
+    let (first, last) = row.file.range(&column.lake_name);
+    if (first, last) == (i64::MIN, i64::MAX) {
+        return None;
+    }
+    let micros = |v: i64| match column.ty {
+        lake::types::ColType::Date => v.checked_mul(lake::types::DAY_MICROS),
+        _ => Some(v),
+    };
+    micros(first).zip(micros(last))
 }
 
 fn route_stats(log: &QueryLog) -> Vec<ArrayRef> {
