@@ -6,6 +6,8 @@ here=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
 . "$here/scripts/setup.sh"
 setup
 setup_kafka
+setup_hdfs
+setup_s3
 if [ "$#" -eq 0 ]; then set -- --workspace; fi
 cd -- "$here"
 exec cargo test --locked --no-fail-fast "$@"

@@ -1,5 +1,5 @@
 # Sourced by demo.sh and test.sh: makes sure that what a build and a private PostgreSQL need is installed, and for the tests
-# what a Kafka broker needs.
+# what a Kafka broker, HDFS and a local S3 server need.
 # Does nothing where it is. Works as root or not (then through sudo), without a terminal, any number of times.
 
 # Oldest PostgreSQL that works.
@@ -92,12 +92,28 @@ has_java() {
     return 1
 }
 
-# What deploy/local/kafka needs, and its jars, so that no test waits for them.
-setup_kafka() {
+setup_java() {
     local missing=()
     has_java || missing+=(default-jre-headless)
     command -v mvn >/dev/null 2>&1 || missing+=(maven)
     if [ "${#missing[@]}" -gt 0 ]; then install_packages "${missing[@]}"; fi
-    has_java || die "Java 17 or newer is needed to run Kafka; this system's packages give an older one."
+    has_java || die "Java 17 or newer is needed to run $1; this system's packages give an older one."
+}
+
+# What deploy/local/kafka needs, and its jars, so that no test waits for them.
+setup_kafka() {
+    setup_java Kafka
     "$(dirname -- "${BASH_SOURCE[0]}")/../deploy/local/kafka/kafka.sh" setup >/dev/null
+}
+
+# The same for deploy/local/hdfs: the download takes a while, once.
+setup_hdfs() {
+    setup_java HDFS
+    "$(dirname -- "${BASH_SOURCE[0]}")/../deploy/local/hdfs/hdfs.sh" setup >/dev/null
+}
+
+# The same for deploy/local/s3.
+setup_s3() {
+    if ! python3 -c 'import venv, ensurepip' >/dev/null 2>&1; then install_packages python3 python3-venv; fi
+    "$(dirname -- "${BASH_SOURCE[0]}")/../deploy/local/s3/s3.sh" setup >/dev/null
 }

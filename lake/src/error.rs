@@ -12,6 +12,9 @@ pub enum Error {
     /// The object store failed or refused.
     #[error("the lake's storage failed: {0}")]
     Storage(#[from] object_store::Error),
+    /// A URL leads to no store.
+    #[error("{url} is no place for a lake: {what}; {advice}")]
+    Location { url: String, what: String, advice: &'static str },
     /// A local file could not be made durable.
     #[error("{action} {path}: {source}")]
     Durability { action: &'static str, path: String, source: std::io::Error },
@@ -96,6 +99,7 @@ impl Error {
             Self::Arrow(_)
             | Self::Copy(_)
             | Self::Unkeepable { .. }
+            | Self::Location { .. }
             | Self::Boundary(_)
             | Self::Unsupported { .. }
             | Self::Schema { .. }

@@ -29,6 +29,9 @@ use crate::stats::Collector;
 use crate::types::{self, ColType};
 use crate::{Error, Result, crash, store};
 
+/// Parts that a store has not taken yet; more wait in nobody's memory.
+const PARTS_ON_THEIR_WAY: usize = 4;
+
 /// How files are written.
 #[derive(Debug, Clone)]
 pub struct WriterOptions {
@@ -95,7 +98,8 @@ impl FileWriter {
         let location: Path = place.prefix.parts().chain(Path::from(path.as_str()).parts()).collect();
         let schema = spec.arrow_schema();
         let buffer =
-            BufWriter::with_capacity(place.store.clone(), location.clone(), options.part_bytes.max(5 << 20));
+            BufWriter::with_capacity(place.store.clone(), location.clone(), options.part_bytes.max(5 << 20))
+                .with_max_concurrency(PARTS_ON_THEIR_WAY);
         let inner =
             AsyncArrowWriter::try_new(Upload { buffer, over: false }, schema.clone(), Some(properties(spec, event, options)?))?;
         Ok(Self {

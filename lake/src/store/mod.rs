@@ -1,5 +1,15 @@
 //! URL -> object store, and what a local disk needs beyond it: that a file named in the log survives a machine's crash.
 //! Knows no Delta actions and no rows.
+//!
+//! Remote stores (`hdfs://`, `viewfs://`, `s3://`) are opened once in a process, with a cache of data files in front ([`Settings`]).
+//! The local disk has the system's cache and gets none.
+
+mod cache;
+mod delta;
+mod hdfs;
+mod lru;
+mod s3;
+mod settings;
 
 use std::path::{Path as FsPath, PathBuf};
 use std::sync::Arc;
@@ -12,13 +22,34 @@ use url::Url;
 
 use crate::{Error, Result};
 
+pub use cache::CacheStats;
+pub use settings::{S3, Settings, cache_stats, configure};
+
 /// The store that `url` lies in, rooted where the URL's scheme and authority are: paths in it are the URL's whole path.
+/// A remote one is the same for every URL of its scheme and authority.
+///
+/// Errors: [`Error::Location`] for a URL or settings that lead nowhere; whether the store answers is not asked.
 pub fn open(url: &Url) -> Result<Arc<dyn ObjectStore>> {
-    if url.scheme() == "file" {
-        return Ok(Arc::new(LocalFileSystem::new()));
+    match url.scheme() {
+        "file" => Ok(Arc::new(LocalFileSystem::new())),
+        "hdfs" | "viewfs" | "s3" | "s3a" => settings::remote(url),
+        "memory" => Ok(Arc::from(object_store::parse_url(url)?.0)),
+        scheme => Err(Error::Location {
+            url: url.to_string(),
+            what: format!("{scheme} is no kind of store"),
+            advice: "a lake is kept at file://, hdfs://, viewfs:// or s3://",
+        }),
     }
-    let (store, _) = object_store::parse_url(url)?;
-    Ok(Arc::from(store))
+}
+
+/// Whether a file never changes while it has its name: data files, which are named once.
+pub fn is_immutable(location: &Path) -> bool {
+    location.as_ref().ends_with(".parquet") && !location.parts().any(|part| part.as_ref() == "_delta_log")
+}
+
+/// Whether a file is one that its writer has not finished, or never will.
+pub fn is_temporary(location: &Path) -> bool {
+    location.filename().is_some_and(|name| name.starts_with('.') && name.contains(".tmp."))
 }
 
 /// The URL of the table directory `lake_path` (one or more segments) below `root`, without a slash at its end.
