@@ -113,6 +113,12 @@ pub struct UpArgs {
     /// Address of the HTTP door: POST /v1/ingest/TABLE [default: 127.0.0.1:8432]
     #[arg(long, env = "WATERSHED_HTTP", value_name = "HOST:PORT")]
     pub http: Option<SocketAddr>,
+    /// Where the lake is: file://, hdfs://, viewfs:// or s3:// [default: below the data directory]
+    #[arg(long, env = "WATERSHED_LAKE", value_name = "URL")]
+    pub lake: Option<url::Url>,
+    /// Directory of core-site.xml and hdfs-site.xml, for a lake on HDFS
+    #[arg(long, env = "HADOOP_CONF_DIR", value_name = "DIR")]
+    pub hadoop_conf_dir: Option<PathBuf>,
     /// Settings file [default: ./watershed.toml, if there is one]
     #[arg(long, env = "WATERSHED_CONFIG", value_name = "FILE")]
     pub config: Option<PathBuf>,
@@ -150,9 +156,12 @@ pub struct IngestArgs {
     /// PostgreSQL as watershed_archiver; without it and --postgres-url given, nothing is archived here
     #[arg(long, env = "WATERSHED_ARCHIVER_URL", value_name = "URL", hide_env_values = true)]
     pub archiver_url: Option<String>,
-    /// URL of the lake
+    /// URL of the lake, for stores that --postgres-url names: file://, hdfs://, viewfs:// or s3://
     #[arg(long, env = "WATERSHED_LAKE", value_name = "URL")]
     pub lake: Option<url::Url>,
+    /// Directory of core-site.xml and hdfs-site.xml, for a lake on HDFS
+    #[arg(long, env = "HADOOP_CONF_DIR", value_name = "DIR")]
+    pub hadoop_conf_dir: Option<PathBuf>,
     /// Settings file [default: ./watershed.toml, if there is one]
     #[arg(long, env = "WATERSHED_CONFIG", value_name = "FILE")]
     pub config: Option<PathBuf>,

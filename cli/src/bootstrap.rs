@@ -5,10 +5,13 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use lake::store::Settings;
 use rand::Rng;
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection};
+use url::Url;
 
+use crate::config::Lake;
 use crate::datadir::{DataDir, Pairs, new_password, replace_private};
 use crate::exit::Failure;
 use crate::postgres::ADMIN;
@@ -33,13 +36,18 @@ const LOGINS: [(&str, &str); 6] = [
 pub struct Secrets {
     passwords: Vec<(&'static str, String)>,
     pub probe_secret: String,
+    /// Where the lake is, and how its store is reached: for the commands that read and write it beside `up`.
+    pub lake: Url,
+    store: Settings,
     /// Loopback port of the cluster; None before its first start.
     pub port: Option<u16>,
 }
 
 impl Secrets {
     /// Reads the secrets, makes up those that are missing, and makes them durable before anything uses them.
-    pub fn read_or_make(data: &DataDir) -> Result<Secrets> {
+    ///
+    /// Errors: if the rows that were shipped so far are in another lake.
+    pub fn read_or_make(data: &DataDir, lake: &Lake) -> Result<Secrets> {
         let kept = Pairs::read(&data.secrets())?;
         if kept.is_none() && data.cluster().exists() {
             return Err(Failure::environment(
@@ -48,12 +56,18 @@ impl Secrets {
             )
             .into());
         }
-        let secrets = Secrets::from_pairs(&kept.unwrap_or_default());
+        let kept = kept.unwrap_or_default();
+        let url = match &lake.url {
+            Some(url) => url.clone(),
+            None => Url::parse(&lake_url(data)).context("make a URL of the lake's path")?,
+        };
+        same_lake(data, kept.get("WATERSHED_LAKE"), &url)?;
+        let secrets = Secrets::from_pairs(&kept, url, lake.store.clone());
         secrets.write(data, None)?;
         Ok(secrets)
     }
 
-    fn from_pairs(kept: &Pairs) -> Secrets {
+    fn from_pairs(kept: &Pairs, lake: Url, store: Settings) -> Secrets {
         let mut port = None;
         let passwords = LOGINS
             .iter()
@@ -73,7 +87,7 @@ impl Secrets {
             })
             .collect();
         let probe_secret = kept.get("WATERSHED_PROBE_SECRET").map_or_else(new_password, str::to_owned);
-        Secrets { passwords, probe_secret, port: port.filter(|port| *port != 0) }
+        Secrets { passwords, probe_secret, lake, store, port: port.filter(|port| *port != 0) }
     }
 
     /// Writes `DIR/secrets`; `http` is the address of the HTTP door, once it has one.
@@ -85,7 +99,8 @@ impl Secrets {
             pairs.set(key, value);
         }
         pairs.set("WATERSHED_PROBE_SECRET", &self.probe_secret);
-        pairs.set("WATERSHED_LAKE", lake_url(data));
+        pairs.set("WATERSHED_LAKE", self.lake.as_str());
+        pairs.set("WATERSHED_LAKE_STORE", serde_json::to_string(&self.store)?);
         if let Some(http) = http {
             pairs.set("WATERSHED_HTTP", http);
         }
@@ -109,7 +124,25 @@ impl Secrets {
     }
 }
 
-/// `file://` URL of the lake, ending in a slash, with what a URL cannot hold escaped.
+/// Refuses a lake that is not the one rows were shipped to: they would be missing from every answer. A directory that was moved with
+/// its lake inside is the same.
+fn same_lake(data: &DataDir, before: Option<&str>, now: &Url) -> Result<()> {
+    let Some(before) = before else { return Ok(()) };
+    let plain = |url: &str| url.trim_end_matches('/').to_owned();
+    if plain(before) == plain(now.as_str()) || (before.starts_with("file:") && now.scheme() == "file") {
+        return Ok(());
+    }
+    Err(Failure::usage(
+        format!("the lake of {} is {before}, not {now}", data.root().display()),
+        format!(
+            "name that one; or, to move the lake, stop, copy everything below it to {now}, and take the line WATERSHED_LAKE out of {}",
+            data.secrets().display()
+        ),
+    )
+    .into())
+}
+
+/// `file://` URL of the lake below the data directory, ending in a slash, with what a URL cannot hold escaped.
 pub fn lake_url(data: &DataDir) -> String {
     url::Url::from_directory_path(data.lake())
         .map_or_else(|()| format!("file://{}/", data.lake().display()), |url| url.to_string())

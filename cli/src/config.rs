@@ -2,6 +2,8 @@
 //! `watershed.toml`, then the defaults here. Reads one file; starts nothing.
 //! `deploy/watershed.toml` documents every setting and is held to these defaults by a test.
 
+mod lake;
+
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::marker::PhantomData;
@@ -18,6 +20,7 @@ use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
 use serde::de::{MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
+pub use self::lake::{Lake, check as check_lake};
 use crate::args::UpArgs;
 use crate::exit::Failure;
 use crate::units::{Bytes, Period};
@@ -26,6 +29,7 @@ use crate::units::{Bytes, Period};
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
     pub data_dir: PathBuf,
+    pub lake: Lake,
     pub gateway: Gateway,
     pub http: Http,
     pub pressure: Pressure,
@@ -147,6 +151,7 @@ pub struct Postgres {
 pub struct File {
     data_dir: Option<PathBuf>,
     drain_timeout: Option<Period>,
+    lake: lake::LakeFile,
     gateway: GatewayFile,
     http: HttpFile,
     ingest: IngestFile,
@@ -285,6 +290,7 @@ impl Config {
         };
         let config = Config {
             data_dir: args.data_dir.clone().or(file.data_dir).unwrap_or_else(|| DEFAULT_DATA_DIR.into()),
+            lake: file.lake.settled(args.lake.clone(), args.hadoop_conf_dir.clone()),
             gateway: Gateway {
                 listen: args.listen.or(file.gateway.listen).unwrap_or_else(|| local(6432)),
                 memory_limit: args
@@ -347,6 +353,9 @@ impl Config {
         }
         let least = Duration::from_millis(100);
         let wrong = [
+            (self.lake.store.read_timeout < least, "lake.read_timeout", "at least 100ms"),
+            (self.lake.store.write_timeout < least, "lake.write_timeout", "at least 100ms"),
+            (self.lake.store.metadata_timeout < least, "lake.metadata_timeout", "at least 100ms"),
             (self.gateway.memory_limit < 16 << 20, "memory_limit", "at least 16MiB"),
             (!(1..=10_000).contains(&self.gateway.max_sessions), "gateway.max_sessions", "1 to 10000"),
             (self.http.max_body < 1024, "http.max_body", "at least 1KiB"),
@@ -417,6 +426,12 @@ impl RetentionFile {
 /// How old days leave, for commands beside `up`.
 pub fn retention(named: Option<&Path>) -> Result<Retention> {
     Ok(read_file(named)?.retention.settled())
+}
+
+/// How the lake is reached, for commands beside `up`.
+pub fn lake_store(named: Option<&Path>) -> Result<::lake::store::Settings> {
+    let from = std::env::var_os("HADOOP_CONF_DIR").map(PathBuf::from);
+    Ok(read_file(named)?.lake.settled(None, from).store)
 }
 
 /// When taking in stops, for commands beside `up`.

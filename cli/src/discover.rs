@@ -5,11 +5,12 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use lake::store::Settings;
 use url::Url;
 
 use crate::args::Running;
 use crate::bootstrap::lake_url;
-use crate::config::DEFAULT_DATA_DIR;
+use crate::config::{self, DEFAULT_DATA_DIR, check_lake};
 use crate::datadir::{DataDir, Pairs};
 use crate::exit::Failure;
 use crate::wire_client::{Client, Target};
@@ -43,10 +44,12 @@ impl Stores {
     }
 }
 
-/// The stores of the running `watershed up` that the arguments and the environment lead to.
+/// The stores of the running `watershed up` that the arguments and the environment lead to. From here on, this process reaches the
+/// lake as they say.
 pub async fn stores(running: &Running) -> Result<Stores> {
-    // Services elsewhere than in a data directory: all three named by hand.
+    // Services elsewhere than in a data directory: all three named by hand, the rest in the settings file.
     if let Some(stores) = stores_in_environment()? {
+        reach_lake(&config::lake_store(variable("WATERSHED_CONFIG").as_deref().map(Path::new))?, &stores.lake_root)?;
         return Ok(stores);
     }
     let data = data_dir(running).await?;
@@ -57,14 +60,26 @@ pub async fn stores(running: &Running) -> Result<Stores> {
             .map(str::to_owned)
             .with_context(|| format!("{} lacks {key}", data.secrets().display()))
     };
-    Ok(Stores {
+    let stores = Stores {
         ingest_url: value("WATERSHED_INGEST_URL")?,
         archiver_url: value("WATERSHED_ARCHIVER_URL")?,
         lake_root: Url::parse(secrets.get("WATERSHED_LAKE").unwrap_or(&lake_url(&data)))
             .context("read WATERSHED_LAKE")?,
         spill_dir: Some(data.spill()),
         data_dir: Some(data.root().to_owned()),
-    })
+    };
+    let store = match secrets.get("WATERSHED_LAKE_STORE") {
+        Some(kept) => serde_json::from_str(kept).context("read WATERSHED_LAKE_STORE")?,
+        None => Settings::default(),
+    };
+    reach_lake(&store, &stores.lake_root)?;
+    Ok(stores)
+}
+
+/// Lets this process reach a lake, or says why it cannot.
+pub fn reach_lake(store: &Settings, lake: &Url) -> Result<()> {
+    lake::store::configure(store.clone());
+    check_lake(lake)
 }
 
 /// Where the gateway answers, and as whom to ask.
@@ -139,7 +154,7 @@ fn stores_in_environment() -> Result<Option<Stores>> {
     let lake_root = Url::parse(&lake).map_err(|error| {
         Failure::usage(
             format!("WATERSHED_LAKE is no URL: {error}"),
-            "write it like file:///srv/watershed/lake/",
+            "write it like file:///srv/watershed/lake/ or hdfs://nameservice/watershed",
         )
     })?;
     Ok(Some(Stores { ingest_url, archiver_url, lake_root, spill_dir: None, data_dir: None }))

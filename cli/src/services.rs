@@ -12,7 +12,7 @@ use ingest::pressure::{Monitor, Pressure, Watched};
 use tokio::net::TcpListener;
 use url::Url;
 
-use crate::bootstrap::{self, Secrets, lake_url};
+use crate::bootstrap::{self, Secrets};
 use crate::config::{self, Config, Http};
 use crate::datadir::{DataDir, new_password};
 use crate::discover::Stores;
@@ -41,7 +41,7 @@ pub struct Services {
 
 impl Services {
     pub fn new(config: &Config, data: &DataDir, secrets: &Secrets, socket_dir: &Path) -> Result<Services> {
-        let lake_root = Url::parse(&lake_url(data)).context("make a URL of the lake's path")?;
+        let lake_root = secrets.lake.clone();
         let stores = Stores {
             ingest_url: secrets.url("watershed_ingest", bootstrap::DATABASE),
             archiver_url: secrets.url("watershed_archiver", bootstrap::DATABASE),

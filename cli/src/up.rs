@@ -86,10 +86,14 @@ impl Up {
         let held = data.hold()?;
         // Before anything is made or opened.
         services::tokens(&config.http)?;
+        lake::store::configure(config.lake.store.clone());
+        if let Some(url) = &config.lake.url {
+            check_lake(url)?;
+        }
         let gateway_socket = bind("--listen", config.gateway.listen).await?;
         let http_socket = bind("--http", config.http.listen).await?;
 
-        let mut secrets = Secrets::read_or_make(&data)?;
+        let mut secrets = Secrets::read_or_make(&data, &config.lake)?;
         if !data.cluster().exists() {
             say("making a PostgreSQL cluster");
         }

@@ -5,7 +5,7 @@ use tokio_util::sync::CancellationToken;
 use url::Url;
 
 use crate::args::{IngestArgs, Running, UpArgs};
-use crate::config::Config;
+use crate::config::{Config, Lake};
 use crate::console::{complain, say};
 use crate::discover::{self, Stores};
 use crate::exit::{Code, Failure};
@@ -18,7 +18,7 @@ pub async fn run(args: IngestArgs) -> Result<Code> {
     if args.no_kafka {
         config.kafka.brokers = None;
     }
-    let (stores, may_archive) = stores(&args).await?;
+    let (stores, may_archive) = stores(&args, &config.lake).await?;
     let archive = may_archive && !args.no_archiver;
     if config.kafka.brokers.is_none() && args.no_http && !archive {
         return Err(Failure::usage(
@@ -81,6 +81,8 @@ fn as_up(args: &IngestArgs) -> UpArgs {
     UpArgs {
         http: args.http.or_else(|| "127.0.0.1:8433".parse().ok()),
         config: args.config.clone(),
+        lake: args.lake.clone(),
+        hadoop_conf_dir: args.hadoop_conf_dir.clone(),
         kafka: args.kafka.clone(),
         archive_interval: args.archive_interval,
         archive_min_rows: args.archive_min_rows,
@@ -90,19 +92,22 @@ fn as_up(args: &IngestArgs) -> UpArgs {
 }
 
 /// Where the stores are, and whether enough is known to archive.
-async fn stores(args: &IngestArgs) -> Result<(Stores, bool)> {
+async fn stores(args: &IngestArgs, lake: &Lake) -> Result<(Stores, bool)> {
     let Some(url) = &args.postgres_url else {
         let running = Running { data_dir: args.data_dir.clone() };
         return Ok((discover::stores(&running).await?, true));
     };
-    let known = args.archiver_url.is_some() && args.lake.is_some();
+    let known = args.archiver_url.is_some() && lake.url.is_some();
     let nowhere = || Url::parse("file:///nonexistent/").map_err(anyhow::Error::from);
     let stores = Stores {
         ingest_url: url.clone(),
         archiver_url: args.archiver_url.clone().unwrap_or_default(),
-        lake_root: args.lake.clone().map_or_else(nowhere, Ok)?,
+        lake_root: lake.url.clone().map_or_else(nowhere, Ok)?,
         spill_dir: None,
         data_dir: None,
     };
+    if known {
+        discover::reach_lake(&lake.store, &stores.lake_root)?;
+    }
     Ok((stores, known))
 }

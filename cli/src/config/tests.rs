@@ -62,3 +62,25 @@ fn alerts_are_one_or_several() {
     let secret = merged(&UpArgs::default(), &format!("{brokers}[kafka.properties]\n\"sasl.password\" = \"hush\"")).unwrap();
     assert!(!format!("{secret:?}").contains("hush"));
 }
+
+#[test]
+fn the_lake_is_a_url_or_a_section() {
+    let of = |file: &str| merged(&UpArgs::default(), file).map(|config| config.lake);
+    assert_eq!(of("").unwrap(), Lake::default());
+    let url = of("lake = \"hdfs://ns/watershed\"").unwrap();
+    assert_eq!(url.url.unwrap().as_str(), "hdfs://ns/watershed");
+    let section = "[lake]\nurl = \"s3://bucket/lake\"\ncache_size = \"64MiB\"\nread_timeout = \"2s\"\n\
+        [lake.hadoop]\n\"dfs.replication\" = \"2\"\n[lake.s3]\nsecret_access_key = \"hush\"\nallow_http = true\n";
+    let lake = of(section).unwrap();
+    assert_eq!((lake.store.cache_bytes, lake.store.read_timeout), (64 << 20, Duration::from_secs(2)));
+    assert_eq!(lake.store.s3.allow_http, Some(true));
+    assert!(!format!("{lake:?}").contains("hush"));
+    assert!(!format!("{:?}", parse_file(section).unwrap()).contains("hush"));
+    let args = UpArgs { lake: "hdfs://other/lake".parse().ok(), hadoop_conf_dir: Some("/conf".into()), ..UpArgs::default() };
+    let flags = merged(&args, section).unwrap().lake;
+    assert_eq!(flags.url.unwrap().as_str(), "hdfs://other/lake");
+    assert_eq!(flags.store.hadoop_conf_dir, Some("/conf".into()));
+    for wrong in ["lake = \"nowhere\"", "lake = 1", "[lake]\nurl = 1", "[lake]\nread_timeout = \"1ms\"", "[lake.s3]\nsecret = \"x\""] {
+        assert!(of(wrong).is_err(), "{wrong}");
+    }
+}

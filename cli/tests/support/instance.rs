@@ -342,7 +342,8 @@ impl Drop for Instance {
 pub fn scrub(command: &mut Command) {
     for (name, _) in std::env::vars_os() {
         let text = name.to_string_lossy();
-        if text.starts_with("PG") || (text.starts_with("WATERSHED_") && text != "WATERSHED_SAMPLE_DATA") {
+        let foreign = ["PG", "HADOOP_", "AWS_", "KRB5"].iter().any(|prefix| text.starts_with(prefix));
+        if foreign || (text.starts_with("WATERSHED_") && text != "WATERSHED_SAMPLE_DATA") {
             command.env_remove(&name);
         }
     }

@@ -3,9 +3,11 @@
 #![allow(dead_code)] // each test binary uses a part of it
 
 pub mod compare;
+pub mod hdfs;
 pub mod instance;
 pub mod kafka;
 pub mod proxy;
+pub mod s3;
 pub mod scram;
 pub mod wire;
 

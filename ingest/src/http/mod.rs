@@ -129,6 +129,12 @@ impl Service {
             .idle_timeout(Duration::from_secs(60))
             .after_connect(|conn, _| Box::pin(sink::prepare(conn)))
             .connect_lazy_with(options);
+        metrics::describe("watershed_lake_cache_hits", "Blocks of lake files that were in memory, since the start.");
+        metrics::describe("watershed_lake_cache_misses", "Blocks of lake files that had to be read, since the start.");
+        metrics::describe("watershed_lake_cache_given_bytes", "Bytes of lake files given to readers, since the start.");
+        metrics::describe("watershed_lake_cache_read_bytes", "Bytes read from the lake's store, since the start.");
+        metrics::describe("watershed_lake_cache_held_bytes", "Bytes of lake files in memory.");
+        metrics::describe("watershed_lake_read_failures", "Reads from the lake's store that failed, since the start.");
         metrics::describe("watershed_http_requests_total", "Answered requests that add rows.");
         metrics::describe("watershed_http_request_seconds", "Time from a request's head to its answer.");
         let turns = Semaphore::new(config.concurrency.max(1));
@@ -214,6 +220,15 @@ async fn admit(State(service): State<Arc<Service>>, mut request: Request, next: 
 }
 
 async fn show_metrics() -> Response {
+    for (store, stats) in lake::store::cache_stats() {
+        let set = |name, value: u64| metrics::gauge(name, &[("store", &store)]).set(value as f64);
+        set("watershed_lake_cache_hits", stats.hits);
+        set("watershed_lake_cache_misses", stats.misses);
+        set("watershed_lake_cache_given_bytes", stats.bytes_given);
+        set("watershed_lake_cache_read_bytes", stats.bytes_read);
+        set("watershed_lake_cache_held_bytes", stats.bytes_held);
+        set("watershed_lake_read_failures", stats.failures);
+    }
     ([(header::CONTENT_TYPE, HeaderValue::from_static(metrics::CONTENT_TYPE))], metrics::render())
         .into_response()
 }

@@ -68,7 +68,7 @@ impl fmt::Debug for Settings {
 
 /// Object storage that speaks S3; what is None comes from AWS_* in the environment.
 #[derive(Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 pub struct S3 {
     pub endpoint: Option<String>,
     pub region: Option<String>,
