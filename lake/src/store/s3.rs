@@ -2,21 +2,21 @@
 //! replace each other without a word, so each bucket is asked once before the first commit.
 
 use std::fmt;
-use std::ops::Range;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bytes::Bytes;
-use futures::stream::BoxStream;
+use futures::StreamExt;
+use futures::stream::{self, BoxStream};
 use object_store::aws::{AmazonS3, AmazonS3Builder, S3ConditionalPut};
 use object_store::client::SpawnedReqwestConnector;
 use object_store::path::Path;
 use object_store::{
-    ClientOptions, CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
+    ClientOptions, CopyOptions, Error, GetOptions, GetRange, GetResult, GetResultPayload, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
     ObjectStoreExt, PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result, RetryConfig,
 };
 use tokio::runtime::Handle;
 use tokio::sync::OnceCell;
+use tokio::time::timeout;
 use url::Url;
 use uuid::Uuid;
 
@@ -29,8 +29,7 @@ pub(super) fn connect(url: &Url, settings: &Settings, runtime: &Handle) -> crate
     let client = ClientOptions::new()
         .with_allow_http(allow_http)
         .with_connect_timeout(settings.metadata_timeout.min(Duration::from_secs(10)))
-        // What stands still ends by this one; what is slow and moves, by the next.
-        .with_read_timeout(settings.read_timeout)
+        // Of a whole request; a read that stands still ends earlier.
         .with_timeout(settings.write_timeout.max(settings.read_timeout));
     let retry = RetryConfig {
         max_retries: 3,
@@ -61,19 +60,56 @@ pub(super) fn connect(url: &Url, settings: &Settings, runtime: &Handle) -> crate
     if let Some(virtual_hosted) = from.virtual_hosted {
         builder = builder.with_virtual_hosted_style_request(virtual_hosted);
     }
-    Ok(Conditional::new(builder.build()?))
+    Ok(Conditional::new(builder.build()?, settings.read_timeout))
 }
 
-/// A store whose puts that must not replace are trusted only after one was seen to be refused.
+/// A store whose puts that must not replace are trusted only after one was seen to be refused, and whose reads do not stall: one from
+/// which nothing comes for the read timeout is begun anew, once.
 #[derive(Debug)]
 pub(super) struct Conditional<S> {
     inner: S,
+    read_timeout: Duration,
     proven: OnceCell<()>,
 }
 
+/// Reads up to this many bytes can be begun anew.
+const REPEATED: u64 = 64 << 20;
+
 impl<S: ObjectStore> Conditional<S> {
-    fn new(inner: S) -> Self {
-        Self { inner, proven: OnceCell::new() }
+    fn new(inner: S, read_timeout: Duration) -> Self {
+        Self { inner, read_timeout, proven: OnceCell::new() }
+    }
+
+    /// None: nothing came in time.
+    async fn get_in_time(&self, location: &Path, options: GetOptions) -> Option<Result<GetResult>> {
+        let whole = matches!(&options.range, Some(GetRange::Bounded(r)) if r.end.saturating_sub(r.start) <= REPEATED);
+        let limit = self.read_timeout;
+        let got = match timeout(limit, self.inner.get_opts(location, options)).await.ok()? {
+            Ok(got) => got,
+            Err(error) => return Some(Err(error)),
+        };
+        let (meta, range, attributes) = (got.meta.clone(), got.range.clone(), got.attributes.clone());
+        let mut chunks = got.into_stream();
+        let payload = if whole {
+            let mut all = Vec::new();
+            while let Some(chunk) = timeout(limit, chunks.next()).await.ok()? {
+                match chunk {
+                    Ok(chunk) => all.push(Ok(chunk)),
+                    Err(error) => return Some(Err(error)),
+                }
+            }
+            stream::iter(all).boxed()
+        } else {
+            stream::unfold(Some(chunks), move |chunks| async move {
+                let mut chunks = chunks?;
+                match timeout(limit, chunks.next()).await {
+                    Ok(chunk) => chunk.map(|chunk| (chunk, Some(chunks))),
+                    Err(_) => Some((Err(stalled(limit)), None)),
+                }
+            })
+            .boxed()
+        };
+        Some(Ok(GetResult { payload: GetResultPayload::Stream(payload), meta, range, attributes }))
     }
 
     /// Puts an object beside `place` twice.
@@ -102,6 +138,11 @@ impl<S: ObjectStore> Conditional<S> {
     }
 }
 
+fn stalled(limit: Duration) -> Error {
+    let source = format!("the object store stalls: nothing came for {} s", limit.as_secs_f64()).into();
+    Error::Generic { store: "S3", source }
+}
+
 impl<S: fmt::Display> fmt::Display for Conditional<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.inner.fmt(f)
@@ -126,11 +167,10 @@ impl<S: ObjectStore> ObjectStore for Conditional<S> {
     }
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
-        self.inner.get_opts(location, options).await
-    }
-
-    async fn get_ranges(&self, location: &Path, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
-        self.inner.get_ranges(location, ranges).await
+        if let Some(got) = self.get_in_time(location, options.clone()).await {
+            return got;
+        }
+        self.get_in_time(location, options).await.unwrap_or_else(|| Err(stalled(self.read_timeout)))
     }
 
     fn delete_stream(&self, locations: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
@@ -163,11 +203,11 @@ mod tests {
 
     use super::*;
 
-    /// A server that does not know the condition.
+    /// A server that does not know the condition, and lets some reads hang.
     #[derive(Debug, Default)]
     struct Careless {
         inner: InMemory,
-        puts: AtomicUsize,
+        hanging: AtomicUsize,
     }
 
     impl fmt::Display for Careless {
@@ -179,13 +219,16 @@ mod tests {
     #[async_trait]
     impl ObjectStore for Careless {
         async fn put_opts(&self, at: &Path, payload: PutPayload, _: PutOptions) -> Result<PutResult> {
-            self.puts.fetch_add(1, Ordering::SeqCst);
             self.inner.put(at, payload).await
         }
         async fn put_multipart_opts(&self, at: &Path, o: PutMultipartOptions) -> Result<Box<dyn MultipartUpload>> {
             self.inner.put_multipart_opts(at, o).await
         }
         async fn get_opts(&self, at: &Path, options: GetOptions) -> Result<GetResult> {
+            if self.hanging.load(Ordering::SeqCst) > 0 {
+                self.hanging.fetch_sub(1, Ordering::SeqCst);
+                std::future::pending::<()>().await;
+            }
             self.inner.get_opts(at, options).await
         }
         fn delete_stream(&self, at: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
@@ -204,7 +247,7 @@ mod tests {
 
     #[tokio::test]
     async fn nothing_is_committed_to_a_server_that_ignores_conditions() {
-        let store = Conditional::new(Careless::default());
+        let store = Conditional::new(Careless::default(), Duration::from_secs(10));
         let entry = Path::from("lake/t/_delta_log/00000000000000000000.json");
         let refused = store.put_opts(&entry, "{}".into(), PutMode::Create.into()).await.unwrap_err();
         assert!(matches!(refused, Error::NotSupported { .. }), "{refused}");
@@ -215,8 +258,21 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_read_that_hangs_is_begun_anew_once() {
+        let store = Conditional::new(Careless::default(), Duration::from_millis(100));
+        let path = Path::from("lake/t/a.parquet");
+        store.put(&path, "0123456789".into()).await.unwrap();
+        store.inner.hanging.store(1, Ordering::SeqCst);
+        assert_eq!(store.get_range(&path, 2..5).await.unwrap(), "234");
+        store.inner.hanging.store(2, Ordering::SeqCst);
+        let error = store.get_range(&path, 2..5).await.unwrap_err().to_string();
+        assert!(error.contains("stalls"), "{error}");
+        assert_eq!(store.get(&path).await.unwrap().bytes().await.unwrap(), "0123456789");
+    }
+
+    #[tokio::test]
     async fn a_server_is_asked_once() {
-        let store = Conditional::new(InMemory::new());
+        let store = Conditional::new(InMemory::new(), Duration::from_secs(10));
         for version in 0..3 {
             let entry = Path::from(format!("lake/t/_delta_log/{version:020}.json"));
             store.put_opts(&entry, "{}".into(), PutMode::Create.into()).await.unwrap();

@@ -164,7 +164,8 @@ impl Cached {
         let mut blocks: BTreeMap<u64, Bytes> = BTreeMap::new();
         let mut coming: Vec<(Vec<u64>, Coming)> = Vec::new();
         {
-            let held = &mut *self.held.lock();
+            let mut guard = self.held.lock();
+            let held = &mut *guard;
             let id = held.file(location).id;
             let mut missing: Vec<u64> = Vec::new();
             for block in wanted {

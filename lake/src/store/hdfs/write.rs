@@ -104,8 +104,8 @@ impl Temporary {
         }
     }
 
-    /// Gives it its place. `holds` is asked whether the place holds what was written, if the answer to the renaming was lost.
-    async fn rename(&mut self, place: &Path, overwrite: bool, holds: impl AsyncFnOnce() -> bool) -> Result<()> {
+    /// Gives it its place. `holds` tells whether the place holds what was written; it is waited for if the answer to the renaming was lost.
+    async fn rename(&mut self, place: &Path, overwrite: bool, holds: impl Future<Output = bool>) -> Result<()> {
         let (connection, to) = (self.shared.connection(), absolute(place));
         let renamed = connection.client.rename(&self.path, &to, overwrite);
         let error = match self.shared.asked("a renaming", &to, &connection, renamed).await {
@@ -121,12 +121,13 @@ impl Temporary {
                 self.there = false;
                 Err(error)
             }
-            Ok(false) if holds().await => {
+            Ok(false) => {
                 self.there = false;
-                Ok(())
+                // Renamed, or deleted by a request that was sent twice.
+                if holds.await { Ok(()) } else { Err(error) }
             }
             // Unknown: whoever wrote it must read what is there.
-            Ok(false) | Err(_) => Err(error),
+            Err(_) => Err(error),
         }
     }
 
@@ -210,7 +211,7 @@ impl Shared {
             return Err(Error::AlreadyExists { path: absolute(place), source: "HDFS has such a file".into() });
         }
         let mut written = self.write_somewhere(place, &payload).await?;
-        let renamed = written.rename(place, overwrite, async || self.holds(place, &payload).await).await;
+        let renamed = written.rename(place, overwrite, self.holds(place, &payload)).await;
         if let Err(error) = renamed {
             written.discard().await;
             return Err(error);
@@ -360,7 +361,7 @@ impl Parts {
                 for bytes in payload.iter() {
                     file.write(bytes.clone()).await?;
                 }
-                Ok(())
+                Ok::<(), Error>(())
             }
             .await;
             match done {
@@ -401,7 +402,7 @@ impl MultipartUpload for Upload {
         let done = async {
             temporary.close().await?;
             let place = &self.parts.place;
-            let holds = async || shared.status(place).await.is_ok_and(|status| status.length as u64 == written);
+            let holds = async { shared.status(place).await.is_ok_and(|status| status.length as u64 == written) };
             temporary.rename(place, true, holds).await
         }
         .await;
