@@ -114,7 +114,8 @@ configure() {
     for who in namenode $(seq -f 'datanode%g' "$datanodes"); do
         n=$dir/conf
         [ "$who" = namenode ] || n=$dir/conf.$who
-        mkdir -p -- "$n"
+        # Pages that the jars do not have; without a folder of that name nothing starts.
+        mkdir -p -- "$n/webapps/hdfs" "$n/webapps/datanode" "$n/webapps/static"
         {
             property fs.defaultFS "hdfs://127.0.0.1:$port_namenode"
             property hadoop.tmp.dir "$dir/tmp"
@@ -191,7 +192,7 @@ alive() { # WHO: its process, if it runs
     pid=$(cat -- "$dir/$1.pid" 2>/dev/null) || return 1
     # The number may belong to another process by now; that one was not started on this folder. One that has ended and was not
     # looked after has no command line.
-    tr '\0' ' ' <"/proc/$pid/cmdline" 2>/dev/null | grep -qF -- "-Dwatershed.part=$dir/$1 " && printf '%s\n' "$pid"
+    { tr '\0' ' ' <"/proc/$pid/cmdline"; } 2>/dev/null | grep -qF -- "-Dwatershed.part=$dir/$1 " && printf '%s\n' "$pid"
 }
 
 launch() { # WHO
