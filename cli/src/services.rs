@@ -10,7 +10,6 @@ use ingest::generate;
 use ingest::http::{Indices, Tokens};
 use ingest::pressure::{Monitor, Pressure, Watched};
 use tokio::net::TcpListener;
-use url::Url;
 
 use crate::bootstrap::{self, Secrets};
 use crate::config::{self, Config, Http};

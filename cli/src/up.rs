@@ -12,7 +12,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::bootstrap::{self, DATABASE, OWNER, Secrets};
-use crate::config::{Config, machine_memory};
+use crate::config::{Config, check_lake, machine_memory};
 use crate::datadir::{DataDir, Held, Pairs, replace_private};
 use crate::exit::Failure;
 use crate::postgres::{Cluster, Settings, Supervised, supervise};

@@ -4,6 +4,7 @@
 mod support;
 
 use std::fs;
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
@@ -11,7 +12,7 @@ use std::time::Duration;
 
 use support::compare::difference;
 use support::hdfs::Hdfs;
-use support::instance::{Instance, Options, argument, shown};
+use support::instance::{Instance, Options, argument, binary, shown};
 use support::s3::S3;
 use support::wait_for;
 use support::wire::Client;
@@ -132,7 +133,9 @@ fn archive_fails_with(instance: &Instance, why: &str) {
 #[track_caller]
 fn whole_path(instance: &Instance) {
     let rows = instance.dir().with_file_name("rows.ndjson");
-    instance.run(&["generate", "--rows", "30000", "--days", "3", "--end", "2024-05-03T00:00:00Z", "--out", argument(&rows)]);
+    let options = ["generate", "--rows", "30000", "--days", "3", "--end", "2024-05-03T00:00:00Z", "--out", argument(&rows)];
+    let generated = Command::new(binary()).args(options).output().expect("the binary starts");
+    assert!(generated.status.success(), "{}", shown(&generated));
     let text = fs::read_to_string(&rows).expect("generated rows");
     let lines: Vec<&str> = text.lines().collect();
     for (n, part) in lines.chunks(10_000).enumerate() {

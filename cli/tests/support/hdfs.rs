@@ -21,6 +21,8 @@ const MOST_CLUSTERS: usize = 2;
 /// Starts the cluster, and kills it when its standard input ends: the test process is then gone, for whatever reason.
 const KEEPER: &str = r#"
 script=$1; dir=$2; state=$3; shift 3
+# What ends the tests ends `cat`, and not the cleaning up after them.
+trap : INT TERM HUP
 if "$script" start "$dir" "$@" >"$state.log" 2>&1 </dev/null; then echo ready >"$state"; else echo failed >"$state"; fi
 cat >/dev/null
 "$script" kill "$dir"

@@ -107,6 +107,8 @@ impl<S: ObjectStore> Conditional<S> {
                     Err(_) => Some((Err(stalled(limit)), None)),
                 }
             })
+            // Delta's library polls streams that have ended.
+            .fuse()
             .boxed()
         };
         Some(Ok(GetResult { payload: GetResultPayload::Stream(payload), meta, range, attributes }))

@@ -315,6 +315,8 @@ impl Shared {
                 }
             }
         })
+        // Delta's library polls streams that have ended.
+        .fuse()
         .boxed()
     }
 

@@ -306,12 +306,24 @@ impl fmt::Debug for Upload {
     }
 }
 
-/// Sees to it that nobody waits for a part that will not come.
-struct Turn<'a>(&'a Parts);
+/// The turn of a part. One that is dropped before it was taken leaves a gap, which no later part may hide: nobody waits for it.
+struct Turn {
+    parts: Arc<Parts>,
+    number: usize,
+    taken: bool,
+}
 
-impl Drop for Turn<'_> {
+impl Drop for Turn {
     fn drop(&mut self) {
-        self.0.turn.send_replace(GIVEN_UP);
+        let next = if self.taken { self.number + 1 } else { GIVEN_UP };
+        self.parts.turn.send_if_modified(|turn| {
+            // Given up is for good.
+            let moves = *turn != GIVEN_UP;
+            if moves {
+                *turn = next;
+            }
+            moves
+        });
     }
 }
 
@@ -320,9 +332,8 @@ fn given_up() -> Error {
 }
 
 impl Parts {
-    async fn take(&self, number: usize, payload: PutPayload) -> Result<()> {
-        // A future that is dropped while it waits or writes leaves a gap, which no later part may hide.
-        let turn = Turn(self);
+    async fn take(&self, turn: &mut Turn, payload: PutPayload) -> Result<()> {
+        let number = turn.number;
         let mut turns = self.turn.subscribe();
         let now = turns.wait_for(|turn| *turn == number || *turn == GIVEN_UP).await;
         if now.map_or(true, |turn| *turn == GIVEN_UP) {
@@ -345,8 +356,7 @@ impl Parts {
             }
         }
         file.written += length;
-        std::mem::forget(turn);
-        self.turn.send_replace(number + 1);
+        turn.taken = true;
         Ok(())
     }
 
@@ -382,9 +392,9 @@ impl Parts {
 #[async_trait]
 impl MultipartUpload for Upload {
     fn put_part(&mut self, payload: PutPayload) -> UploadPart {
-        let (parts, number) = (self.parts.clone(), self.count);
+        let mut turn = Turn { parts: self.parts.clone(), number: self.count, taken: false };
         self.count += 1;
-        async move { parts.take(number, payload).await }.boxed()
+        async move { turn.parts.clone().take(&mut turn, payload).await }.boxed()
     }
 
     async fn complete(&mut self) -> Result<PutResult> {
