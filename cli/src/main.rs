@@ -77,7 +77,7 @@ async fn run(cli: Cli) -> anyhow::Result<Code> {
 fn start_log() {
     let filter = std::env::var("WATERSHED_LOG")
         .or_else(|_| std::env::var("RUST_LOG"))
-        .unwrap_or_else(|_| "warn,watershed=info".into());
+        .unwrap_or_else(|_| "warn,watershed=info,hdfs_native=error".into());
     let filter = EnvFilter::try_new(&filter).unwrap_or_else(|_| EnvFilter::new("warn"));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
