@@ -24,7 +24,7 @@ const IMPATIENT: &str = "read_timeout = \"1s\"\nwrite_timeout = \"5s\"\nmetadata
 fn product(hdfs: &Hdfs, options: Options) -> Instance {
     let config = hdfs.dir().join("watershed.toml");
     let section =
-        format!("[lake]\nurl = \"{}/lake\"\nhadoop_conf_dir = \"{}\"\n{IMPATIENT}", hdfs.url(), hdfs.conf_dir().display());
+        format!("[lake]\nurl = \"{}/lake\"\nhadoop_conf_dir = \"{}\"\n{IMPATIENT}[retention]\ninterval = \"24h\"\nearly = false\n", hdfs.url(), hdfs.conf_dir().display());
     fs::write(&config, section).expect("a settings file");
     Instance::start(options.with("WATERSHED_CONFIG", argument(&config)))
 }
@@ -307,4 +307,40 @@ fn reads_that_stall_go_elsewhere_or_to_postgresql() {
     }
     hdfs.wait_for_live(2);
     recovers(&instance, feed);
+}
+
+#[test]
+fn rows_that_only_the_lake_has_are_an_error_while_it_is_away() {
+    let hdfs = Hdfs::start();
+    let instance = product(&hdfs, Options::on_demand());
+    let mut client = Client::connect(&instance.gateway());
+    client.run("CREATE TABLE t (id int8, ts timestamptz NOT NULL)");
+    client.run(
+        "SELECT watershed.attach_table('public.t', event_time => 'ts', first_day => (now() AT TIME ZONE 'UTC')::date - 12)",
+    );
+    client.run("INSERT INTO t SELECT i, now() - (i % 10) * interval '1 day' FROM generate_series(1, 1000) i");
+    instance.archive();
+    client.run("SELECT watershed.set_retention('public.t', hot_days => 5)");
+    instance.run(&["retain", "t", "--notice", "4s"]);
+    assert_eq!(client.value("SELECT count(*) FROM t"), "1000");
+    hdfs.kill9("namenode");
+    // What is in memory may still be answered with, and exactly; then the log cannot be followed any more.
+    let error = wait_for("an error of the lake", || {
+        let reply = client.query("SELECT count(*) FROM t");
+        if reply.error().is_none() {
+            assert_eq!(reply.value(), "1000");
+        }
+        reply.error()
+    });
+    assert_eq!(error.get(&'C').map(String::as_str), Some("58030"), "{error:?}");
+    assert!(error.get(&'D').is_some_and(|detail| detail.contains("HDFS")), "{error:?}");
+    assert!(error.contains_key(&'H'), "{error:?}");
+    // Hot rows are PostgreSQL's meanwhile.
+    assert_eq!(client.value("SELECT count(*) FROM t WHERE ts >= now() - interval '49 hours'"), "300");
+    hdfs.restart();
+    wait_for("the lake's answer", || {
+        let reply = client.query("SELECT count(*) FROM t");
+        reply.error().is_none().then(|| assert_eq!(reply.value(), "1000"))
+    });
+    verify(&instance);
 }

@@ -977,7 +977,9 @@ fn engine_report(e: EngineError) -> ErrorReport {
         EngineError::Refused(m) => ErrorReport::error("53200", "out of memory for lake queries")
             .detail(m)
             .hint("Run the statement again, or raise the gateway's memory limit."),
-        e => ErrorReport::error("58030", "the lake could not be read").detail(e.to_string()),
+        e => ErrorReport::error("58030", "the lake could not be read").detail(e.to_string()).hint(
+            "Run the statement again when the lake's storage answers. What PostgreSQL holds above the floor it answers meanwhile.",
+        ),
     }
 }
 
