@@ -10,6 +10,8 @@
 mod error;
 mod lead;
 #[cfg(test)]
+mod measure;
+#[cfg(test)]
 mod model;
 pub mod plan;
 mod read;

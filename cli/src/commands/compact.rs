@@ -175,7 +175,7 @@ mod tests {
             lines,
             [
                 "table        day         files  become  rows  size  why",
-                "-----------  ----------  -----  ------  ----  ----  ----------------------------------------",
+                "-----------  ----------  -----  ------  ----  ----  ---------------------------------------",
                 "public.logs  2024-10-04      0       1     0    0B  12 small: many small files",
                 "public.logs  2024-10-05      0       1     0    0B  12 small: nothing was added for a while",
                 "",
