@@ -537,6 +537,44 @@ watershed bench ingest --brokers 127.0.0.1:9092 --rows 500000 --duration 30s --j
 Exit code 1 means that the rate was not sustained, the lake fell behind or memory grew."
     )]
     Ingest(BenchIngestArgs),
+    /// Reference queries over many small files and after compaction, beside DuckDB, PySpark and PostgreSQL
+    #[command(
+        after_help = "Examples:\n  watershed bench lake --python venv/bin/python\n  \
+watershed bench lake --rows 1000000 --files 250 --hdfs hdfs://127.0.0.1:9000/ --json lake.json\n\n\
+DuckDB and PySpark are measured if that Python can import them. Exit code 1 means that a goal was not reached."
+    )]
+    Lake(BenchLakeArgs),
+}
+
+#[derive(Args, Debug)]
+pub struct BenchLakeArgs {
+    /// Rows of the table
+    #[arg(long, default_value_t = 20_000_000, value_parser = clap::value_parser!(u64).range(10_000..))]
+    pub rows: u64,
+    /// Small files before compaction
+    #[arg(long, default_value_t = 5_000, value_parser = clap::value_parser!(u64).range(1..=100_000))]
+    pub files: u64,
+    /// Folder for PostgreSQL and the lake; must not exist [default: ./watershed-bench-PID]
+    #[arg(long, value_name = "DIR")]
+    pub dir: Option<PathBuf>,
+    /// Leave the folder there
+    #[arg(long)]
+    pub keep: bool,
+    /// Warm runs of each query; the median counts
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub rounds: u32,
+    /// HDFS folder to measure in as well; what is copied there stays
+    #[arg(long, value_name = "URL")]
+    pub hdfs: Option<url::Url>,
+    /// Memory for queries over the lake [default: a quarter of the machine's]
+    #[arg(long, value_name = "SIZE")]
+    pub memory: Option<Bytes>,
+    /// Python that may have duckdb and pyspark
+    #[arg(long, default_value = "python3", value_name = "PROGRAM")]
+    pub python: PathBuf,
+    /// Write every figure there
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
 }
 
 #[derive(Args, Debug)]

@@ -12,6 +12,7 @@ pub mod load;
 pub mod queries;
 pub mod rebase;
 pub mod retain;
+pub mod reference;
 pub mod up;
 pub mod verify;
 

@@ -9,14 +9,17 @@
 //! One memory pool, one spill directory and one cache of footers serve all queries; a bounded number runs at
 //! once, a bounded number waits, the rest is refused.
 
+mod coded;
 mod error;
 mod optimizer;
 mod pins;
 mod provider;
 mod prune;
+mod reads;
 mod stream;
 #[cfg(test)]
 mod tests;
+mod top;
 
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
@@ -41,6 +44,7 @@ use tokio_util::sync::CancellationToken;
 use url::Url;
 
 pub use error::EngineError;
+pub(crate) use coded::coded_type;
 pub use pins::{FileRow, Pin};
 pub use provider::TieredProvider;
 pub use stream::{QueryStream, Stats};
@@ -264,7 +268,8 @@ async fn run(
     send: mpsc::Sender<Result<Message, EngineError>>,
 ) {
     let started = async {
-        let plan = state.create_physical_plan(&plan).await?;
+        let plan = top::narrow(state.optimize(&plan)?).await?;
+        let plan = state.query_planner().create_physical_plan(&plan, state).await?;
         let stream = execute_stream(plan.clone(), Arc::new(TaskContext::from(state)))?;
         Ok::<_, DataFusionError>((plan, stream))
     };

@@ -30,6 +30,8 @@ use datafusion::optimizer::{Optimizer, OptimizerRule};
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
 use datafusion::physical_optimizer::optimizer::PhysicalOptimizer;
 
+use super::coded::CodedAggregation;
+
 const LOGICAL: &[&str] = &[
     "simplify_expressions",
     "replace_distinct_aggregate",
@@ -76,11 +78,14 @@ pub(super) fn logical() -> Result<Vec<Arc<dyn OptimizerRule + Send + Sync>>> {
     Ok(rules)
 }
 
-/// The physical rules, in DataFusion's order.
+/// The physical rules, in DataFusion's order, and ours for coded groups.
 pub(super) fn physical() -> Result<Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>>> {
-    let rules: Vec<_> =
+    let mut rules: Vec<_> =
         PhysicalOptimizer::new().rules.into_iter().filter(|r| PHYSICAL.contains(&r.name())).collect();
     missing(PHYSICAL, &rules.iter().map(|r| r.name()).collect::<Vec<_>>())?;
+    // The stages of an aggregation must still be apart.
+    let at = rules.iter().position(|r| r.name() == "CombinePartialFinalAggregate").unwrap_or(rules.len());
+    rules.insert(at, Arc::new(CodedAggregation));
     Ok(rules)
 }
 

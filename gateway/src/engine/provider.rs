@@ -7,20 +7,24 @@
 //! legs are exact where ours are, so that `count(*)`, `count(x)`, `min` and `max` without a filter need no
 //! scan at all.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use datafusion::arrow::array::RecordBatch;
-use datafusion::arrow::datatypes::{Field, Schema, SchemaRef};
+use datafusion::arrow::array::{Array, AsArray, RecordBatch, RecordBatchOptions};
+use datafusion::arrow::compute;
+use datafusion::arrow::datatypes::{
+    DataType, Date32Type, Field, Int64Type, Schema, SchemaRef, TimeUnit, TimestampMicrosecondType,
+};
+use datafusion::arrow::error::ArrowError;
 use datafusion::catalog::Session;
 use datafusion::common::stats::Precision;
 use datafusion::common::tree_node::TreeNodeRecursion;
-use datafusion::common::{ColumnStatistics, DFSchema, Statistics};
+use datafusion::common::{ColumnStatistics, DFSchema, ScalarValue, Statistics};
 use datafusion::config::TableParquetOptions;
 use datafusion::datasource::listing::PartitionedFile;
 use datafusion::datasource::object_store::ObjectStoreUrl;
-use datafusion::datasource::physical_plan::parquet::CachedParquetFileReaderFactory;
 use datafusion::datasource::physical_plan::{FileGroup, FileScanConfigBuilder, ParquetSource};
 use datafusion::datasource::source::DataSourceExec;
 use datafusion::datasource::table_schema::TableSchema;
@@ -39,17 +43,29 @@ use datafusion::physical_plan::union::UnionExec;
 use datafusion::physical_plan::{
     DisplayAs, DisplayFormatType, ExecutionPlan, Partitioning, PlanProperties, SendableRecordBatchStream,
 };
+use datafusion::parquet::file::metadata::ParquetMetaData;
+use datafusion::parquet::file::page_index::column_index::ColumnIndexMetaData;
+use futures::{StreamExt, TryStreamExt};
 use lake::log::{Files, LakeFile};
 use lake::stats::{Bound, Collector, FileStats};
 use lake::types::ColType;
-use object_store::{ObjectMeta, ObjectStore};
+use object_store::ObjectStore;
 
+use super::coded::coded_type;
 use super::error::EngineError;
 use super::pins::Pin;
 use super::prune::{self, Test};
+use super::reads::{self, Readers};
+use super::top::{self, Known, Order};
 
-/// Bytes read from the end of a file whose footer is not cached: footer and page index in one request.
-const FOOTER_HINT: usize = 256 << 10;
+/// Footers of at most this many files are looked at while a statement is planned.
+const FOOTERS_PLANNED: usize = 256;
+/// Requests at once for footers.
+const FOOTERS_AT_ONCE: usize = 16;
+/// Files whose footers stand for all when columns are chosen to be read as codes.
+const SAMPLE: usize = 2;
+/// Files whose pages are looked at for a top-n; where more may hold its rows, files as wholes must do.
+const TOP_FILES: usize = 8;
 
 /// Where a table's files are read from.
 #[derive(Clone)]
@@ -66,13 +82,21 @@ impl fmt::Debug for Source {
 }
 
 /// See the module.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct TieredProvider {
     schema: SchemaRef,
     files: Files,
     source: Option<Source>,
     tail: Vec<RecordBatch>,
     tail_stats: FileStats,
+    /// Which rows are wanted first.
+    order: Option<Order>,
+}
+
+/// A file to be read, and in which schema; None: as it is written.
+struct Chosen {
+    file: Arc<LakeFile>,
+    schema: Option<SchemaRef>,
 }
 
 impl TieredProvider {
@@ -85,6 +109,28 @@ impl TieredProvider {
         pin: Pin,
         attnums: &[i16],
         tail: Vec<RecordBatch>,
+    ) -> std::result::Result<Arc<dyn TableProvider>, EngineError> {
+        Self::with_codes(pin, attnums, tail, &HashSet::new())
+    }
+
+    /// As [`Self::try_new`], but text columns of `wishes` (see `plan::coded`) are [`coded_type`] where the files say that
+    /// it pays.
+    pub async fn prepare(
+        pin: Pin,
+        attnums: &[i16],
+        tail: Vec<RecordBatch>,
+        wishes: &[Vec<i16>],
+    ) -> std::result::Result<Arc<dyn TableProvider>, EngineError> {
+        let coded = coded_columns(&pin, wishes).await;
+        Self::with_codes(pin, attnums, tail, &coded)
+    }
+
+    /// As [`Self::try_new`], with these text columns as [`coded_type`].
+    pub(super) fn with_codes(
+        pin: Pin,
+        attnums: &[i16],
+        tail: Vec<RecordBatch>,
+        coded: &HashSet<i16>,
     ) -> std::result::Result<Arc<dyn TableProvider>, EngineError> {
         let mut fields = Vec::with_capacity(attnums.len());
         let mut types: Vec<(&str, ColType)> = Vec::with_capacity(attnums.len());
@@ -109,11 +155,15 @@ impl TieredProvider {
         if pin.source.is_none() && !pin.version.files.is_empty() {
             return Err(EngineError::Internal("files without a store".into()));
         }
-        // A label of our own making on every batch: the tail's may differ in metadata.
+        let codes = |(field, attnum): (&Arc<Field>, &i16)| match coded.contains(attnum) {
+            true => Arc::new(Field::new(field.name(), coded_type(), true)),
+            false => field.clone(),
+        };
+        let schema = Arc::new(Schema::new(schema.fields().iter().zip(attnums).map(codes).collect::<Vec<_>>()));
         let tail = tail
             .into_iter()
             .filter(|b| b.num_rows() > 0)
-            .map(|b| b.with_schema(schema.clone()))
+            .map(|b| labelled(b, &schema))
             .collect::<std::result::Result<_, _>>()
             .map_err(|e| EngineError::Internal(e.to_string()))?;
         Ok(Arc::new(TieredProvider {
@@ -122,13 +172,105 @@ impl TieredProvider {
             source: pin.source,
             tail,
             tail_stats,
+            order: None,
         }))
+    }
+
+    /// The same relation, with the rows that come first in `order` read first.
+    pub(super) fn in_order(&self, order: Order) -> Self {
+        TieredProvider { order: Some(order), ..self.clone() }
+    }
+
+    /// A value of the column that at least `rows` rows of the relation are at or before, in the order; None: nothing is known.
+    pub(super) async fn reached(&self, order: &Order, rows: usize) -> Result<Option<ScalarValue>> {
+        let Ok(field) = self.schema.field_with_name(&order.column) else { return Ok(None) };
+        let rows = rows as u64;
+        let (mut known, mut files) = (Vec::new(), Vec::new());
+        // NULLs stand at one end of the order: where there are any, nothing is known.
+        for file in self.files.iter().filter(|f| f.rows > 0) {
+            let Some(column) = file.column(&order.column).filter(|c| c.nulls == 0) else { return Ok(None) };
+            let (Some(Bound::Int(min)), Some(Bound::Int(max))) = (&column.min, &column.max) else { return Ok(None) };
+            files.push((file, *min, *max));
+            known.push(Known { bound: if order.descending { *min } else { *max }, rows: file.rows });
+        }
+        let Some(mut tail) = self.tail_times(&order.column) else { return Ok(None) };
+        if let Ok(most) = usize::try_from(rows)
+            && (1..tail.len()).contains(&most)
+        {
+            let nearer = |a: &i64, b: &i64| if order.descending { b.cmp(a) } else { a.cmp(b) };
+            tail.select_nth_unstable_by(most - 1, nearer);
+            tail.truncate(most);
+        }
+        known.extend(tail.iter().map(|v| Known { bound: *v, rows: 1 }));
+        let Some(far) = top::reached(known, rows, order.descending) else { return Ok(None) };
+        // Pages of the files that may hold rows as near tell more.
+        let near: Vec<_> = files
+            .iter()
+            .filter(|(_, min, max)| if order.descending { *max >= far } else { *min <= far })
+            .collect();
+        let mut value = far;
+        if let Some(source) = self.source.as_ref().filter(|_| near.len() <= TOP_FILES) {
+            let mut known: Vec<Known> = tail.into_iter().map(|bound| Known { bound, rows: 1 }).collect();
+            for (file, min, max) in near {
+                let footer = reads::footer(source, file, true).await?;
+                match pages(&footer, order) {
+                    Some(pages) => known.extend(pages),
+                    None => {
+                        known.push(Known { bound: if order.descending { *min } else { *max }, rows: file.rows });
+                    }
+                }
+            }
+            if let Some(near) = top::reached(known, rows, order.descending) {
+                value = if order.descending { far.max(near) } else { far.min(near) };
+            }
+        }
+        Ok(prune::scalar(&Bound::Int(value), field.data_type()))
+    }
+
+    /// The tail's values of a column of times or integers; None if there are others, or a NULL.
+    fn tail_times(&self, column: &str) -> Option<Vec<i64>> {
+        let mut times = Vec::new();
+        for batch in &self.tail {
+            let array = batch.column_by_name(column)?;
+            if array.null_count() > 0 {
+                return None;
+            }
+            match array.data_type() {
+                DataType::Timestamp(TimeUnit::Microsecond, _) => {
+                    times.extend_from_slice(array.as_primitive::<TimestampMicrosecondType>().values())
+                }
+                DataType::Int64 => times.extend_from_slice(array.as_primitive::<Int64Type>().values()),
+                DataType::Date32 => {
+                    times.extend(array.as_primitive::<Date32Type>().values().iter().map(|v| i64::from(*v)))
+                }
+                _ => return None,
+            }
+        }
+        Some(times)
+    }
+
+    /// In which schemas files are read whose columns are coded.
+    async fn choose(&self, files: Vec<Arc<LakeFile>>) -> Result<Vec<Chosen>> {
+        let coded = self.schema.fields().iter().filter(|f| *f.data_type() == coded_type());
+        let coded: Arc<HashSet<String>> = Arc::new(coded.map(|f| f.name().clone()).collect());
+        let Some(source) = self.source.clone().filter(|_| !coded.is_empty() && files.len() <= FOOTERS_PLANNED) else {
+            return Ok(files.into_iter().map(|file| Chosen { file, schema: None }).collect());
+        };
+        let look = move |file: Arc<LakeFile>| {
+            let (source, coded) = (source.clone(), coded.clone());
+            async move {
+                let footer = reads::footer(&source, &file, false).await?;
+                let schema = Some(reads::schema_of(&footer, &coded)?);
+                Ok(Chosen { file, schema })
+            }
+        };
+        futures::stream::iter(files).map(look).buffered(FOOTERS_AT_ONCE).try_collect().await
     }
 
     fn lake(
         &self,
         state: &dyn Session,
-        files: &[&LakeFile],
+        files: &[Chosen],
         predicate: Option<Arc<dyn PhysicalExpr>>,
         late: bool,
         projection: Option<&Vec<usize>>,
@@ -143,21 +285,19 @@ impl TieredProvider {
         };
         let mut parquet = ParquetSource::new(TableSchema::from(self.schema.clone()))
             .with_table_parquet_options(options)
-            .with_parquet_file_reader_factory(Arc::new(CachedParquetFileReaderFactory::new(
-                source.store.clone(),
-                source.footers.clone(),
-            )))
-            .with_metadata_size_hint(FOOTER_HINT)
+            .with_parquet_file_reader_factory(Arc::new(Readers::new(source)))
+            .with_metadata_size_hint(reads::FOOTER_HINT)
             .with_pushdown_filters(late);
         if let Some(predicate) = predicate {
             parquet = parquet.with_predicate(predicate);
         }
-        let statistics = statistics(&self.schema, files.iter().map(|f| (f.rows, f.size, &f.stats)));
+        let statistics = statistics(&self.schema, files.iter().map(|f| (f.file.rows, f.file.size, &f.file.stats)));
         let config = FileScanConfigBuilder::new(source.url.clone(), Arc::new(parquet))
             .with_file_groups(groups(
                 &self.schema,
                 files,
                 state.config_options().execution.target_partitions,
+                self.order.as_ref(),
             )?)
             .with_statistics(statistics)
             .with_projection_indices(projection.cloned())?
@@ -167,27 +307,36 @@ impl TieredProvider {
     }
 }
 
-/// Files in as many groups as may run at once, of about the same size each.
-fn groups(schema: &SchemaRef, files: &[&LakeFile], target: usize) -> Result<Vec<FileGroup>> {
+/// Files in as many groups as may run at once, of about the same size each; with an order, each group has files of all
+/// parts of it, those that come first in it first.
+fn groups(schema: &SchemaRef, files: &[Chosen], target: usize, order: Option<&Order>) -> Result<Vec<FileGroup>> {
     let target = target.clamp(1, files.len().max(1));
+    let mut sorted: Vec<&Chosen> = files.iter().collect();
+    match order {
+        None => sorted.sort_by_key(|f| std::cmp::Reverse(f.file.size)),
+        Some(order) => sorted.sort_by(|a, b| {
+            let end = |f: &Chosen| {
+                let column = f.file.column(&order.column)?;
+                if order.descending { column.max.clone() } else { column.min.clone() }
+            };
+            let ascending = end(a).partial_cmp(&end(b)).unwrap_or(std::cmp::Ordering::Equal);
+            if order.descending { ascending.reverse() } else { ascending }
+        }),
+    }
     let mut groups: Vec<(u64, Vec<PartitionedFile>)> = vec![Default::default(); target];
-    let mut by_size: Vec<&&LakeFile> = files.iter().collect();
-    by_size.sort_by_key(|f| std::cmp::Reverse(f.size));
-    for file in by_size {
-        let modified = chrono::DateTime::from_timestamp_millis(file.modification_ms).ok_or_else(|| {
-            DataFusionError::Internal(format!("{}: modified at {} ms", file.path, file.modification_ms))
-        })?;
-        let meta = ObjectMeta {
-            location: file.location.clone(),
-            last_modified: modified,
-            size: file.size,
-            e_tag: None,
-            version: None,
+    for (number, chosen) in sorted.into_iter().enumerate() {
+        let stats = statistics(schema, std::iter::once((chosen.file.rows, chosen.file.size, &chosen.file.stats)));
+        let mut file =
+            PartitionedFile::new_from_meta(reads::object(&chosen.file)?).with_statistics(Arc::new(stats));
+        if let Some(schema) = &chosen.schema {
+            file = file.with_arrow_schema(schema.clone());
+        }
+        let next = match order {
+            Some(_) => groups.get_mut(number % target),
+            None => groups.iter_mut().min_by_key(|g| g.0),
         };
-        let stats = statistics(schema, std::iter::once((file.rows, file.size, &file.stats)));
-        let file = PartitionedFile::new_from_meta(meta).with_statistics(Arc::new(stats));
         // `target` is at least 1.
-        if let Some((size, group)) = groups.iter_mut().min_by_key(|g| g.0) {
+        if let Some((size, group)) = next {
             *size += file.object_meta.size;
             group.push(file);
         }
@@ -274,8 +423,7 @@ impl TableProvider for TieredProvider {
     ) -> Result<Arc<dyn ExecutionPlan>> {
         let proven: Vec<(&Expr, Test)> =
             filters.iter().filter_map(|f| Some((f, Test::read(f, &self.schema)?))).collect();
-        let found = self.files.prune(|f| f.rows > 0 && proven.iter().all(|(_, test)| test.may_match(f)));
-        let files: Vec<&LakeFile> = found.iter().map(Arc::as_ref).collect();
+        let files = self.files.prune(|f| f.rows > 0 && proven.iter().all(|(_, test)| test.may_match(f)));
         let mut legs: Vec<Arc<dyn ExecutionPlan>> = Vec::with_capacity(2);
         if !files.is_empty() {
             let predicate = match conjunction(proven.iter().map(|(f, _)| (*f).clone())) {
@@ -290,6 +438,7 @@ impl TableProvider for TieredProvider {
             let late = proven.iter().any(|(_, test)| test.is_selective());
             // A limit counts rows before the filter above has seen them.
             let limit = limit.filter(|_| filters.is_empty());
+            let files = self.choose(files).await?;
             legs.push(self.lake(state, &files, predicate, late, projection, limit)?);
         }
         if !self.tail.is_empty() {
@@ -309,6 +458,67 @@ impl TableProvider for TieredProvider {
             _ => UnionExec::try_new(legs),
         }
     }
+}
+
+/// Columns of `wishes` whose values repeat, as far as the largest files show; sets of which one does not are left out.
+async fn coded_columns(pin: &Pin, wishes: &[Vec<i16>]) -> HashSet<i16> {
+    let mut coded: HashSet<i16> = wishes.iter().flatten().copied().collect();
+    let files = &pin.version.files;
+    let Some(source) = pin.source.as_ref().filter(|_| !coded.is_empty() && !files.is_empty() && files.len() <= FOOTERS_PLANNED)
+    else {
+        return HashSet::new();
+    };
+    let mut sample: Vec<&Arc<LakeFile>> = files.iter().collect();
+    sample.sort_by_key(|f| std::cmp::Reverse(f.size));
+    for file in sample.into_iter().take(SAMPLE) {
+        // The scan meets the same trouble, and reports it.
+        let Ok(footer) = reads::footer(source, file, false).await else { return HashSet::new() };
+        coded.retain(|attnum| {
+            pin.spec.column(*attnum).is_some_and(|column| reads::repeats(&footer, &column.lake_name))
+        });
+    }
+    loop {
+        let broken = wishes.iter().find(|set| {
+            set.iter().any(|c| coded.contains(c)) && !set.iter().all(|c| coded.contains(c))
+        });
+        match broken {
+            Some(set) => coded.retain(|c| !set.contains(c)),
+            None => return coded,
+        }
+    }
+}
+
+/// A batch of the tail under a label of our own making (its own may differ in metadata), with coded columns as codes.
+fn labelled(batch: RecordBatch, schema: &SchemaRef) -> std::result::Result<RecordBatch, ArrowError> {
+    let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+    let columns = batch.columns().iter().zip(schema.fields()).map(|(column, field)| {
+        match column.data_type() == field.data_type() {
+            true => Ok(column.clone()),
+            false => compute::cast(column, field.data_type()),
+        }
+    });
+    let columns = columns.collect::<std::result::Result<_, _>>()?;
+    RecordBatch::try_new_with_options(schema.clone(), columns, &options)
+}
+
+/// Rows and bounds of all pages of a column of 64 bits; None if they are not known of each.
+fn pages(footer: &ParquetMetaData, order: &Order) -> Option<Vec<Known>> {
+    let (bounds, offsets) = (footer.column_index()?, footer.offset_index()?);
+    let mut known = Vec::new();
+    for ((group, bounds), offsets) in footer.row_groups().iter().zip(bounds).zip(offsets) {
+        let at = group.columns().iter().position(|c| c.column_path().parts() == [order.column.as_str()])?;
+        let ColumnIndexMetaData::INT64(bounds) = bounds.get(at)? else { return None };
+        let pages = offsets.get(at)?.page_locations();
+        let bounds = if order.descending { bounds.min_values() } else { bounds.max_values() };
+        if bounds.len() != pages.len() {
+            return None;
+        }
+        let ends = pages.iter().skip(1).map(|p| p.first_row_index).chain([group.num_rows()]);
+        for ((page, end), bound) in pages.iter().zip(ends).zip(bounds) {
+            known.push(Known { bound: *bound, rows: u64::try_from(end - page.first_row_index).ok()? });
+        }
+    }
+    Some(known)
 }
 
 /// The tail's batches, with exact statistics.

@@ -11,6 +11,8 @@ use datafusion::common::ScalarValue;
 use datafusion::logical_expr::{BinaryExpr, Expr, Operator};
 use lake::stats::{Bound, ColumnStats, FileStats};
 
+use super::coded::coded_type;
+
 /// A predicate over columns, by name.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Test {
@@ -109,12 +111,13 @@ fn compare(left: &Expr, op: Operator, right: &Expr, schema: &Schema) -> Option<T
 fn bound(value: &ScalarValue, data_type: &DataType) -> Option<Bound> {
     if value.data_type() != *data_type {
         // One representation of text is as good as another.
-        let texts = [DataType::Utf8, DataType::Utf8View, DataType::LargeUtf8];
+        let texts = [DataType::Utf8, DataType::Utf8View, DataType::LargeUtf8, coded_type()];
         if !(texts.contains(data_type) && texts.contains(&value.data_type())) {
             return None;
         }
     }
     match value {
+        ScalarValue::Dictionary(_, text) => bound(text, &text.data_type()),
         ScalarValue::Boolean(v) => v.map(Bound::Bool),
         ScalarValue::Int16(v) => v.map(|v| Bound::Int(v.into())),
         ScalarValue::Int32(v) | ScalarValue::Date32(v) => v.map(|v| Bound::Int(v.into())),
@@ -140,6 +143,9 @@ pub(super) fn scalar(bound: &Bound, data_type: &DataType) -> Option<ScalarValue>
         }
         (Bound::Decimal(v), DataType::Decimal128(p, s)) => ScalarValue::Decimal128(Some(*v), *p, *s),
         (Bound::Text(v), DataType::Utf8View) => ScalarValue::Utf8View(Some(v.clone())),
+        (Bound::Text(v), ty) if *ty == coded_type() => {
+            ScalarValue::Dictionary(Box::new(DataType::Int32), Box::new(ScalarValue::Utf8(Some(v.clone()))))
+        }
         _ => return None,
     })
 }

@@ -1,18 +1,15 @@
 //! A running query: batches out of the engine's own runtime, with back-pressure and prompt stops. ✗ encoding.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 
 use datafusion::arrow::array::RecordBatch;
 use datafusion::arrow::datatypes::SchemaRef;
-use datafusion::datasource::physical_plan::FileScanConfig;
-use datafusion::datasource::source::DataSourceExec;
 use datafusion::physical_plan::ExecutionPlan;
-use datafusion::physical_plan::metrics::MetricValue;
 use tokio::sync::mpsc;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::error::EngineError;
+use super::reads;
 
 /// Batches that may wait for the caller.
 pub(super) const BATCHES_AHEAD: usize = 2;
@@ -26,7 +23,7 @@ pub(super) enum Message {
 /// What a query read, so far.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Stats {
-    /// Files that statistics did not rule out.
+    /// Files of which rows were read.
     pub files: u64,
     /// Row groups read.
     pub row_groups: u64,
@@ -90,9 +87,7 @@ impl QueryStream {
     /// What was read so far; final once `next` has given None.
     pub fn stats(&self) -> Stats {
         let mut stats = Stats::default();
-        let mut files = HashSet::new();
-        collect(self.plan.as_ref(), &mut stats, &mut files);
-        stats.files = files.len() as u64;
+        collect(self.plan.as_ref(), &mut stats);
         stats
     }
 
@@ -102,29 +97,16 @@ impl QueryStream {
     }
 }
 
-fn collect(plan: &dyn ExecutionPlan, stats: &mut Stats, files: &mut HashSet<object_store::path::Path>) {
+fn collect(plan: &dyn ExecutionPlan, stats: &mut Stats) {
     let leaf = plan.children().is_empty();
     if let Some(metrics) = plan.metrics().filter(|_| leaf) {
+        let sum = |name| metrics.sum_by_name(name).map_or(0, |v| v.as_usize()) as u64;
         stats.rows += metrics.output_rows().unwrap_or(0) as u64;
-        stats.bytes_scanned += metrics.sum_by_name("bytes_scanned").map_or(0, |v| v.as_usize()) as u64;
-        let skipped =
-            metrics.sum_by_name("row_groups_pruned_dynamic_filter").map_or(0, |v| v.as_usize()) as u64;
-        for metric in metrics.iter() {
-            if let MetricValue::PruningMetrics { name, pruning_metrics } = metric.value()
-                && name == "row_groups_pruned_statistics"
-            {
-                stats.row_groups += pruning_metrics.matched() as u64;
-            }
-        }
-        stats.row_groups = stats.row_groups.saturating_sub(skipped);
-    }
-    if let Some(scan) = plan.downcast_ref::<DataSourceExec>()
-        && let Some(config) = scan.data_source().downcast_ref::<FileScanConfig>()
-    {
-        files
-            .extend(config.file_groups.iter().flat_map(|g| g.iter()).map(|f| f.object_meta.location.clone()));
+        stats.bytes_scanned += sum("bytes_scanned");
+        stats.files += sum(reads::FILES_READ);
+        stats.row_groups += sum(reads::ROW_GROUPS_READ);
     }
     for child in plan.children() {
-        collect(child.as_ref(), stats, files);
+        collect(child.as_ref(), stats);
     }
 }

@@ -27,6 +27,8 @@ use super::provider::Source;
 use super::prune::Test;
 use super::*;
 
+mod scans;
+
 const DAY_US: i64 = 86_400_000_000;
 
 fn column(attnum: i16, name: &str, ty: ColType) -> Column {

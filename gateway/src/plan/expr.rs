@@ -4,8 +4,10 @@
 //! for every value that is not NULL (`int4 < 3000000000`), and a numeric between two values of the column's scale moves to the lower one.
 
 use super::kernel::{self, Function};
+use super::times;
 use super::{PlanError, PlanInputs, Result, Value};
 use crate::analyze::ir::{self, BoolTest, Compare, Constant, Kernel, List, Node};
+use datafusion::arrow::datatypes::DataType;
 use datafusion::common::ScalarValue;
 use datafusion::logical_expr::expr::{InList, Like};
 use datafusion::logical_expr::{Case, Cast, Expr, Operator, binary_expr};
@@ -59,8 +61,8 @@ impl Expressions<'_> {
             Node::And(items) => self.all(items, Operator::And)?.unwrap_or_else(|| boolean(Some(true))),
             Node::Or(items) => self.all(items, Operator::Or)?.unwrap_or_else(|| boolean(Some(false))),
             Node::Not(inner) => Expr::Not(Box::new(self.expr(inner)?)),
-            Node::IsNull(inner) => self.expr(inner)?.is_null(),
-            Node::IsNotNull(inner) => self.expr(inner)?.is_not_null(),
+            Node::IsNull(inner) => self.coded_or_not(inner)?.0.is_null(),
+            Node::IsNotNull(inner) => self.coded_or_not(inner)?.0.is_not_null(),
             Node::BoolTest(inner, test) => {
                 let inner = Box::new(self.expr(inner)?);
                 match test {
@@ -113,6 +115,48 @@ impl Expressions<'_> {
             }
             Node::Call(kernel, args) => self.call(kernel, args, expr.ty)?,
         })
+    }
+
+    /// A predicate, with the bounds that its conditions on cut times imply for the times themselves: those can
+    /// leave files out.
+    pub(super) fn filter(&self, predicate: &ir::Expr) -> Result<Expr> {
+        let conditions = match &predicate.node {
+            Node::And(items) => items.as_slice(),
+            _ => std::slice::from_ref(predicate),
+        };
+        let mut filter = self.expr(predicate)?;
+        for condition in conditions {
+            let Node::Compare(compare, a, b) = &condition.node else { continue };
+            let (compare, cut, constant) = match (a.as_constant(), b.as_constant()) {
+                (None, Some(constant)) => (*compare, a, constant),
+                (Some(constant), None) => (compare.swap(), b, constant),
+                _ => continue,
+            };
+            let Some((cut, argument)) = times::cut_of(cut, &self.inputs.zone) else { continue };
+            let value = |us: i64| match argument.ty {
+                ColType::Timestamp => Some(Value::Timestamp(us)),
+                ColType::TimestampTz => Some(Value::TimestampTz(us)),
+                _ => None,
+            };
+            let bounds = times::implied(&cut, compare, self.inputs.value(constant)?);
+            for (op, bound) in [(Operator::GtEq, bounds.low), (Operator::LtEq, bounds.high)] {
+                if let Some(value) = bound.and_then(value)
+                    && matches!(argument.node, Node::Column(_))
+                {
+                    let bound = Expr::Literal(scalar(&value, argument.ty)?, None);
+                    filter = binary_expr(filter, Operator::And, binary_expr(self.expr(argument)?, op, bound));
+                }
+            }
+        }
+        Ok(filter)
+    }
+
+    /// A column as it is, which may be codes (true then); any other expression as ever.
+    pub(super) fn coded_or_not(&self, expr: &ir::Expr) -> Result<(Expr, bool)> {
+        match expr.node {
+            Node::Column(number) => Ok((self.built.as_it_is(number)?, self.built.coded.contains(&number))),
+            _ => Ok((self.expr(expr)?, false)),
+        }
     }
 
     /// Conditions joined in a balanced tree: what walks it recurses by the logarithm of their number.
@@ -177,9 +221,13 @@ impl Expressions<'_> {
     }
 
     fn compare_constant(&self, compare: Compare, expr: &ir::Expr, value: &Value) -> Result<Expr> {
-        let left = self.expr(expr)?;
+        let (left, codes) = self.coded_or_not(expr)?;
         if value.is_null() {
             return Ok(boolean(None));
+        }
+        if codes {
+            let text = coded(scalar(value, expr.ty)?)?;
+            return Ok(binary_expr(left, operator(compare), Expr::Literal(text, None)));
         }
         if expr.ty == ColType::NumericText {
             let text = Expr::Literal(scalar(value, ColType::NumericText)?, None);
@@ -230,7 +278,12 @@ impl Expressions<'_> {
         if values.is_empty() {
             return Ok(boolean(Some(negated)));
         }
-        let left = self.expr(arg)?;
+        let (left, codes) = self.coded_or_not(arg)?;
+        if codes {
+            let literal = |v: &&Value| Ok(Expr::Literal(coded(scalar(v, arg.ty)?)?, None));
+            let literals = values.iter().map(literal).collect::<Result<Vec<_>>>()?;
+            return Ok(Expr::InList(InList::new(Box::new(left), literals, negated)));
+        }
         if arg.ty == ColType::NumericText {
             const MOST: usize = 200;
             if values.len() > MOST {
@@ -274,6 +327,12 @@ impl Expressions<'_> {
         let pattern = Box::new(Expr::Literal(ScalarValue::Utf8View(Some(pattern.clone())), None));
         Ok(Expr::Like(Like::new(negated, Box::new(text), pattern, None, false)))
     }
+}
+
+/// A text as a constant to compare codes with.
+fn coded(text: ScalarValue) -> Result<ScalarValue> {
+    let text = text.cast_to(&DataType::Utf8).map_err(|e| PlanError::Internal(e.to_string()))?;
+    Ok(ScalarValue::Dictionary(Box::new(DataType::Int32), Box::new(text)))
 }
 
 fn numeric_compare(compare: Compare, a: Expr, b: Expr) -> Expr {

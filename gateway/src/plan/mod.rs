@@ -4,13 +4,16 @@
 //! Predicates that may reach Parquet are kept in the one form that prunes safely: a plain column compared with a literal of its own type. Casts of
 //! columns other than widening integers, and all functions, are opaque to pruning.
 
+pub mod coded;
 mod expr;
 mod kernel;
+pub mod times;
 #[cfg(test)]
 mod tests;
 
 use crate::analyze::Analysis;
 use crate::analyze::ir::{Aggregate, Constant, JoinKind, Rel, SortKey};
+use crate::engine::coded_type;
 use datafusion::common::{Column, DataFusionError, ScalarValue};
 use datafusion::datasource::{TableProvider, provider_as_source};
 use datafusion::functions_aggregate::{bool_and_or, count, min_max, sum};
@@ -21,7 +24,7 @@ use kernel::Function;
 use lake::types::ColType;
 use pgexact::PgError;
 use pgtree::oid::Aggregate as Kind;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 pub use pgtree::value::Value;
@@ -35,7 +38,7 @@ pub struct PlanInputs {
     /// Of the session.
     pub zone: pgexact::Zone,
     /// By relid, or by the function OID of a virtual table. A tiered provider's schema: the columns of `TableUse::attnums` in that order under
-    /// their lake names.
+    /// their lake names; a text column may be coded (`engine::coded_type`).
     pub providers: HashMap<u32, Arc<dyn TableProvider>>,
 }
 
@@ -93,10 +96,22 @@ pub fn plan(analysis: &Analysis, inputs: &PlanInputs) -> Result<LogicalPlan> {
 struct Built {
     plan: LogicalPlanBuilder,
     names: Vec<Option<String>>,
+    /// Outputs that are codes of texts.
+    coded: BTreeSet<usize>,
 }
 
 impl Built {
+    /// The output, a text where it is coded.
     fn column(&self, number: usize) -> Result<Expr> {
+        let column = self.as_it_is(number)?;
+        Ok(match self.coded.contains(&number) {
+            true => Expr::Cast(Cast::new(Box::new(column), ColType::Text.arrow())),
+            false => column,
+        })
+    }
+
+    /// The output, which may be codes.
+    fn as_it_is(&self, number: usize) -> Result<Expr> {
         match self.names.get(number) {
             Some(Some(name)) => Ok(Expr::Column(Column::new_unqualified(name.clone()))),
             _ => Err(PlanError::Internal(format!("output {number} was left out but is needed"))),
@@ -121,7 +136,9 @@ impl Planner<'_> {
 
     fn rel(&mut self, rel: &Rel) -> Result<Built> {
         match rel {
-            Rel::OneRow => Ok(Built { plan: LogicalPlanBuilder::empty(true), names: Vec::new() }),
+            Rel::OneRow => {
+                Ok(Built { plan: LogicalPlanBuilder::empty(true), names: Vec::new(), coded: BTreeSet::new() })
+            }
             Rel::Scan { source, columns, width } => {
                 let Some(provider) = self.inputs.providers.get(source) else {
                     return Err(PlanError::Internal(format!("no provider of relation {source}")));
@@ -132,12 +149,17 @@ impl Planner<'_> {
                 let mut projection = Vec::with_capacity(columns.len());
                 let mut outputs = Vec::with_capacity(columns.len());
                 let mut names = vec![None; *width];
+                let mut coded = BTreeSet::new();
                 for column in columns {
                     let index =
                         schema.index_of(&column.name).map_err(|e| PlanError::Internal(e.to_string()))?;
                     projection.push(index);
                     let qualified = Expr::Column(Column::new(Some(table.clone()), column.name.clone()));
-                    let ours = if *schema.field(index).data_type() == column.ty.arrow() {
+                    let found = schema.field(index).data_type();
+                    let ours = if *found == column.ty.arrow() {
+                        qualified
+                    } else if *found == coded_type() && column.ty.arrow() == ColType::Text.arrow() {
+                        coded.insert(column.output);
                         qualified
                     } else {
                         Expr::Cast(Cast::new(Box::new(qualified), column.ty.arrow()))
@@ -149,27 +171,32 @@ impl Planner<'_> {
                 let plan =
                     LogicalPlanBuilder::scan(table, provider_as_source(provider.clone()), Some(projection))?;
                 let plan = if outputs.is_empty() { plan } else { plan.project(outputs)? };
-                Ok(Built { plan, names })
+                Ok(Built { plan, names, coded })
             }
             Rel::Filter { input, predicate } => {
                 let built = self.rel(input)?;
-                let predicate = self.expressions(&built).expr(predicate)?;
-                Ok(Built { plan: built.plan.filter(predicate)?, names: built.names })
+                let predicate = self.expressions(&built).filter(predicate)?;
+                Ok(Built { plan: built.plan.filter(predicate)?, ..built })
             }
             Rel::Project { input, outputs, width } => {
                 let built = self.rel(input)?;
                 if outputs.is_empty() {
-                    return Ok(Built { plan: built.plan, names: vec![None; *width] });
+                    return Ok(Built { plan: built.plan, names: vec![None; *width], coded: BTreeSet::new() });
                 }
                 let id = self.number();
                 let mut names = vec![None; *width];
+                let mut coded = BTreeSet::new();
                 let mut exprs = Vec::with_capacity(outputs.len());
                 for (number, expr) in outputs {
                     let name = format!("r{id}_{number}");
-                    exprs.push(self.expressions(&built).expr(expr)?.alias(&name));
+                    let (expr, codes) = self.expressions(&built).coded_or_not(expr)?;
+                    exprs.push(expr.alias(&name));
                     names[*number] = Some(name);
+                    if codes {
+                        coded.insert(*number);
+                    }
                 }
-                Ok(Built { plan: built.plan.project(exprs)?, names })
+                Ok(Built { plan: built.plan.project(exprs)?, names, coded })
             }
             Rel::Aggregate { input, groups, aggregates } => {
                 let built = self.rel(input)?;
@@ -177,12 +204,12 @@ impl Planner<'_> {
             }
             Rel::Distinct { input } => {
                 let built = self.rel(input)?;
-                Ok(Built { plan: built.plan.distinct()?, names: built.names })
+                Ok(Built { plan: built.plan.distinct()?, ..built })
             }
             Rel::Sort { input, keys } => {
                 let built = self.rel(input)?;
                 let keys = keys.iter().map(|k| self.sort_key(&built, k)).collect::<Result<Vec<_>>>()?;
-                Ok(Built { plan: built.plan.sort(keys)?, names: built.names })
+                Ok(Built { plan: built.plan.sort(keys)?, ..built })
             }
             Rel::Limit { input, offset, count } => {
                 let built = self.rel(input)?;
@@ -196,14 +223,15 @@ impl Planner<'_> {
                 if skip == 0 && fetch.is_none() {
                     return Ok(built);
                 }
-                Ok(Built { plan: built.plan.limit(skip, fetch)?, names: built.names })
+                Ok(Built { plan: built.plan.limit(skip, fetch)?, ..built })
             }
             Rel::Join { kind, left, right, on } => {
                 let (left, right) = (self.rel(left)?, self.rel(right)?);
-                let mut names = left.names;
+                let (mut names, mut coded) = (left.names, left.coded);
+                coded.extend(right.coded.iter().map(|n| n + names.len()));
                 names.extend(right.names);
                 let right = right.plan.build()?;
-                let both = Built { plan: left.plan, names };
+                let both = Built { plan: left.plan, names, coded };
                 let on = match on {
                     Some(on) => Some(self.expressions(&both).expr(on)?),
                     None => None,
@@ -216,7 +244,7 @@ impl Planner<'_> {
                         both.plan.join_on(right, JoinType::Left, [on.unwrap_or(always)])?
                     }
                 };
-                Ok(Built { plan, names: both.names })
+                Ok(Built { plan, names: both.names, coded: both.coded })
             }
         }
     }
@@ -252,10 +280,15 @@ impl Planner<'_> {
         let column = |name: &str| Expr::Column(Column::new_unqualified(name));
         let mut below = Vec::new();
         let mut group_names = Vec::with_capacity(groups.len());
+        let mut coded = BTreeSet::new();
         for (number, group) in groups.iter().enumerate() {
             let name = format!("g{id}_{number}");
-            below.push(self.expressions(&built).expr(group)?.alias(&name));
+            let (expr, codes) = self.expressions(&built).coded_or_not(group)?;
+            below.push(expr.alias(&name));
             group_names.push(name);
+            if codes {
+                coded.insert(number);
+            }
         }
         let mut calls = Vec::new();
         let mut above = Vec::new();
@@ -270,7 +303,11 @@ impl Planner<'_> {
                 None => None,
                 Some(arg) => {
                     let name = format!("a{id}_{number}");
-                    let expr = summed(self.expressions(&built).expr(arg)?, aggregate.kind, arg.ty);
+                    let expr = match aggregate.kind {
+                        // Codes are NULL and distinct as their texts are.
+                        Kind::Count => self.expressions(&built).coded_or_not(arg)?.0,
+                        kind => summed(self.expressions(&built).expr(arg)?, kind, arg.ty),
+                    };
                     below.push(expr.alias(&name));
                     Some(column(&name))
                 }
@@ -313,7 +350,7 @@ impl Planner<'_> {
         }
         let input = if below.is_empty() { built.plan } else { built.plan.project(below)? };
         let grouped = input.aggregate(group_names.iter().map(|n| column(n)).collect::<Vec<_>>(), calls)?;
-        Ok(Built { plan: grouped.project(above)?, names })
+        Ok(Built { plan: grouped.project(above)?, names, coded })
     }
 }
 

@@ -733,7 +733,10 @@ impl Session {
                 r.entry.boundary = pin.boundary.as_ref().map(ToString::to_string);
                 r.entry.tail_rows = tail.batches.iter().map(|b| b.num_rows() as i64).sum();
             }
-            let provider = TieredProvider::try_new(pin, &used.attnums, tail.batches).map_err(|e| give_up_engine(false, e))?;
+            let wishes = plan::coded::wishes(&portal.analysis.plan, used.relid);
+            let provider = TieredProvider::prepare(pin, &used.attnums, tail.batches, &wishes)
+                .await
+                .map_err(|e| give_up_engine(false, e))?;
             return Ok((used.relid, provider));
         }
         Err(GiveUp::FallBack("the lake is behind the fence".into()))

@@ -85,8 +85,24 @@ impl Instance {
         }
     }
 
+    /// The most memory its process has held, in bytes.
+    pub fn peak_bytes(&self) -> u64 {
+        self.child.id().and_then(super::process::peak_bytes).unwrap_or_default()
+    }
+
+    /// Stops it and starts it anew with these settings.
+    pub async fn restart(&mut self, dir: &Path, settings: &str) -> Result<()> {
+        self.end().await?;
+        *self = Instance::start(dir, settings).await?;
+        Ok(())
+    }
+
     /// Stops it as SIGTERM does.
     pub async fn stop(mut self) -> Result<()> {
+        self.end().await
+    }
+
+    async fn end(&mut self) -> Result<()> {
         if let Some(pid) = self.child.id() {
             let pid = nix::unistd::Pid::from_raw(i32::try_from(pid)?);
             nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM)?;

@@ -3,6 +3,7 @@
 
 mod ingest;
 mod instance;
+mod lake;
 mod process;
 mod report;
 
@@ -14,5 +15,6 @@ use crate::exit::Code;
 pub async fn run(command: BenchCommand) -> Result<Code> {
     match command {
         BenchCommand::Ingest(args) => ingest::run(args).await,
+        BenchCommand::Lake(args) => lake::run(args).await,
     }
 }

@@ -42,6 +42,13 @@ fn private_bytes(pid: u32) -> u64 {
     line.and_then(|l| l.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()).map_or(0, |kib| kib << 10)
 }
 
+/// The most resident memory a process has held, in bytes.
+pub fn peak_bytes(pid: u32) -> Option<u64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kib| kib << 10)
+}
+
 /// Everything that runs now, by pid.
 pub struct Processes(HashMap<u32, Stat>);
 
