@@ -23,8 +23,11 @@ const IMPATIENT: &str = "read_timeout = \"1s\"\nwrite_timeout = \"5s\"\nmetadata
 /// The product with its lake on `hdfs`.
 fn product(hdfs: &Hdfs, options: Options) -> Instance {
     let config = hdfs.dir().join("watershed.toml");
-    let section =
-        format!("[lake]\nurl = \"{}/lake\"\nhadoop_conf_dir = \"{}\"\n{IMPATIENT}[retention]\ninterval = \"24h\"\nearly = false\n", hdfs.url(), hdfs.conf_dir().display());
+    let section = format!(
+        "[lake]\nurl = \"{}/lake\"\nhadoop_conf_dir = \"{}\"\n{IMPATIENT}[retention]\ninterval = \"24h\"\nearly = false\n",
+        hdfs.url(),
+        hdfs.conf_dir().display()
+    );
     fs::write(&config, section).expect("a settings file");
     Instance::start(options.with("WATERSHED_CONFIG", argument(&config)))
 }
@@ -46,7 +49,8 @@ struct Feed {
 
 impl Feed {
     fn start(instance: &Instance) -> Feed {
-        let feed = Feed { stop: Arc::default(), acknowledged: Arc::default(), sent: Arc::default(), thread: None };
+        let feed =
+            Feed { stop: Arc::default(), acknowledged: Arc::default(), sent: Arc::default(), thread: None };
         let (stop, acknowledged, sent) = (feed.stop.clone(), feed.acknowledged.clone(), feed.sent.clone());
         let target = instance.gateway();
         let thread = thread::spawn(move || {
@@ -106,7 +110,9 @@ fn answered_by(client: &mut Client, what: &str) -> String {
 /// Ships everything once HDFS lets it, and sees to it that nothing is missing.
 #[track_caller]
 fn recovers(instance: &Instance, feed: Feed) {
-    wait_for("an archive after the trouble", || instance.output(&["archive", "--now"]).status.success().then_some(()));
+    wait_for("an archive after the trouble", || {
+        instance.output(&["archive", "--now"]).status.success().then_some(())
+    });
     feed.goes_on(instance);
     let mut client = Client::connect(&instance.gateway());
     client.run("SET watershed.route = 'lake'");
@@ -125,7 +131,10 @@ fn recovers(instance: &Instance, feed: Feed) {
 fn archive_fails_with(instance: &Instance, why: &str) {
     let output = instance.output(&["archive", "--now"]);
     let text = shown(&output);
-    assert!(!output.status.success() && text.contains(why), "an archive that should fail with {why:?}: {text}");
+    assert!(
+        !output.status.success() && text.contains(why),
+        "an archive that should fail with {why:?}: {text}"
+    );
     assert!(!text.contains("\tat "), "a stack trace was shown: {text}");
 }
 
@@ -133,7 +142,17 @@ fn archive_fails_with(instance: &Instance, why: &str) {
 #[track_caller]
 fn whole_path(instance: &Instance) {
     let rows = instance.dir().with_file_name("rows.ndjson");
-    let options = ["generate", "--rows", "30000", "--days", "3", "--end", "2024-05-03T00:00:00Z", "--out", argument(&rows)];
+    let options = [
+        "generate",
+        "--rows",
+        "30000",
+        "--days",
+        "3",
+        "--end",
+        "2024-05-03T00:00:00Z",
+        "--out",
+        argument(&rows),
+    ];
     let generated = Command::new(binary()).args(options).output().expect("the binary starts");
     assert!(generated.status.success(), "{}", shown(&generated));
     let text = fs::read_to_string(&rows).expect("generated rows");
@@ -184,12 +203,16 @@ fn the_whole_path_works_on_hdfs() {
     let instance = product(&hdfs, Options::on_demand());
     whole_path(&instance);
     let listed = hdfs.dfs(&["-ls", "-R", "/lake"]);
-    assert!(listed.contains("_delta_log/00000000000000000000.json") && listed.contains(".parquet"), "{listed}");
+    assert!(
+        listed.contains("_delta_log/00000000000000000000.json") && listed.contains(".parquet"),
+        "{listed}"
+    );
     assert!(!listed.contains(".tmp."), "an unfinished file was left behind: {listed}");
     // Nothing of the lake is on the local disk, and another lake is refused.
     assert_eq!(fs::read_dir(instance.dir().join("lake")).map_or(0, Iterator::count), 0);
     instance.terminate();
-    let elsewhere = instance.command(&["up", "--lake", &format!("{}/other", hdfs.url())]).output().expect("up starts");
+    let elsewhere =
+        instance.command(&["up", "--lake", &format!("{}/other", hdfs.url())]).output().expect("up starts");
     assert!(shown(&elsewhere).contains("/lake, not "), "{}", shown(&elsewhere));
 }
 
@@ -220,7 +243,9 @@ fn a_datanode_killed_is_done_without() {
     hdfs.kill9("datanode1");
     feed.goes_on(&instance);
     // Rows reach the lake while one of two is dead.
-    wait_for("an archive without a DataNode", || instance.output(&["archive", "--now"]).status.success().then_some(()));
+    wait_for("an archive without a DataNode", || {
+        instance.output(&["archive", "--now"]).status.success().then_some(())
+    });
     hdfs.restart();
     hdfs.wait_for_live(2);
     recovers(&instance, feed);

@@ -76,7 +76,8 @@ async fn names(store: &Arc<dyn ObjectStore>, below: &str) -> Vec<String> {
 #[tokio::test]
 async fn a_cluster_has_one_store_in_a_process() {
     let remotes = remotes();
-    let open = |path: &str| store::open(&Url::parse(&format!("{}{path}", remotes.hdfs.url())).unwrap()).unwrap();
+    let open =
+        |path: &str| store::open(&Url::parse(&format!("{}{path}", remotes.hdfs.url())).unwrap()).unwrap();
     assert!(Arc::ptr_eq(&open("/a"), &open("/b/c/")));
     assert!(matches!(store::open(&Url::parse("hdfs:///x").unwrap()), Err(lake::Error::Location { .. })));
     assert!(matches!(store::open(&Url::parse("ftp://x/y").unwrap()), Err(lake::Error::Location { .. })));

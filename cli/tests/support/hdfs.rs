@@ -83,7 +83,8 @@ impl Hdfs {
         // Fetched before the clock of a start runs.
         let output = Command::new(script()).arg("setup").output().expect("bash starts");
         assert!(output.status.success(), "no Hadoop: {}", String::from_utf8_lossy(&output.stderr));
-        let dir = tempfile::Builder::new().prefix("watershed-hdfs-").tempdir().expect("a temporary folder").keep();
+        let dir =
+            tempfile::Builder::new().prefix("watershed-hdfs-").tempdir().expect("a temporary folder").keep();
         let state = dir.with_extension("state");
         let mut command = Command::new("sh");
         command.args(["-c", KEEPER, "keeper"]).arg(script()).args([&dir, &state]).args(["--heap", "192m"]);
@@ -102,7 +103,8 @@ impl Hdfs {
     #[track_caller]
     fn script(&self, arguments: &[&str]) -> String {
         let (verb, rest) = arguments.split_first().expect("a verb");
-        let output = Command::new(script()).arg(verb).arg(&self.dir).args(rest).output().expect("bash starts");
+        let output =
+            Command::new(script()).arg(verb).arg(&self.dir).args(rest).output().expect("bash starts");
         let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
         assert!(output.status.success(), "hdfs.sh {arguments:?}: {out}{err}");
         out.into_owned()
@@ -164,7 +166,8 @@ impl Hdfs {
 
     /// What the NameNode tells of itself; None while it does not.
     pub fn asked(&self, bean: &str) -> Option<String> {
-        let mut socket = TcpStream::connect(("127.0.0.1", self.option("namenode_http").parse().ok()?)).ok()?;
+        let mut socket =
+            TcpStream::connect(("127.0.0.1", self.option("namenode_http").parse().ok()?)).ok()?;
         socket.set_read_timeout(Some(Duration::from_secs(5))).ok()?;
         write!(socket, "GET /jmx?qry=Hadoop:service=NameNode,name={bean} HTTP/1.0\r\n\r\n").ok()?;
         let mut answer = String::new();

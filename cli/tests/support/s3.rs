@@ -60,7 +60,8 @@ impl S3 {
 
     #[track_caller]
     pub fn make_bucket(&self, name: &str) {
-        let answer = self.ask(&format!("PUT /{name} HTTP/1.0\r\nHost: 127.0.0.1\r\nContent-Length: 0\r\n\r\n"));
+        let answer =
+            self.ask(&format!("PUT /{name} HTTP/1.0\r\nHost: 127.0.0.1\r\nContent-Length: 0\r\n\r\n"));
         let answer = answer.expect("an answer of the S3 server");
         assert!(answer.lines().next().is_some_and(|line| line.contains(" 200 ")), "{answer}");
     }

@@ -11,8 +11,9 @@ use object_store::aws::{AmazonS3, AmazonS3Builder, S3ConditionalPut};
 use object_store::client::SpawnedReqwestConnector;
 use object_store::path::Path;
 use object_store::{
-    ClientOptions, CopyOptions, Error, GetOptions, GetRange, GetResult, GetResultPayload, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
-    ObjectStoreExt, PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result, RetryConfig,
+    ClientOptions, CopyOptions, Error, GetOptions, GetRange, GetResult, GetResultPayload, ListResult,
+    MultipartUpload, ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutMultipartOptions, PutOptions,
+    PutPayload, PutResult, Result, RetryConfig,
 };
 use tokio::runtime::Handle;
 use tokio::sync::OnceCell;
@@ -22,7 +23,11 @@ use uuid::Uuid;
 
 use super::settings::Settings;
 
-pub(super) fn connect(url: &Url, settings: &Settings, runtime: &Handle) -> crate::Result<Conditional<AmazonS3>> {
+pub(super) fn connect(
+    url: &Url,
+    settings: &Settings,
+    runtime: &Handle,
+) -> crate::Result<Conditional<AmazonS3>> {
     let from = &settings.s3;
     let said = |value: String| matches!(value.as_str(), "1" | "true" | "TRUE" | "True");
     let allow_http = from.allow_http.unwrap_or_else(|| std::env::var("AWS_ALLOW_HTTP").is_ok_and(said));
@@ -82,7 +87,8 @@ impl<S: ObjectStore> Conditional<S> {
 
     /// None: nothing came in time.
     async fn get_in_time(&self, location: &Path, options: GetOptions) -> Option<Result<GetResult>> {
-        let whole = matches!(&options.range, Some(GetRange::Bounded(r)) if r.end.saturating_sub(r.start) <= REPEATED);
+        let whole =
+            matches!(&options.range, Some(GetRange::Bounded(r)) if r.end.saturating_sub(r.start) <= REPEATED);
         let limit = self.read_timeout;
         let got = match timeout(limit, self.inner.get_opts(location, options)).await.ok()? {
             Ok(got) => got,
@@ -183,7 +189,11 @@ impl<S: ObjectStore> ObjectStore for Conditional<S> {
         self.inner.list(prefix)
     }
 
-    fn list_with_offset(&self, prefix: Option<&Path>, offset: &Path) -> BoxStream<'static, Result<ObjectMeta>> {
+    fn list_with_offset(
+        &self,
+        prefix: Option<&Path>,
+        offset: &Path,
+    ) -> BoxStream<'static, Result<ObjectMeta>> {
         self.inner.list_with_offset(prefix, offset)
     }
 
@@ -223,7 +233,11 @@ mod tests {
         async fn put_opts(&self, at: &Path, payload: PutPayload, _: PutOptions) -> Result<PutResult> {
             self.inner.put(at, payload).await
         }
-        async fn put_multipart_opts(&self, at: &Path, o: PutMultipartOptions) -> Result<Box<dyn MultipartUpload>> {
+        async fn put_multipart_opts(
+            &self,
+            at: &Path,
+            o: PutMultipartOptions,
+        ) -> Result<Box<dyn MultipartUpload>> {
             self.inner.put_multipart_opts(at, o).await
         }
         async fn get_opts(&self, at: &Path, options: GetOptions) -> Result<GetResult> {

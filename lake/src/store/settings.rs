@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use tokio::runtime::{Builder, Runtime};
 use url::Url;
 
-use super::cache::{Cached, CacheStats};
+use super::cache::{CacheStats, Cached};
 use super::hdfs::Hdfs;
 use super::{delta, s3};
 use crate::{Error, Result};

@@ -22,8 +22,9 @@ use futures::stream::{self, BoxStream, FuturesUnordered};
 use futures::{FutureExt, StreamExt};
 use object_store::path::Path;
 use object_store::{
-    CopyOptions, Error, GetOptions, GetRange, GetResult, GetResultPayload, ListResult, MultipartUpload, ObjectMeta,
-    ObjectStore, ObjectStoreExt, PutMultipartOptions, PutOptions, PutPayload, PutResult, RenameOptions, Result,
+    CopyOptions, Error, GetOptions, GetRange, GetResult, GetResultPayload, ListResult, MultipartUpload,
+    ObjectMeta, ObjectStore, ObjectStoreExt, PutMultipartOptions, PutOptions, PutPayload, PutResult,
+    RenameOptions, Result,
 };
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
@@ -118,7 +119,8 @@ impl Held {
 impl Cached {
     /// Keeps up to `capacity` bytes of what `inner` holds; reads on `runtime`.
     pub(crate) fn new(inner: Arc<dyn ObjectStore>, capacity: u64, runtime: Handle) -> Self {
-        let held = Held { files: Lru::new(FILES), next_id: 0, blocks: Ring::new(capacity), coming: HashMap::new() };
+        let held =
+            Held { files: Lru::new(FILES), next_id: 0, blocks: Ring::new(capacity), coming: HashMap::new() };
         Self {
             inner,
             runtime,
@@ -191,8 +193,10 @@ impl Cached {
                 coming.push((run.collect(), reading));
             }
         }
-        let mut arriving: FuturesUnordered<_> =
-            coming.into_iter().map(|(waiting, run)| async move { (waiting, run.first, run.blocks.await) }).collect();
+        let mut arriving: FuturesUnordered<_> = coming
+            .into_iter()
+            .map(|(waiting, run)| async move { (waiting, run.first, run.blocks.await) })
+            .collect();
         while let Some((waiting, first, fetched)) = arriving.next().await {
             let fetched = fetched.map_err(|error| again(&error))?;
             for block in waiting {
@@ -284,7 +288,9 @@ fn runs(blocks: &[u64]) -> Vec<Range<u64>> {
 /// One error for all who waited.
 fn again(error: &Arc<Error>) -> Error {
     match &**error {
-        Error::NotFound { path, source } => Error::NotFound { path: path.clone(), source: source.to_string().into() },
+        Error::NotFound { path, source } => {
+            Error::NotFound { path: path.clone(), source: source.to_string().into() }
+        }
         Error::PermissionDenied { path, source } => {
             Error::PermissionDenied { path: path.clone(), source: source.to_string().into() }
         }
@@ -383,7 +389,11 @@ impl ObjectStore for Cached {
         self.inner.list(prefix)
     }
 
-    fn list_with_offset(&self, prefix: Option<&Path>, offset: &Path) -> BoxStream<'static, Result<ObjectMeta>> {
+    fn list_with_offset(
+        &self,
+        prefix: Option<&Path>,
+        offset: &Path,
+    ) -> BoxStream<'static, Result<ObjectMeta>> {
         self.inner.list_with_offset(prefix, offset)
     }
 

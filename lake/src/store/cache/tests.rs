@@ -39,7 +39,11 @@ impl ObjectStore for Watched {
     async fn put_opts(&self, location: &Path, payload: PutPayload, opts: PutOptions) -> Result<PutResult> {
         self.inner.put_opts(location, payload, opts).await
     }
-    async fn put_multipart_opts(&self, at: &Path, opts: PutMultipartOptions) -> Result<Box<dyn MultipartUpload>> {
+    async fn put_multipart_opts(
+        &self,
+        at: &Path,
+        opts: PutMultipartOptions,
+    ) -> Result<Box<dyn MultipartUpload>> {
         self.inner.put_multipart_opts(at, opts).await
     }
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
@@ -129,7 +133,9 @@ async fn a_failure_reaches_all_who_wait_and_is_not_kept() {
     let (store, cached, path, bytes) = cached(1000, 64 << 20).await;
     store.failing.store(1, Ordering::SeqCst);
     let (a, b) = tokio::join!(cached.get_range(&path, 0..10), cached.get_range(&path, 5..10));
-    assert!(a.unwrap_err().to_string().contains("it broke") && b.unwrap_err().to_string().contains("it broke"));
+    assert!(
+        a.unwrap_err().to_string().contains("it broke") && b.unwrap_err().to_string().contains("it broke")
+    );
     assert_eq!(cached.get_range(&path, 0..10).await.unwrap(), bytes[..10]);
     assert_eq!(cached.stats().failures, 1);
     let nothing = cached.get_range(&Path::from("lake/t/none.parquet"), 0..10).await;

@@ -70,9 +70,9 @@ pub(super) fn convert(path: &str, error: HdfsError) -> Error {
                 "RetriableException" if message.contains("SafeMode") || message.contains("safe mode") => {
                     generic(Trouble::SafeMode(what))
                 }
-                "DSQuotaExceededException" | "NSQuotaExceededException" | "QuotaByStorageTypeExceededException" => {
-                    generic(Trouble::Full(what))
-                }
+                "DSQuotaExceededException"
+                | "NSQuotaExceededException"
+                | "QuotaByStorageTypeExceededException" => generic(Trouble::Full(what)),
                 _ if message.contains("could only be written to 0 of the") => generic(Trouble::Full(what)),
                 _ => other(format!("{name}: {what}")),
             }
@@ -101,17 +101,30 @@ mod tests {
 
     #[test]
     fn what_hadoop_says_is_sorted_by_what_can_be_done() {
-        assert!(matches!(rpc("java.io.FileNotFoundException", "File does not exist: /lake/x\n\tat a"), Error::NotFound { .. }));
-        let denied = rpc("org.apache.hadoop.security.AccessControlException", "Permission denied: user=a\n\tat b");
+        assert!(matches!(
+            rpc("java.io.FileNotFoundException", "File does not exist: /lake/x\n\tat a"),
+            Error::NotFound { .. }
+        ));
+        let denied =
+            rpc("org.apache.hadoop.security.AccessControlException", "Permission denied: user=a\n\tat b");
         assert!(matches!(denied, Error::PermissionDenied { .. }));
-        let safe = rpc("org.apache.hadoop.hdfs.server.namenode.SafeModeException", "Cannot create file/lake/x. Name node is in safe mode.\nThe reported blocks");
+        let safe = rpc(
+            "org.apache.hadoop.hdfs.server.namenode.SafeModeException",
+            "Cannot create file/lake/x. Name node is in safe mode.\nThe reported blocks",
+        );
         assert_eq!(
             safe.to_string(),
             "Generic HDFS error: the NameNode is in safe mode: Cannot create file/lake/x. Name node is in safe mode."
         );
-        let full = rpc("org.apache.hadoop.hdfs.protocol.DSQuotaExceededException", "The DiskSpace quota of /lake is exceeded\n\tat c");
+        let full = rpc(
+            "org.apache.hadoop.hdfs.protocol.DSQuotaExceededException",
+            "The DiskSpace quota of /lake is exceeded\n\tat c",
+        );
         assert!(full.to_string().contains("no room"), "{full}");
-        let full = rpc("java.io.IOException", "File /x could only be written to 0 of the 1 minReplication nodes.\n\tat d");
+        let full = rpc(
+            "java.io.IOException",
+            "File /x could only be written to 0 of the 1 minReplication nodes.\n\tat d",
+        );
         assert!(full.to_string().contains("no room"), "{full}");
         let odd = rpc("java.lang.IllegalStateException", &format!("{}\n\tat e", "y".repeat(2000)));
         assert!(odd.to_string().len() < 600 && !odd.to_string().contains('\t'), "{odd}");

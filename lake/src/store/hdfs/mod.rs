@@ -37,9 +37,9 @@ use tokio::runtime::Handle;
 use tokio::time::timeout;
 
 use self::error::{convert, stalled};
+use super::is_immutable;
 use super::lru::Lru;
 use super::settings::Settings;
-use super::is_immutable;
 
 /// Files whose status and block locations are remembered; about a KiB each.
 const REMEMBERED: usize = 16_384;
@@ -101,7 +101,8 @@ impl Hdfs {
 }
 
 fn build(url: &str, settings: &Settings, runtime: &Handle, again: bool) -> crate::Result<Client> {
-    let location = |what: String, advice: &'static str| crate::Error::Location { url: url.into(), what, advice };
+    let location =
+        |what: String, advice: &'static str| crate::Error::Location { url: url.into(), what, advice };
     let mut properties = settings.hadoop.clone();
     let host = url.split_once("://").map_or(url, |(_, rest)| rest);
     if again {
@@ -117,8 +118,10 @@ fn build(url: &str, settings: &Settings, runtime: &Handle, again: bool) -> crate
         ));
     }
     let builder = |url: String| {
-        let mut builder =
-            ClientBuilder::new().with_url(url).with_config(properties.clone()).with_io_runtime(runtime.clone());
+        let mut builder = ClientBuilder::new()
+            .with_url(url)
+            .with_config(properties.clone())
+            .with_io_runtime(runtime.clone());
         if let Some(dir) = &settings.hadoop_conf_dir {
             builder = builder.with_config_dir(dir.to_string_lossy());
         }
@@ -126,13 +129,18 @@ fn build(url: &str, settings: &Settings, runtime: &Handle, again: bool) -> crate
     };
     match builder(url.to_owned()) {
         // No nameservice of that name: a host, then, on the port that Hadoop itself takes for one.
-        Err(HdfsError::InvalidArgument(what)) if url.starts_with("hdfs://") && what.contains("No NameNode") => {
+        Err(HdfsError::InvalidArgument(what))
+            if url.starts_with("hdfs://") && what.contains("No NameNode") =>
+        {
             builder(format!("{url}:8020"))
         }
         other => other,
     }
     .map_err(|e| {
-        location(e.to_string(), "lake.hadoop_conf_dir or HADOOP_CONF_DIR must name the cluster's client configuration")
+        location(
+            e.to_string(),
+            "lake.hadoop_conf_dir or HADOOP_CONF_DIR must name the cluster's client configuration",
+        )
     })
 }
 
@@ -168,7 +176,10 @@ impl Shared {
             Ok(client) => {
                 let number = self.connections.fetch_add(1, Ordering::Relaxed) + 1;
                 *held = Arc::new(Connection { number, client });
-                tracing::debug!(url = self.url, "the NameNode did not answer in time; asked again over a new connection");
+                tracing::debug!(
+                    url = self.url,
+                    "the NameNode did not answer in time; asked again over a new connection"
+                );
             }
             Err(error) => tracing::debug!(url = self.url, %error, "no new client of HDFS"),
         }
@@ -293,7 +304,11 @@ impl Shared {
         self.asked("a deletion", path, &connection, connection.client.delete(path, false)).await
     }
 
-    fn listing(self: &Arc<Self>, prefix: Option<&Path>, recursive: bool) -> BoxStream<'static, Result<FileStatus>> {
+    fn listing(
+        self: &Arc<Self>,
+        prefix: Option<&Path>,
+        recursive: bool,
+    ) -> BoxStream<'static, Result<FileStatus>> {
         let directory = prefix.map_or_else(|| "/".to_owned(), absolute);
         let (this, connection) = (self.clone(), self.connection());
         let entries = connection.client.list_status_iter(&directory, recursive);
@@ -345,7 +360,9 @@ impl ObjectStore for Hdfs {
             PutMode::Create => false,
             PutMode::Overwrite => true,
             PutMode::Update(_) => {
-                return Err(Error::NotSupported { source: "HDFS has no versions of files to compare with".into() });
+                return Err(Error::NotSupported {
+                    source: "HDFS has no versions of files to compare with".into(),
+                });
             }
         };
         self.shared.put(location, payload, overwrite).await?;
@@ -384,7 +401,12 @@ impl ObjectStore for Hdfs {
             })
             .buffered(AHEAD)
             .boxed();
-        Ok(GetResult { payload: GetResultPayload::Stream(payload), meta, range, attributes: Default::default() })
+        Ok(GetResult {
+            payload: GetResultPayload::Stream(payload),
+            meta,
+            range,
+            attributes: Default::default(),
+        })
     }
 
     fn delete_stream(&self, locations: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {

@@ -68,7 +68,11 @@ impl Temporary {
         let (connection, hadoop) = (shared.connection(), &shared.settings.hadoop);
         let number = |key: &str| hadoop.get(key).and_then(|v| v.trim().parse::<u64>().ok());
         let options = WriteOptions {
-            replication: if alone { Some(1) } else { number("dfs.replication").and_then(|n| u32::try_from(n).ok()) },
+            replication: if alone {
+                Some(1)
+            } else {
+                number("dfs.replication").and_then(|n| u32::try_from(n).ok())
+            },
             block_size: number("dfs.blocksize"),
             ..WriteOptions::default()
         };
@@ -105,7 +109,12 @@ impl Temporary {
     }
 
     /// Gives it its place. `holds` tells whether the place holds what was written; it is waited for if the answer to the renaming was lost.
-    async fn rename(&mut self, place: &Path, overwrite: bool, holds: impl Future<Output = bool>) -> Result<()> {
+    async fn rename(
+        &mut self,
+        place: &Path,
+        overwrite: bool,
+        holds: impl Future<Output = bool>,
+    ) -> Result<()> {
         let (connection, to) = (self.shared.connection(), absolute(place));
         let renamed = connection.client.rename(&self.path, &to, overwrite);
         let error = match self.shared.asked("a renaming", &to, &connection, renamed).await {
@@ -140,8 +149,14 @@ impl Temporary {
         let (connection, path) = (self.shared.connection(), absolute(place));
         let set = connection.client.set_replication(&path, replicas);
         match self.shared.asked("more replicas", &path, &connection, set).await {
-            Ok(_) => tracing::warn!(path, replicas, "a file was written with one replica, HDFS was told to add the others"),
-            Err(error) => tracing::warn!(path, %error, "a file has one replica only: hdfs dfs -setrep adds the others"),
+            Ok(_) => tracing::warn!(
+                path,
+                replicas,
+                "a file was written with one replica, HDFS was told to add the others"
+            ),
+            Err(error) => {
+                tracing::warn!(path, %error, "a file has one replica only: hdfs dfs -setrep adds the others")
+            }
         }
     }
 
@@ -187,7 +202,9 @@ impl Drop for Temporary {
 fn temporary(place: &Path) -> Result<String> {
     let absolute = absolute(place);
     match absolute.rsplit_once('/') {
-        Some((directory, name)) if !name.is_empty() => Ok(format!("{directory}/.{name}.tmp.{}", Uuid::new_v4().simple())),
+        Some((directory, name)) if !name.is_empty() => {
+            Ok(format!("{directory}/.{name}.tmp.{}", Uuid::new_v4().simple()))
+        }
         _ => Err(other(format!("{absolute} is no name of a file"))),
     }
 }
@@ -205,10 +222,18 @@ fn is_worth_a_try(error: &Error) -> bool {
 
 impl Shared {
     /// Writes a whole file.
-    pub(super) async fn put(self: &Arc<Self>, place: &Path, payload: PutPayload, overwrite: bool) -> Result<()> {
+    pub(super) async fn put(
+        self: &Arc<Self>,
+        place: &Path,
+        payload: PutPayload,
+        overwrite: bool,
+    ) -> Result<()> {
         if !overwrite && self.status(place).await.is_ok() {
             // Cheaper than to find out at the renaming, which decides.
-            return Err(Error::AlreadyExists { path: absolute(place), source: "HDFS has such a file".into() });
+            return Err(Error::AlreadyExists {
+                path: absolute(place),
+                source: "HDFS has such a file".into(),
+            });
         }
         let mut written = self.write_somewhere(place, &payload).await?;
         let renamed = written.rename(place, overwrite, self.holds(place, &payload)).await;
@@ -302,7 +327,10 @@ impl Upload {
 
 impl fmt::Debug for Upload {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Upload").field("place", &self.parts.place).field("parts", &self.count).finish_non_exhaustive()
+        f.debug_struct("Upload")
+            .field("place", &self.parts.place)
+            .field("parts", &self.count)
+            .finish_non_exhaustive()
     }
 }
 
@@ -412,7 +440,8 @@ impl MultipartUpload for Upload {
         let done = async {
             temporary.close().await?;
             let place = &self.parts.place;
-            let holds = async { shared.status(place).await.is_ok_and(|status| status.length as u64 == written) };
+            let holds =
+                async { shared.status(place).await.is_ok_and(|status| status.length as u64 == written) };
             temporary.rename(place, true, holds).await
         }
         .await;
