@@ -517,7 +517,7 @@ impl Stage<'_> {
             times.push(client.simple(sql).await?.took.as_secs_f64() * 1e3);
         }
         let last = format!(
-            "SELECT probe_us, tail_us, files, row_groups FROM watershed.queries WHERE route = 'lake' ORDER BY id DESC LIMIT {rounds}"
+            "SELECT probe_us, tail_us, lake_files, lake_row_groups FROM watershed.queries WHERE route = 'lake' ORDER BY id DESC LIMIT {rounds}"
         );
         let rows = client.simple(&last).await?.text()?;
         let column = |at: usize| -> Vec<f64> {
