@@ -342,7 +342,17 @@ impl LakeTable {
 
     /// The newest version. Costs one look at the log where nothing changed, and the new entries where something did.
     pub async fn refresh(&mut self) -> Result<Arc<LakeVersion>> {
-        let before = self.state.version;
+        let followed = self.follow().await;
+        // Even after an error, or a call that was dropped half way: what is compared before a commit must be what entries are put behind.
+        if self.current.version != i64::try_from(self.state.version).unwrap_or(i64::MAX) {
+            self.state.files.tidy();
+            self.current = Arc::new(self.state.freeze());
+        }
+        followed.map(|()| self.current())
+    }
+
+    /// Reads the entries that are new.
+    async fn follow(&mut self) -> Result<()> {
         loop {
             let next = self.state.version + 1;
             match self.log.read_commit_entry(next).await? {
@@ -365,15 +375,10 @@ impl LakeTable {
                         }
                         self.checked = Instant::now();
                     }
-                    break;
+                    return Ok(());
                 }
             }
         }
-        if self.state.version != before {
-            self.state.files.tidy();
-            self.current = Arc::new(self.state.freeze());
-        }
-        Ok(self.current())
     }
 
     /// Takes over a newer specification, adding the columns that the lake lacks in one commit of metadata.
