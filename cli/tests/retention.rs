@@ -420,6 +420,55 @@ fn rows_beyond_the_lakes_window_are_gone_at_once_for_every_reader() {
     }
 }
 
+/// A raise that dies at any step is a raise that was done or was not; the next run does the rest.
+#[test]
+fn retention_killed_at_any_step_keeps_every_row() {
+    let settings = settings();
+    let instance = start(&settings);
+    let mut client = make_tables(&instance);
+    let check = |client: &mut Client| {
+        for (statement, in_order) in STATEMENTS {
+            assert_same(client, statement, in_order);
+        }
+    };
+    let days = ["retention.compared", "retention.before_commit", "retention.committed"];
+    for (point, hot_days) in days.into_iter().zip([9, 7, 5]) {
+        // Rows of a day that leaves, and of one that left, none of them archived.
+        let id = 20_000 + hot_days;
+        client.run(&format!("INSERT INTO twin SELECT {id}, now() - d * interval '1 day', 'late', 1, NULL FROM generate_series({hot_days}, 13) d"));
+        client.run(&format!("INSERT INTO t SELECT * FROM twin WHERE id = {id}"));
+        client.run(&format!("SELECT watershed.set_retention('public.t', hot_days => {hot_days})"));
+        let floor = "SELECT (now() AT TIME ZONE 'UTC')::date - (floor AT TIME ZONE 'UTC')::date FROM watershed.tables WHERE table_name = 'public.t' AND isfinite(floor)";
+        let before = client.run(floor).rows();
+        let mut retain = instance.command(&["retain", "t", "--notice", "1s"]);
+        let output = retain.env("WATERSHED_CRASH_AT", point).output().expect("the binary starts");
+        assert!(output.status.code().is_none(), "it did not die at {point}: {}", shown(&output));
+        let done = client.run(floor).rows() == [[Some(hot_days.to_string())]];
+        assert!(done || client.run(floor).rows() == before, "{point}: a floor that nobody asked for");
+        assert!(done || point != "retention.committed", "{point}: what was committed is not there");
+        check(&mut client);
+        let output = instance.output(&["retain", "t", "--notice", "1s"]);
+        assert!(output.status.success(), "{point}: {}", shown(&output));
+        assert_eq!(client.run(floor).rows(), [[Some(hot_days.to_string())]], "{point}");
+        check(&mut client);
+        instance.archive();
+        check(&mut client);
+    }
+    let output = instance.output(&["verify", "t"]);
+    assert!(output.status.success(), "{}", shown(&output));
+
+    // The lake's window.
+    client.run("SELECT watershed.set_retention('public.t', hot_days => 5, lake_days => 8)");
+    let mut retain = instance.command(&["retain", "t", "--notice", "1s"]);
+    let output = retain.env("WATERSHED_CRASH_AT", "retention.lake_floor").output().expect("the binary starts");
+    assert!(output.status.code().is_none(), "it did not die: {}", shown(&output));
+    check(&mut client); // nothing was committed: all rows are there
+    let output = instance.output(&["retain", "t", "--notice", "1s"]);
+    assert!(output.status.success(), "{}", shown(&output));
+    client.run("DELETE FROM twin WHERE ts < ((now() AT TIME ZONE 'UTC')::date - 8) AT TIME ZONE 'UTC'");
+    check(&mut client);
+}
+
 /// The same rows; or none at all, from a gateway that was not told of a floor in time or has no version for a transaction's old snapshot.
 #[track_caller]
 fn assert_whole(right: &Reply, got: &Reply, in_order: bool, statement: &str) {

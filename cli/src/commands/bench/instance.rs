@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use tokio::process::{Child, Command};
@@ -11,7 +11,7 @@ use super::process::{Cost, Processes};
 use crate::datadir::{DataDir, Pairs};
 use crate::wire_client::Target;
 
-/// A running instance. Dropped without [`Instance::stop`], its process is killed and its cluster ends with it.
+/// A running instance. Dropped without [`Instance::stop`], it is stopped all the same.
 pub struct Instance {
     child: Child,
     data: DataDir,
@@ -30,6 +30,7 @@ pub struct Costs {
 }
 
 const START: Duration = Duration::from_secs(120);
+const STOP: Duration = Duration::from_secs(120);
 
 impl Instance {
     /// Starts `watershed up` in `dir` with these settings and waits until it answers.
@@ -107,12 +108,30 @@ impl Instance {
             let pid = nix::unistd::Pid::from_raw(i32::try_from(pid)?);
             nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM)?;
         }
-        let ended = tokio::time::timeout(Duration::from_secs(120), self.child.wait()).await;
+        let ended = tokio::time::timeout(STOP, self.child.wait()).await;
         let status = ended.context("watershed up did not stop within two minutes")??;
         if !status.success() {
             bail!("watershed up ended with {status}; see {}", self.data.root().join("up.log").display());
         }
         Ok(())
+    }
+}
+
+/// A benchmark that fails leaves no PostgreSQL behind: `up` is asked to stop it, and given time; killed at once it could not.
+impl Drop for Instance {
+    fn drop(&mut self) {
+        let Some(pid) = self.child.id().and_then(|pid| i32::try_from(pid).ok()) else { return };
+        if nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGTERM).is_err() {
+            return;
+        }
+        let since = Instant::now();
+        while matches!(self.child.try_wait(), Ok(None)) {
+            if since.elapsed() > STOP {
+                tracing::warn!(pid, "watershed up did not stop; it is killed, and its PostgreSQL may be left");
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
     }
 }
 
