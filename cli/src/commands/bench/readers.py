@@ -39,6 +39,7 @@ def duckdb_job(job):
     import duckdb
 
     connection = duckdb.connect()
+    connection.execute("SET enable_progress_bar = false")  # it would be drawn between the lines of the answer
     connection.execute(f"SET threads = {int(job['threads'])}")
     known = "SELECT count(*) FROM duckdb_extensions() WHERE extension_name = 'icu' AND loaded"
     if connection.execute(known).fetchone()[0]:
