@@ -8,6 +8,7 @@ setup
 setup_kafka
 setup_hdfs
 setup_s3
+setup_readers
 if [ "$#" -eq 0 ]; then set -- --workspace; fi
 cd -- "$here"
 exec cargo test --locked --no-fail-fast "$@"

@@ -1,5 +1,5 @@
 # Sourced by demo.sh and test.sh: makes sure that what a build and a private PostgreSQL need is installed, and for the tests
-# what a Kafka broker, HDFS and a local S3 server need.
+# what a Kafka broker, HDFS, a local S3 server and other readers of the lake need.
 # Does nothing where it is. Works as root or not (then through sudo), without a terminal, any number of times.
 
 # Oldest PostgreSQL that works.
@@ -112,8 +112,19 @@ setup_hdfs() {
     "$(dirname -- "${BASH_SOURCE[0]}")/../deploy/local/hdfs/hdfs.sh" setup >/dev/null
 }
 
+setup_python() {
+    if ! python3 -c 'import venv, ensurepip' >/dev/null 2>&1; then install_packages python3 python3-venv; fi
+}
+
 # The same for deploy/local/s3.
 setup_s3() {
-    if ! python3 -c 'import venv, ensurepip' >/dev/null 2>&1; then install_packages python3 python3-venv; fi
+    setup_python
     "$(dirname -- "${BASH_SOURCE[0]}")/../deploy/local/s3/s3.sh" setup >/dev/null
+}
+
+# The same for deploy/local/readers: the largest download of all.
+setup_readers() {
+    setup_python
+    setup_java Spark
+    "$(dirname -- "${BASH_SOURCE[0]}")/../deploy/local/readers/readers.sh" setup >/dev/null
 }

@@ -26,77 +26,17 @@
 set -euo pipefail
 here=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
 cache=${WATERSHED_HDFS_CACHE:-$HOME/.cache/watershed/hdfs}
+. "$here/../common.sh"
 # Seconds for a start or a stop; only a hang or a very busy machine comes near.
 patience=240
-
-die() {
-    printf 'hdfs.sh: %s\n' "$1" >&2
-    exit "${2:-1}"
-}
 
 usage() {
     sed -n '5,16p' "${BASH_SOURCE[0]}" >&2
     exit 2
 }
 
-# The Java program, 17 or newer.
-java_program() {
-    local program version
-    for program in ${JAVA_HOME:+"$JAVA_HOME/bin/java"} "$(command -v java || true)" /usr/lib/jvm/*/bin/java; do
-        if [ -n "$program" ] && [ -x "$program" ]; then
-            version=$("$program" -version 2>&1 | sed -n 's/.* version "\([0-9]*\).*/\1/p' | head -n 1)
-            if [ "${version:-0}" -ge 17 ]; then
-                printf '%s\n' "$program"
-                return 0
-            fi
-        fi
-    done
-    return 1
-}
-
-# Prints the folder of jars. Its name has the content of pom.xml in it, so that another version is another folder.
-setup() {
-    local folder work
-    folder=$cache/$(sha256sum <"$here/pom.xml" | cut -c 1-16)
-    if [ ! -d "$folder" ]; then
-        command -v mvn >/dev/null 2>&1 || die "Maven is needed to fetch Hadoop: apt-get install maven" 3
-        mkdir -p -- "$cache"
-        # One at a time: Maven's own repository takes no two writers.
-        exec 9>"$cache/lock"
-        flock 9
-        if [ ! -d "$folder" ]; then
-            printf 'Fetching Hadoop (HDFS), about 80 MB; once\n' >&2
-            rm -rf -- "$folder".new.*
-            work=$folder.new.$$
-            # From a copy: Maven may write beside the pom it works on.
-            mkdir -- "$work.pom"
-            cp -- "$here/pom.xml" "$work.pom/"
-            mvn -B -q -f "$work.pom/pom.xml" dependency:copy-dependencies -DincludeScope=runtime \
-                -DoutputDirectory="$work" >&2 </dev/null || die "Maven could not fetch Hadoop" 3
-            rm -rf -- "$work.pom"
-            mv -- "$work" "$folder"
-        fi
-        exec 9>&-
-    fi
-    printf '%s\n' "$folder"
-}
-
-# A port that nobody listens on, below those that the system gives to outgoing connections, so that it stays ours over a restart.
-free_port() {
-    local port
-    for _ in $(seq 200); do
-        port=$((20000 + (RANDOM * 32768 + RANDOM) % 12000))
-        if ! (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; then
-            printf '%s\n' "$port"
-            return 0
-        fi
-    done
-    die "no free port found"
-}
-
-setting() { # FILE KEY: the value in a file of KEY=VALUE lines
-    [ ! -f "$1" ] || sed -n "s/^$2=//p" "$1" | tail -n 1
-}
+# Prints the folder of jars.
+setup() { fetched "$here/pom.xml" fetch_jars "Hadoop (HDFS), about 80 MB"; }
 
 property() { # KEY VALUE
     printf '  <property><name>%s</name><value>%s</value></property>\n' "$1" "$2"
