@@ -48,7 +48,7 @@ const FIXED: [(&str, &str); 6] = [
 ];
 
 /// Settings of the consumer that `properties` may override.
-const CONSUMER: [(&str, &str); 8] = [
+const CONSUMER: [(&str, &str); 7] = [
     ("isolation.level", "read_committed"),
     // The bound of what librdkafka holds ahead of us, for all partitions together.
     ("queued.max.messages.kbytes", "32768"),
@@ -58,8 +58,11 @@ const CONSUMER: [(&str, &str); 8] = [
     // New partitions and topics are found within this time, without a restart.
     ("topic.metadata.refresh.interval.ms", "10000"),
     ("session.timeout.ms", "30000"),
-    ("max.poll.interval.ms", "300000"),
 ];
+/// How long the group waits for a member that does not come to a rebalance, while nobody reads (`max.poll.interval.ms`, which is also
+/// the rebalance timeout). The polling thread blocks for seconds at most; but a client whose broker died in the middle of one rebalance
+/// may miss the next, and must not hold up the others for librdkafka's five minutes.
+const REBALANCE_MS: u64 = 60_000;
 
 /// The configuration of the source's consumer.
 ///
@@ -85,6 +88,11 @@ pub(crate) fn consumer(
     }
     for (name, value) in FIXED {
         config.set(name, value);
+    }
+    if !properties.contains_key("max.poll.interval.ms") {
+        // librdkafka refuses a session that lasts longer.
+        let session = config.get("session.timeout.ms").and_then(|ms| ms.parse().ok()).unwrap_or(0);
+        config.set("max.poll.interval.ms", REBALANCE_MS.max(session).to_string());
     }
     config.set("group.id", group);
     // KIP-848: the broker's coordinator decides these, and librdkafka refuses a client that sets them.
@@ -121,6 +129,17 @@ mod tests {
         assert_eq!(config.get("enable.auto.commit"), Some("false"));
         let refused = consumer("a:1", &properties(&[("auto.offset.reset", "latest")]), "g").unwrap_err();
         assert!(refused.contains("auto.offset.reset") && !refused.contains("latest"), "{refused}");
+    }
+
+    #[test]
+    fn a_member_that_does_not_come_is_waited_for_shortly() {
+        let interval = |given: &[(&str, &str)]| {
+            let config = consumer("a:1", &properties(given), "g").unwrap();
+            config.get("max.poll.interval.ms").map(str::to_owned)
+        };
+        assert_eq!(interval(&[]).as_deref(), Some("60000"));
+        assert_eq!(interval(&[("session.timeout.ms", "90000")]).as_deref(), Some("90000"));
+        assert_eq!(interval(&[("max.poll.interval.ms", "45000")]).as_deref(), Some("45000"));
     }
 
     #[test]
