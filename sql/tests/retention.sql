@@ -48,7 +48,7 @@ SELECT check_that.refused(format('SELECT watershed_control.raise_floor(''n.t''::
 SELECT check_that.equal('two days more', watershed_control.raise_floor('n.t'::regclass, date :'today' - 8, 1, :'boundary', :epoch, (date :'today' - 10)::timestamptz, 'test')::text, '1');
 RESET ROLE;
 SELECT check_that.equal('fence', (SELECT min_archive || ' ' || (floor = date :'today' - 8) || ' ' || floor_reason FROM watershed_control.tables WHERE relid = 'n.t'::regclass), '1 true test');
-SELECT check_that.equal('parts', (SELECT string_agg(kind || ':' || n, ' ' ORDER BY kind) FROM (SELECT kind, count(*) AS n FROM watershed_control.partitions WHERE relid = 'n.t'::regclass GROUP BY kind) p), 'cold:1 day:69 future:1 gone:1 late:1');
+SELECT check_that.equal('parts', (SELECT string_agg(kind || ':' || n, ' ' ORDER BY kind) FROM (SELECT kind, count(*) AS n FROM watershed_control.partitions WHERE relid = 'n.t'::regclass GROUP BY kind) p), 'cold:1 day:24 future:1 gone:1 late:1');
 SELECT check_that.equal('all parts are known', (SELECT count(*)::text FROM pg_partition_tree('n.t') WHERE level > 0), (SELECT count(*)::text FROM watershed_control.partitions WHERE relid = 'n.t'::regclass));
 SELECT check_that.equal('nobody has rights on parts', (SELECT count(*)::text FROM watershed_control.partitions p JOIN pg_class c ON c.oid = p.part_relid WHERE relid = 'n.t'::regclass AND (relacl IS NULL OR cardinality(relacl) > 0 OR relowner <> 'keeper'::regrole)), '0');
 SELECT watershed_control.check_table('n.t'::regclass);
@@ -114,7 +114,7 @@ SELECT check_that.equal('either arm above the floor', (SELECT count(*)::text FRO
 SELECT check_that.equal('what PostgreSQL has, by name', (SELECT string_agg(a::text, ' ' ORDER BY a) FROM n.t WHERE watershed_control.cold_slot(_stream, 0) = 0), '0 1 2 8 21 22');
 
 -- Late rows, and DDL with a floor.
-INSERT INTO n.t (ts, a) VALUES (date :'today' - 300, 301), (date :'today' - 8, 302), (now() + interval '80 days', 303);
+INSERT INTO n.t (ts, a) VALUES (date :'today' - 300, 301), (date :'today' - 8, 302), (now() + interval '35 days', 303);
 RESET ROLE;
 SELECT check_that.equal('late rows stand apart', (SELECT string_agg(a || ':' || kind, ' ' ORDER BY a) FROM n.t JOIN watershed_control.partitions p ON p.part_relid = t.tableoid WHERE watershed_control.cold_slot(_stream, 0) = 0 AND a > 20), '21:late 22:late 301:late 302:day 303:future');
 SET ROLE keeper;
@@ -124,7 +124,7 @@ COMMENT ON TABLE n.t IS 'still a table';
 INSERT INTO n.t (ts, a, more) VALUES (date :'today' - 299, 304, 'm');
 SELECT check_that.refused('ALTER TABLE n.t DETACH PARTITION ' || c.oid::regclass, '42501') FROM pg_class c WHERE relname = 't_cold';
 RESET ROLE;
-SELECT check_that.equal('more days', watershed_control.ensure_days('n.t'::regclass, 90)::text, '30');
+SELECT check_that.equal('more days', watershed_control.ensure_days('n.t'::regclass, 45)::text, '30');
 SELECT watershed_control.check_table('n.t'::regclass);
 SELECT check_that.equal('strays moved', (SELECT kind FROM n.t JOIN watershed_control.partitions p ON p.part_relid = t.tableoid WHERE a = 303 AND ts > now()), 'day');
 SELECT check_that.refused('SELECT count(more) FROM n.t', '58P01');

@@ -75,7 +75,7 @@ impl Config {
             target_file_bytes: 256 << 20,
             max_rows_per_file: 8 << 20,
             checkpoint_every: 20,
-            days_ahead: 60,
+            days_ahead: 15,
             concurrency: 2,
             // These files are merged soon, and compressed then for good.
             writer: WriterOptions { zstd_level: 1, ..WriterOptions::default() },
@@ -97,7 +97,7 @@ impl std::fmt::Debug for Config {
 /// How many times [`archive_now`] tries again after a transient error.
 const TRIES: u32 = 5;
 /// Days are made when fewer than this many are left.
-const DAYS_LEFT: i32 = 30;
+const DAYS_LEFT: i32 = 7;
 /// How often that is looked at.
 const DAYS_EVERY: Duration = Duration::from_secs(3600);
 /// A table whose archive fails is left alone for longer and longer, up to this.
