@@ -3,6 +3,7 @@
 
 #[path = "../archiver/cluster.rs"]
 mod cluster;
+mod floor;
 
 use std::collections::BTreeMap;
 use std::process::{Command, Stdio};
@@ -28,6 +29,14 @@ struct Stores {
 
 impl Stores {
     async fn on(cluster: Arc<Cluster>) -> Self {
+        let s = Self::bare(cluster).await;
+        let mut admin = s.db.admin().await;
+        admin.execute("SELECT watershed.attach_table('public.readings', event_time => 'ts')").await.unwrap();
+        s
+    }
+
+    /// With a table that is not tiered yet.
+    async fn bare(cluster: Arc<Cluster>) -> Self {
         let db = cluster.database().await;
         let dir = tempfile::tempdir().unwrap();
         let root = Url::from_directory_path(dir.path()).unwrap();
@@ -35,8 +44,7 @@ impl Stores {
         admin
             .execute(
                 "CREATE TABLE public.readings (id bigint, ts timestamptz NOT NULL, note text, amount numeric(12,3),
-                     doc jsonb, raw bytea, ratio float8, seen timestamptz DEFAULT clock_timestamp());
-                 SELECT watershed.attach_table('public.readings', event_time => 'ts')",
+                     doc jsonb, raw bytea, ratio float8, seen timestamptz DEFAULT clock_timestamp())",
             )
             .await
             .unwrap();
