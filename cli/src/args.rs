@@ -258,12 +258,15 @@ pub struct CompactArgs {
     /// Also rewrite large files for the few late rows that overlap them, whatever it costs
     #[arg(long)]
     pub full: bool,
-    /// Memory for merging and writing [default: 1GiB]
+    /// Memory for merging and writing [default: compactor.memory_limit of the settings file, else 1GiB]
     #[arg(long, value_name = "SIZE")]
     pub memory: Option<crate::units::Bytes>,
-    /// Threads [default: one for each processor]
+    /// Threads [default: compactor.threads of the settings file, else one for each processor]
     #[arg(long, value_name = "N")]
     pub threads: Option<usize>,
+    /// Settings file [default: ./watershed.toml, if there is one]
+    #[arg(long, env = "WATERSHED_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
 }
 
 #[derive(Args, Debug)]
@@ -544,6 +547,18 @@ watershed bench lake --rows 1000000 --files 250 --hdfs hdfs://127.0.0.1:9000/ --
 DuckDB and PySpark are measured if that Python can import them. Exit code 1 means that a goal was not reached."
     )]
     Lake(BenchLakeArgs),
+    /// CPU time that a running `watershed up` takes while nobody asks it anything
+    #[command(after_help = "Examples:\n  watershed bench idle\n  watershed bench idle --data-dir /var/lib/watershed --duration 5m")]
+    Idle(BenchIdleArgs),
+}
+
+#[derive(Args, Debug)]
+pub struct BenchIdleArgs {
+    #[command(flatten)]
+    pub running: Running,
+    /// How long to look
+    #[arg(long, value_name = "TIME", default_value = "1m")]
+    pub duration: Period,
 }
 
 #[derive(Args, Debug)]

@@ -80,6 +80,8 @@ pub struct Gateway {
     /// Bytes that queries over the lake may hold together before they spill.
     pub memory_limit: u64,
     pub max_sessions: usize,
+    /// A statement that reads an old version for longer keeps that version's files from vacuum.
+    pub lease_after: Duration,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -124,6 +126,11 @@ pub struct Archiver {
 pub struct Compactor {
     pub interval: Duration,
     pub target_file_size: u64,
+    /// Files that a commit removed stay for this long.
+    pub grace: Duration,
+    /// What merging may use. None: less beside other services than in a run of its own.
+    pub memory_limit: Option<u64>,
+    pub threads: Option<usize>,
 }
 
 /// How old days leave. Which, each table says itself: `watershed.set_retention`.
@@ -169,6 +176,7 @@ struct GatewayFile {
     listen: Option<SocketAddr>,
     memory_limit: Option<Bytes>,
     max_sessions: Option<usize>,
+    lease_after: Option<Period>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize, PartialEq)]
@@ -213,6 +221,9 @@ struct ArchiverFile {
 struct CompactorFile {
     interval: Option<Period>,
     target_file_size: Option<Bytes>,
+    grace: Option<Period>,
+    memory_limit: Option<Bytes>,
+    threads: Option<usize>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize, PartialEq)]
@@ -298,6 +309,7 @@ impl Config {
                     .or(file.gateway.memory_limit)
                     .map_or((memory / 4).max(256 << 20), |size| size.0),
                 max_sessions: file.gateway.max_sessions.unwrap_or(100),
+                lease_after: period(None, file.gateway.lease_after, 60),
             },
             http: Http {
                 listen: args.http.or(file.http.listen).unwrap_or_else(|| local(8432)),
@@ -315,10 +327,7 @@ impl Config {
                 min_rows: args.archive_min_rows.or(file.archiver.min_rows).unwrap_or(1_000_000),
                 max_rows_per_file: file.archiver.max_rows_per_file.unwrap_or(8_000_000),
             },
-            compactor: Compactor {
-                interval: period(args.compact_interval, file.compactor.interval, 300),
-                target_file_size: file.compactor.target_file_size.map_or(256 << 20, |size| size.0),
-            },
+            compactor: file.compactor.settled(args.compact_interval),
             retention: file.retention.settled(),
             postgres: Postgres {
                 bin: args.pg_bin.clone().or(file.postgres.bin),
@@ -368,8 +377,12 @@ impl Config {
             ),
             (self.archiver.interval < least, "archiver.interval", "at least 100ms"),
             (self.archiver.max_rows_per_file < 1000, "archiver.max_rows_per_file", "at least 1000"),
-            (self.compactor.interval < least, "compactor.interval", "at least 100ms"),
-            (self.compactor.target_file_size < 1 << 20, "compactor.target_file_size", "at least 1MiB"),
+            (self.gateway.lease_after < least, "gateway.lease_after", "at least 100ms"),
+            (
+                self.compactor.grace < 2 * self.gateway.lease_after,
+                "compactor.grace",
+                "at least twice gateway.lease_after, so that a lease is there before the files it keeps are gone",
+            ),
             (self.retention.interval < least, "retention.interval", "at least 100ms"),
             (self.retention.notice > Duration::from_secs(3600), "retention.notice", "at most 1h"),
             (!(1..=100_000).contains(&self.retention.keep_days), "retention.keep_days", "1 to 100000"),
@@ -383,14 +396,20 @@ impl Config {
                 "at least 16MiB",
             ),
         ];
-        match wrong.iter().find(|(bad, _, _)| *bad) {
-            None => Ok(()),
-            Some((_, name, allowed)) => Err(Failure::usage(
-                format!("the setting {name} is out of range"),
-                format!("give it {allowed}, by flag, environment or watershed.toml"),
-            )
-            .into()),
-        }
+        refuse_first(&wrong)?;
+        self.compactor.check()
+    }
+}
+
+/// Says which setting is wrong, the first if several are: whether it is, its name, and what it may be.
+fn refuse_first(settings: &[(bool, &str, &str)]) -> Result<()> {
+    match settings.iter().find(|(bad, _, _)| *bad) {
+        None => Ok(()),
+        Some((_, name, allowed)) => Err(Failure::usage(
+            format!("the setting {name} is out of range"),
+            format!("give it {allowed}, by flag, environment or watershed.toml"),
+        )
+        .into()),
     }
 }
 
@@ -412,6 +431,30 @@ impl PressureFile {
     }
 }
 
+impl CompactorFile {
+    fn settled(self, interval: Option<Period>) -> Compactor {
+        let period = |given: Option<Period>, secs| given.map_or(Duration::from_secs(secs), |p| p.0);
+        Compactor {
+            interval: period(interval.or(self.interval), 300),
+            target_file_size: self.target_file_size.map_or(256 << 20, |size| size.0),
+            grace: period(self.grace, 3600),
+            memory_limit: self.memory_limit.map(|size| size.0),
+            threads: self.threads,
+        }
+    }
+}
+
+impl Compactor {
+    fn check(&self) -> Result<()> {
+        refuse_first(&[
+            (self.interval < Duration::from_millis(100), "compactor.interval", "at least 100ms"),
+            (self.target_file_size < 1 << 20, "compactor.target_file_size", "at least 1MiB"),
+            (self.memory_limit.is_some_and(|size| size < 64 << 20), "compactor.memory_limit", "at least 64MiB"),
+            (self.threads.is_some_and(|n| !(1..=1024).contains(&n)), "compactor.threads", "1 to 1024"),
+        ])
+    }
+}
+
 impl RetentionFile {
     fn settled(self) -> Retention {
         Retention {
@@ -421,6 +464,14 @@ impl RetentionFile {
             keep_days: self.keep_days.unwrap_or(3),
         }
     }
+}
+
+/// How files are merged, for commands beside `up`.
+pub fn compactor(named: Option<&Path>) -> Result<Compactor> {
+    let file = read_file(named)?;
+    let compactor = file.compactor.settled(None);
+    compactor.check()?;
+    Ok(compactor)
 }
 
 /// How old days leave, for commands beside `up`.

@@ -96,7 +96,7 @@ pub async fn gateway(running: &Running) -> Result<Target> {
 }
 
 /// The data directory meant: named, or the one the gateway in PG* keeps, or the default.
-async fn data_dir(running: &Running) -> Result<DataDir> {
+pub async fn data_dir(running: &Running) -> Result<DataDir> {
     if let Some(named) = &running.data_dir {
         return running_at(&DataDir::at(named)?);
     }

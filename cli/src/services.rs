@@ -58,6 +58,7 @@ impl Services {
             spill_dir: data.spill(),
             memory_limit_bytes: usize::try_from(config.gateway.memory_limit).unwrap_or(usize::MAX),
             max_sessions: config.gateway.max_sessions,
+            lease_after: config.gateway.lease_after,
             drain_timeout: config.drain_timeout,
         };
         let brokers = config.kafka.brokers.as_deref();
@@ -77,7 +78,7 @@ impl Services {
             own_token,
             monitor: Mutex::new(Some(monitor)),
             archiver: archiver_config(config, &stores),
-            compactor: compactor_config(config, &stores),
+            compactor: compactor_config(&config.compactor, &stores),
             retention: retention_config(&config.retention, &config.pressure, &stores),
             stores,
         })
@@ -313,10 +314,17 @@ fn archiver_config(config: &Config, stores: &Stores) -> ingest::archiver::Config
     }
 }
 
-fn compactor_config(config: &Config, stores: &Stores) -> compactor::Config {
+/// Memory and threads are as the compactor has them beside other services, where nothing is said.
+pub fn compactor_config(config: &config::Compactor, stores: &Stores) -> compactor::Config {
+    let beside = stores.compactor();
     compactor::Config {
-        interval: config.compactor.interval,
-        target_file_bytes: config.compactor.target_file_size,
-        ..stores.compactor()
+        interval: config.interval,
+        target_file_bytes: config.target_file_size,
+        grace: config.grace,
+        memory_limit_bytes: config
+            .memory_limit
+            .map_or(beside.memory_limit_bytes, |size| usize::try_from(size).unwrap_or(usize::MAX)),
+        threads: config.threads.unwrap_or(beside.threads),
+        ..beside
     }
 }

@@ -43,6 +43,8 @@ pub struct Config {
     /// For lake queries, all together; a quarter of it bounds the tail of one statement.
     pub memory_limit_bytes: usize,
     pub max_sessions: usize,
+    /// A statement that reads an old version for longer keeps its files from vacuum; far below vacuum's grace period.
+    pub lease_after: Duration,
     /// How long sessions inside a transaction or a statement may go on after shutdown was asked.
     pub drain_timeout: Duration,
 }
@@ -71,6 +73,7 @@ pub async fn run(config: Config, listener: TcpListener, shutdown: CancellationTo
         spill_dir: config.spill_dir.clone(),
         control_url: config.control_url.clone(),
         lake_root: config.lake_root.clone(),
+        lease_after: config.lease_after,
         ..EngineConfig::default()
     })?;
     let upstream = match &config.upstream_socket_dir {

@@ -12,21 +12,18 @@ use crate::console::say;
 use crate::exit::Code;
 use crate::text_table::{Align, grouped, layout};
 use crate::units::Bytes;
-use crate::{commands, discover};
+use crate::{commands, config, discover, services};
 
 /// What a run of its own may use, where nothing else is said.
-const MEMORY: usize = 1 << 30;
+const MEMORY: u64 = 1 << 30;
 
 pub async fn run(args: CompactArgs) -> Result<Code> {
     let stores = discover::stores(&args.target.running).await?;
-    let config = compactor::Config {
-        memory_limit_bytes: args.memory.map_or(MEMORY, |b| usize::try_from(b.0).unwrap_or(usize::MAX)),
-        threads: args
-            .threads
-            .unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from))
-            .max(1),
-        ..stores.compactor()
-    };
+    let mut settings = config::compactor(args.config.as_deref())?;
+    settings.memory_limit = args.memory.map(|size| size.0).or(settings.memory_limit).or(Some(MEMORY));
+    let processors = || std::thread::available_parallelism().map_or(1, usize::from);
+    settings.threads = Some(args.threads.or(settings.threads).unwrap_or_else(processors).max(1));
+    let config = services::compactor_config(&settings, &stores);
     let request = Request { table: args.target.table, full: args.full };
     if args.plan {
         for line in shown(&compactor::preview(config, request).await?) {

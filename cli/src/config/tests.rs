@@ -84,3 +84,25 @@ fn the_lake_is_a_url_or_a_section() {
         assert!(of(wrong).is_err(), "{wrong}");
     }
 }
+
+#[test]
+fn the_compactor_takes_what_it_is_given() {
+    let text = "[compactor]\ngrace = \"10m\"\nmemory_limit = \"64MiB\"\nthreads = 3\ntarget_file_size = \"8MiB\"\n[gateway]\nlease_after = \"20s\"";
+    let config = merged(&UpArgs::default(), text).unwrap();
+    let wanted = Compactor {
+        interval: Duration::from_secs(300),
+        target_file_size: 8 << 20,
+        grace: Duration::from_secs(600),
+        memory_limit: Some(64 << 20),
+        threads: Some(3),
+    };
+    assert_eq!((config.compactor, config.gateway.lease_after), (wanted, Duration::from_secs(20)));
+    for wrong in [
+        "[compactor]\nthreads = 0",
+        "[compactor]\nmemory_limit = \"1MiB\"",
+        "[compactor]\ngrace = \"1m\"",
+        "[gateway]\nlease_after = \"31m\"",
+    ] {
+        assert!(merged(&UpArgs::default(), wrong).is_err(), "{wrong}");
+    }
+}

@@ -25,6 +25,7 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use datafusion::arrow::array::RecordBatch;
 use datafusion::arrow::datatypes::SchemaRef;
@@ -69,6 +70,8 @@ pub struct EngineConfig {
     pub control_url: String,
     /// Directory of all lake tables.
     pub lake_root: Url,
+    /// A version is leased once it has not been the newest for this long, and somebody still reads it.
+    pub lease_after: Duration,
     /// Threads, and parts that one query is cut into.
     pub target_partitions: usize,
     /// Queries that run at once.
@@ -83,6 +86,7 @@ impl Default for EngineConfig {
             spill_dir: std::env::temp_dir(),
             control_url: String::new(),
             lake_root: Url::from_directory_path("/").expect("the root is an absolute path"),
+            lease_after: Duration::from_secs(60),
             target_partitions: threads,
             max_concurrent: threads.max(4),
         }
@@ -131,7 +135,7 @@ impl Engine {
             url => {
                 let here =
                     tokio::runtime::Handle::try_current().map_err(|e| internal("the lake's follower", &e))?;
-                let catalog = LakeCatalog::new(url, config.lake_root.clone(), runtime)?;
+                let catalog = LakeCatalog::new(url, config.lake_root.clone(), runtime, config.lease_after)?;
                 here.spawn(LakeCatalog::follow(Arc::downgrade(&catalog)));
                 Some(catalog)
             }

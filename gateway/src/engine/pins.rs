@@ -34,11 +34,9 @@ const STALE: Duration = Duration::from_secs(10);
 const CONTROL_TIMEOUT: Duration = Duration::from_secs(10);
 /// The longest wait for one look at a log: a store that does not answer must not hold up those who can do with the version at hand.
 const LOOK_TIMEOUT: Duration = Duration::from_secs(20);
-/// A version is leased once it has not been the newest for this long, far below any grace period,
-const LEASE_AFTER: Duration = Duration::from_secs(60);
-/// for this long at a time,
+/// A lease holds for this long,
 const LEASE_SECONDS: f64 = 1200.0;
-/// and again this often.
+/// and is renewed this often.
 const LEASE_EVERY: Duration = Duration::from_secs(120);
 /// Boundaries remembered; they never change, only those of the newest versions are asked for.
 const BOUNDARIES: usize = 4096;
@@ -115,6 +113,8 @@ pub(super) struct LakeCatalog {
     boundaries: Mutex<HashMap<(String, i64), Boundary>>,
     /// What this process is called among the holders of leases.
     holder: String,
+    /// A version is leased once it has not been the newest for this long.
+    lease_after: Duration,
     /// Leases written last: version by table, and when.
     leased: Mutex<(HashMap<u32, i64>, Option<Instant>)>,
     /// At rest between uses; a use that is cut short drops it, and the next one connects anew.
@@ -126,6 +126,7 @@ impl LakeCatalog {
         control_url: &str,
         root: Url,
         runtime: Arc<RuntimeEnv>,
+        lease_after: Duration,
     ) -> Result<Arc<Self>, EngineError> {
         let control = PgConnectOptions::from_str(control_url)
             .map_err(|e| EngineError::Internal(format!("the control URL: {e}")))?
@@ -138,6 +139,7 @@ impl LakeCatalog {
             tables: RwLock::default(),
             boundaries: Mutex::default(),
             holder: format!("gateway {} {}", std::process::id(), uuid::Uuid::new_v4()),
+            lease_after,
             leased: Mutex::default(),
             connection: Mutex::default(),
         }))
@@ -186,7 +188,7 @@ impl LakeCatalog {
         for (relid, entry) in self.tables.read().iter() {
             let mut older = entry.older.lock();
             older.retain(|(_, _, watch)| watch.is_held());
-            let long = older.iter().filter(|(_, since, _)| since.elapsed() >= LEASE_AFTER);
+            let long = older.iter().filter(|(_, since, _)| since.elapsed() >= self.lease_after);
             if let Some(version) = long.map(|(version, ..)| *version).min() {
                 oldest.insert(*relid, version);
             }
