@@ -13,6 +13,7 @@ use std::time::Duration;
 use support::compare::difference;
 use support::hdfs::Hdfs;
 use support::instance::{Instance, Options, argument, binary, shown};
+use support::proxy::Proxy;
 use support::s3::S3;
 use support::wait_for;
 use support::wire::Client;
@@ -22,10 +23,19 @@ const IMPATIENT: &str = "read_timeout = \"1s\"\nwrite_timeout = \"5s\"\nmetadata
 
 /// The product with its lake on `hdfs`.
 fn product(hdfs: &Hdfs, options: Options) -> Instance {
+    product_at(hdfs, &hdfs.url(), options)
+}
+
+/// The same through another address of the NameNode.
+fn product_at(hdfs: &Hdfs, url: &str, options: Options) -> Instance {
+    product_with(hdfs, url, "", options)
+}
+
+/// The same with more settings.
+fn product_with(hdfs: &Hdfs, url: &str, more: &str, options: Options) -> Instance {
     let config = hdfs.dir().join("watershed.toml");
     let section = format!(
-        "[lake]\nurl = \"{}/lake\"\nhadoop_conf_dir = \"{}\"\n{IMPATIENT}[retention]\ninterval = \"24h\"\nearly = false\n",
-        hdfs.url(),
+        "[lake]\nurl = \"{url}/lake\"\nhadoop_conf_dir = \"{}\"\n{IMPATIENT}[retention]\ninterval = \"24h\"\nearly = false\n{more}",
         hdfs.conf_dir().display()
     );
     fs::write(&config, section).expect("a settings file");
@@ -216,6 +226,56 @@ fn the_whole_path_works_on_hdfs() {
     assert!(shown(&elsewhere).contains("/lake, not "), "{}", shown(&elsewhere));
 }
 
+/// Files that nobody needs go soon.
+const HASTY: &str = "[compactor]\ngrace = \"2s\"\n[gateway]\nlease_after = \"1s\"\n";
+
+/// Days that expire leave the lake with their folders; the others stay. `folders`: names in the table's directory.
+fn days_leave_with_their_folders(instance: &Instance, settings: &str, folders: impl Fn() -> String) {
+    let mut client = Client::connect(&instance.gateway());
+    client.run("CREATE TABLE readings (ts timestamptz NOT NULL, n int8)");
+    client.run("SELECT watershed.attach_table('public.readings', event_time => 'ts', first_day => (now() AT TIME ZONE 'UTC')::date - 6)");
+    client.run("INSERT INTO readings (ts, n) SELECT now() - (i % 7) * interval '1 day', i FROM generate_series(0, 69) i");
+    instance.archive();
+    let days = || folders().matches("_day=").count();
+    assert_eq!(days(), 7, "{}", folders());
+    client.run("SELECT watershed.set_retention('public.readings', hot_days => 2, lake_days => 3)");
+    let done = instance.output(&["retain", "readings", "--notice", "4s"]);
+    assert!(done.status.success(), "{}", shown(&done));
+    wait_for("the folders of the days that are gone to go", || {
+        let compacted = instance.output(&["compact", "readings", "--config", settings]);
+        assert!(compacted.status.success(), "{}", shown(&compacted));
+        // Today and the three days before.
+        (days() == 4).then_some(())
+    });
+    assert_eq!(client.value("SELECT count(*) FROM readings"), "40");
+    // A day's folder that is gone is made again when rows come.
+    client.run("INSERT INTO readings (ts, n) SELECT now() + interval '1 day', i FROM generate_series(1, 5) i");
+    instance.archive();
+    assert_eq!(days(), 5, "{}", folders());
+    assert_eq!(client.value("SELECT count(*) FROM readings"), "45");
+}
+
+#[test]
+fn days_leave_hdfs_with_their_folders() {
+    let hdfs = Hdfs::start();
+    let instance = product_with(&hdfs, &hdfs.url(), HASTY, Options::on_demand());
+    let settings = hdfs.dir().join("watershed.toml");
+    days_leave_with_their_folders(&instance, argument(&settings), || hdfs.dfs(&["-ls", "/lake/public.readings"]));
+}
+
+#[test]
+fn days_leave_the_local_disk_with_their_folders() {
+    let home = tempfile::tempdir().expect("a folder");
+    let settings = home.path().join("watershed.toml");
+    fs::write(&settings, format!("[retention]\ninterval = \"24h\"\nearly = false\n{HASTY}")).expect("a settings file");
+    let instance = Instance::start(Options::on_demand().with("WATERSHED_CONFIG", argument(&settings)));
+    let folder = instance.dir().join("lake/public.readings");
+    days_leave_with_their_folders(&instance, argument(&settings), || {
+        let names = fs::read_dir(&folder).expect("the table's folder").flatten();
+        names.map(|name| name.file_name().to_string_lossy().into_owned() + "\n").collect()
+    });
+}
+
 #[test]
 fn the_whole_path_works_on_s3() {
     let s3 = S3::start();
@@ -269,6 +329,42 @@ fn a_namenode_killed_stops_the_lake_and_nothing_else() {
         hdfs.restart();
     }
     recovers(&instance, feed);
+}
+
+#[test]
+fn a_commit_whose_answer_is_lost_happens_once() {
+    let hdfs = Hdfs::start();
+    let port = hdfs.url().rsplit_once(':').and_then(|(_, port)| port.parse().ok()).expect("a port");
+    let proxy = Proxy::start(port);
+    let instance = product_at(&hdfs, &format!("hdfs://127.0.0.1:{}", proxy.port()), Options::busy());
+    let feed = Feed::start(&instance);
+    feed.goes_on(&instance);
+    instance.archive();
+    // The renaming that makes a commit is carried out; the client, which was not told, sends it again. The second time even that is
+    // not told, and the third time nothing is lost.
+    for times in [1, 2, 1] {
+        let before = proxy.lost_answers();
+        proxy.lose_answers(&["rename2", "_delta_log"], times);
+        wait_for("commits whose answers got lost", || (proxy.lost_answers() == before + times).then_some(()));
+        feed.goes_on(&instance);
+        wait_for("an archive after that", || instance.output(&["archive", "--now"]).status.success().then_some(()));
+    }
+    recovers(&instance, feed);
+    // Each archive is in the log once, and their numbers only grow.
+    let log = hdfs.dfs(&["-cat", "/lake/public.logs/_delta_log/*.json"]);
+    let (mut last, mut archives) = (0, 0);
+    // Entries follow one another without a line's end between them.
+    for action in serde_json::Deserializer::from_str(&log).into_iter::<serde_json::Value>() {
+        let action = action.expect("an action");
+        let txn = &action["txn"];
+        if txn["appId"] == "watershed" {
+            let number = txn["version"].as_i64().expect("a number");
+            assert!(number > last, "archive {number} after {last}");
+            last = number;
+            archives += 1;
+        }
+    }
+    assert!(archives > 4, "{archives} archives");
 }
 
 #[test]

@@ -1,4 +1,5 @@
-//! A TCP proxy that misbehaves on request: it cuts, refuses, delays, slows down and stalls the connections that go through it.
+//! A TCP proxy that misbehaves on request: it cuts, refuses, delays, slows down and stalls the connections that go through it,
+//! and loses the answers to chosen requests.
 //!
 //! It knows bytes and sockets only. Its port stays bound as long as it lives, so that a client always finds the same address;
 //! a refused connection is accepted and reset at once. It depends on nothing else here: other test binaries may include it.
@@ -25,10 +26,21 @@ struct State {
     delay_ms: AtomicU64,
     /// Bytes a second for each direction of each connection; 0 is no limit.
     rate: AtomicU64,
+    /// Requests whose answers get lost.
+    losing: Mutex<Losing>,
     accepted: AtomicU64,
     next: AtomicU64,
     /// Both ends of every open connection.
     open: Mutex<BTreeMap<u64, (TcpStream, TcpStream)>>,
+}
+
+#[derive(Default)]
+struct Losing {
+    /// A request is meant if one piece of data holds all of these.
+    holding: Vec<Vec<u8>>,
+    /// How many more, and how many so far.
+    left: u64,
+    lost: u64,
 }
 
 /// A listening port in front of another one.
@@ -91,8 +103,22 @@ impl Proxy {
         self.state.rate.store(bytes_per_second.unwrap_or(0), Ordering::SeqCst);
     }
 
+    /// The next requests that hold all of these bytes reach the server, which has time to carry them out; their connections end before
+    /// an answer comes. A request that is sent again counts again.
+    pub fn lose_answers(&self, holding: &[&str], times: u64) {
+        let mut losing = lock(&self.state.losing);
+        losing.holding = holding.iter().map(|part| part.as_bytes().to_vec()).collect();
+        losing.left = times;
+    }
+
+    /// Answers that were lost so far.
+    pub fn lost_answers(&self) -> u64 {
+        lock(&self.state.losing).lost
+    }
+
     /// Everything passes again.
     pub fn heal(&self) {
+        self.lose_answers(&[], 0);
         self.refuse(false);
         self.stall(false);
         self.delay(Duration::ZERO);
@@ -156,10 +182,13 @@ fn serve(client: TcpStream, server: TcpStream, state: &Arc<State>) -> io::Result
     server.set_nodelay(true)?;
     let id = state.next.fetch_add(1, Ordering::SeqCst);
     lock(&state.open).insert(id, (client.try_clone()?, server.try_clone()?));
-    for (mut from, mut to) in [(client.try_clone()?, server.try_clone()?), (server, client)] {
+    // Set once a request went up whose answer is to be lost.
+    let mute = Arc::new(AtomicBool::new(false));
+    for (up, mut from, mut to) in [(true, client.try_clone()?, server.try_clone()?), (false, server, client)] {
         let state = Arc::clone(state);
+        let mute = Arc::clone(&mute);
         thread::spawn(move || {
-            pump(&mut from, &mut to, &state);
+            pump(&mut from, &mut to, up, &mute, &state);
             // One direction has ended; half-open connections are of no use to either protocol.
             reset(&from);
             reset(&to);
@@ -169,8 +198,23 @@ fn serve(client: TcpStream, server: TcpStream, state: &Arc<State>) -> io::Result
     Ok(())
 }
 
-/// Copies until either side ends.
-fn pump(from: &mut TcpStream, to: &mut TcpStream, state: &State) {
+/// Whether these bytes hold a request whose answer is to be lost; counts it.
+fn is_to_be_lost(bytes: &[u8], state: &State) -> bool {
+    let mut losing = lock(&state.losing);
+    let holds = |part: &Vec<u8>| bytes.windows(part.len().max(1)).any(|window| window == &part[..]);
+    if losing.left == 0 || !losing.holding.iter().all(holds) {
+        return false;
+    }
+    losing.left -= 1;
+    losing.lost += 1;
+    true
+}
+
+/// How long a server has for a request whose answer is lost.
+const CARRIED_OUT: Duration = Duration::from_secs(1);
+
+/// Copies until either side ends. `up`: from the client to the server.
+fn pump(from: &mut TcpStream, to: &mut TcpStream, up: bool, mute: &AtomicBool, state: &State) {
     let mut buffer = vec![0; 64 * 1024];
     loop {
         let rate = state.rate.load(Ordering::SeqCst);
@@ -198,7 +242,18 @@ fn pump(from: &mut TcpStream, to: &mut TcpStream, state: &State) {
                 TICK.min(until.saturating_duration_since(Instant::now()).max(Duration::from_millis(1))),
             );
         }
+        let lose = up && is_to_be_lost(&buffer[..read], state);
+        if lose {
+            mute.store(true, Ordering::SeqCst);
+        }
+        if !up && mute.load(Ordering::SeqCst) {
+            continue;
+        }
         if to.write_all(&buffer[..read]).is_err() {
+            return;
+        }
+        if lose {
+            thread::sleep(CARRIED_OUT);
             return;
         }
     }

@@ -7,9 +7,14 @@
 //!   once it is itself older than the orphan period, which must be longer than any archive or rewrite takes, and only while there are
 //!   no leases at all. So does what an interrupted upload left behind.
 //!
+//! The folder of a day goes with its last file, where folders are more than parts of names. Nobody is kept out for that: only an empty
+//! folder can go, and a file begins with making the folder it does not find and then standing in it, under the name that it has while it
+//! is written.
+//!
 //! What commits removed is known from the log, without listing anything. For the rest the table's files are listed, before the log is
 //! read, so that a file committed in between is seen as needed.
 
+use std::collections::BTreeSet;
 use std::path::{Path as FsPath, PathBuf};
 use std::time::Duration;
 
@@ -17,7 +22,7 @@ use futures::{StreamExt, TryStreamExt};
 use lake::log::{LakeTable, Removed};
 use lake::{crash, store};
 use object_store::path::Path;
-use object_store::{ObjectMeta, ObjectStore};
+use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt};
 
 use crate::{Error, Result};
 
@@ -175,6 +180,7 @@ pub async fn sweep(
         }
     };
     let mut sweep = Sweep { swept: delete(table, &doomed).await?, next_ms: None };
+    remove_folders(table, doomed.iter().filter_map(|(path, _)| path.split_once('/').map(|(day, _)| day))).await;
     if let Some(listed) = &listed {
         // What the listing did not show is gone already.
         let there: std::collections::HashSet<&str> = listed.iter().map(|f| f.path.as_str()).collect();
@@ -237,6 +243,27 @@ async fn delete(table: &mut LakeTable, doomed: &[(String, u64)]) -> Result<Swept
     }
 }
 
+/// Removes those of these folders that are empty now.
+async fn remove_folders<'a>(table: &LakeTable, folders: impl Iterator<Item = &'a str>) {
+    let emptied: BTreeSet<&str> = folders.filter(|folder| is_day(folder)).collect();
+    let local = store::local_dir(table.url());
+    for folder in emptied {
+        // Nothing depends on it, and a folder that has got a file meanwhile is not to go: no failure is one of the vacuum's.
+        let failed = match &local {
+            Some(dir) => std::fs::remove_dir(dir.join(folder)).err().map(|e| e.to_string()),
+            // HDFS deletes a folder as a file, unless something is in it. Object storage has none.
+            None if matches!(table.url().scheme(), "hdfs" | "viewfs") => {
+                let location: Path = table.prefix().parts().chain(Path::from(folder).parts()).collect();
+                table.store().delete(&location).await.err().map(|e| e.to_string())
+            }
+            None => None,
+        };
+        if let Some(error) = failed {
+            tracing::debug!(folder, error, "the folder of a day stays");
+        }
+    }
+}
+
 async fn gone_is_fine(deleted: object_store::Result<Path>) -> Option<object_store::Result<()>> {
     match deleted {
         Ok(_) | Err(object_store::Error::NotFound { .. }) => Some(Ok(())),
@@ -261,7 +288,7 @@ async fn list(store: &dyn ObjectStore, prefix: &Path) -> Result<Vec<Listed>> {
 }
 
 /// Uploads that a crash interrupted: on a local disk they stand beside the file they would have become, as `name#number`, and no
-/// listing of the store shows them.
+/// listing of the store shows them. Nor does one show folders that a crash left without files.
 async fn sweep_unfinished(dir: PathBuf, period: Duration) -> Result<Swept> {
     tokio::task::spawn_blocking(move || {
         let mut swept = Swept::default();
@@ -271,7 +298,14 @@ async fn sweep_unfinished(dir: PathBuf, period: Duration) -> Result<Swept> {
             if !(is_day(&name) || name == "_delta_log") || !folder.path().is_dir() {
                 continue;
             }
-            for file in read_dir(&folder.path())? {
+            let files = read_dir(&folder.path())?;
+            if files.is_empty() && is_day(&name) {
+                if let Err(error) = std::fs::remove_dir(folder.path()) {
+                    tracing::debug!(folder = %name, %error, "the folder of a day stays");
+                }
+                continue;
+            }
+            for file in files {
                 let name = file.file_name();
                 let Some((place, number)) = name.to_str().and_then(|n| n.rsplit_once('#')) else {
                     continue;

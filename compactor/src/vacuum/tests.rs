@@ -112,3 +112,49 @@ async fn unfinished_uploads_are_swept() {
     assert_eq!(left, ["a.zstd.parquet", "c.parquet#x", "d.txt#1"]);
     assert!(dir.path().join("_delta_log/00.json").exists());
 }
+
+#[tokio::test]
+async fn folders_without_files_are_swept() {
+    let dir = tempfile::tempdir().unwrap();
+    for folder in ["_day=2026-01-01", "_day=2026-01-02", "_delta_log", "mine"] {
+        std::fs::create_dir(dir.path().join(folder)).unwrap();
+    }
+    std::fs::write(dir.path().join("_day=2026-01-02/a.parquet"), "1").unwrap();
+    sweep_unfinished(dir.path().into(), Duration::ZERO).await.unwrap();
+    let mut left: Vec<_> =
+        std::fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+    left.sort();
+    assert_eq!(left, ["_day=2026-01-02", "_delta_log", "mine"]);
+}
+
+/// What removing a day's folder counts on: a writer that finds none makes it, and one that a file is being written in stays.
+#[test]
+fn a_file_is_written_though_its_folder_is_removed_all_the_time() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path().join("_day=2026-01-01");
+    let over = std::sync::atomic::AtomicBool::new(false);
+    let store = object_store::local::LocalFileSystem::new_with_prefix(dir.path()).unwrap();
+    let removed = std::thread::scope(|scope| {
+        let remover = scope.spawn(|| {
+            let mut removed = 0;
+            while !over.load(std::sync::atomic::Ordering::Relaxed) {
+                removed += u32::from(std::fs::remove_dir(&folder).is_ok());
+                std::thread::sleep(Duration::from_micros(100));
+            }
+            removed
+        });
+        let written = tokio::runtime::Runtime::new().unwrap().block_on(async {
+            for n in 0..500 {
+                let path = Path::from(format!("_day=2026-01-01/{n}.parquet"));
+                store.put(&path, vec![b'x'; 100].into()).await?;
+                store.head(&path).await?;
+                store.delete(&path).await?;
+            }
+            Ok::<_, object_store::Error>(())
+        });
+        over.store(true, std::sync::atomic::Ordering::Relaxed);
+        written.unwrap();
+        remover.join().unwrap()
+    });
+    assert!(removed > 0, "nothing was removed meanwhile");
+}
