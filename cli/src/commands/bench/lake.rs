@@ -375,7 +375,7 @@ impl Python {
             .args(["-c", include_str!("readers.py")])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
-            .stderr(Stdio::null())
+            .stderr(Stdio::piped())
             .kill_on_drop(true)
             .spawn()
             .context("start Python")?;
@@ -384,7 +384,9 @@ impl Python {
         drop(stdin);
         let output = child.wait_with_output().await?;
         if !output.status.success() {
-            bail!("Python ended with {}", output.status);
+            let said = String::from_utf8_lossy(&output.stderr);
+            let last = said.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("it said nothing");
+            bail!("Python ended with {}: {last}", output.status);
         }
         serde_json::from_slice(&output.stdout).context("read what Python said")
     }
@@ -496,11 +498,18 @@ impl Stage<'_> {
         if files.is_empty() {
             return Ok(measured);
         }
+        // One that fails costs its own figures only.
         if self.python.duckdb {
-            measured.duckdb = Some(self.other("duckdb", files, &mut measured.versions, true).await?);
+            match self.other("duckdb", files, &mut measured.versions, true).await {
+                Ok(timed) => measured.duckdb = Some(timed),
+                Err(error) => complain(format_args!("{error:#}")),
+            }
         }
         if self.python.spark {
-            measured.spark = Some(self.other("spark", files, &mut measured.versions, false).await?);
+            match self.other("spark", files, &mut measured.versions, false).await {
+                Ok(timed) => measured.spark = Some(timed),
+                Err(error) => complain(format_args!("{error:#}")),
+            }
         }
         Ok(measured)
     }

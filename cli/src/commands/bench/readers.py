@@ -85,7 +85,8 @@ def spark_job(job):
         .getOrCreate()
     )
     for table, files in job["tables"].items():
-        session.read.parquet(*files).createOrReplaceTempView(table)
+        # By their whole URLs: a Hadoop configuration may make another file system the default one.
+        session.read.parquet(*("file://" + path for path in files)).createOrReplaceTempView(table)
     answer = timed(job, lambda sql: session.sql(re.sub(r"\+00'", "+00:00'", sql)).collect())
     answer["version"] = pyspark.__version__
     session.stop()
