@@ -14,7 +14,7 @@
 //! What commits removed is known from the log, without listing anything. For the rest the table's files are listed, before the log is
 //! read, so that a file committed in between is seen as needed.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::path::{Path as FsPath, PathBuf};
 use std::time::Duration;
 
@@ -144,6 +144,11 @@ fn is_unfinished(path: &str) -> bool {
     })
 }
 
+/// The folder of a data file.
+fn folder_of(path: &str) -> Option<&str> {
+    path.split_once('/').map(|(folder, _)| folder)
+}
+
 fn is_day(folder: &str) -> bool {
     folder.strip_prefix(lake::types::DAY).is_some_and(|rest| rest.starts_with('='))
 }
@@ -180,7 +185,13 @@ pub async fn sweep(
         }
     };
     let mut sweep = Sweep { swept: delete(table, &doomed).await?, next_ms: None };
-    remove_folders(table, doomed.iter().filter_map(|(path, _)| path.split_once('/').map(|(day, _)| day))).await;
+    // The folders that the newest version has files in, whether or not they are there at the moment.
+    let needed: HashSet<String> = match doomed.is_empty() && listed.is_none() {
+        true => HashSet::new(),
+        false => table.current().files.iter().filter_map(|file| folder_of(&file.path)).map(str::to_owned).collect(),
+    };
+    let emptied = doomed.iter().filter_map(|(path, _)| folder_of(path)).filter(|day| !needed.contains(*day));
+    remove_folders(table, emptied).await;
     if let Some(listed) = &listed {
         // What the listing did not show is gone already.
         let there: std::collections::HashSet<&str> = listed.iter().map(|f| f.path.as_str()).collect();
@@ -193,7 +204,7 @@ pub async fn sweep(
             .collect();
         table.forget_removed(gone);
         if let Some(dir) = store::local_dir(table.url()) {
-            let unfinished = sweep_unfinished(dir, periods.orphan.max(periods.grace)).await?;
+            let unfinished = sweep_unfinished(dir, needed, periods.orphan.max(periods.grace)).await?;
             sweep.swept.files += unfinished.files;
             sweep.swept.bytes += unfinished.bytes;
         }
@@ -289,7 +300,7 @@ async fn list(store: &dyn ObjectStore, prefix: &Path) -> Result<Vec<Listed>> {
 
 /// Uploads that a crash interrupted: on a local disk they stand beside the file they would have become, as `name#number`, and no
 /// listing of the store shows them. Nor does one show folders that a crash left without files.
-async fn sweep_unfinished(dir: PathBuf, period: Duration) -> Result<Swept> {
+async fn sweep_unfinished(dir: PathBuf, needed: HashSet<String>, period: Duration) -> Result<Swept> {
     tokio::task::spawn_blocking(move || {
         let mut swept = Swept::default();
         for folder in read_dir(&dir)? {
@@ -299,7 +310,7 @@ async fn sweep_unfinished(dir: PathBuf, period: Duration) -> Result<Swept> {
                 continue;
             }
             let files = read_dir(&folder.path())?;
-            if files.is_empty() && is_day(&name) {
+            if files.is_empty() && is_day(&name) && !needed.contains(&*name) {
                 if let Err(error) = std::fs::remove_dir(folder.path()) {
                     tracing::debug!(folder = %name, %error, "the folder of a day stays");
                 }

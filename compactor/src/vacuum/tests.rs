@@ -101,10 +101,10 @@ async fn unfinished_uploads_are_swept() {
     }
     std::fs::write(dir.path().join("_delta_log/00.json#1"), "1").unwrap();
     std::fs::write(dir.path().join("_delta_log/00.json"), "1").unwrap();
-    let none = sweep_unfinished(dir.path().into(), Duration::from_secs(60)).await.unwrap();
+    let none = sweep_unfinished(dir.path().into(), HashSet::new(), Duration::from_secs(60)).await.unwrap();
     assert_eq!(none, Swept::default());
     tokio::time::sleep(Duration::from_millis(20)).await;
-    let three = sweep_unfinished(dir.path().into(), Duration::ZERO).await.unwrap();
+    let three = sweep_unfinished(dir.path().into(), HashSet::new(), Duration::ZERO).await.unwrap();
     assert_eq!(three, Swept { files: 3, bytes: 11 });
     let mut left: Vec<_> =
         std::fs::read_dir(&day).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
@@ -116,15 +116,17 @@ async fn unfinished_uploads_are_swept() {
 #[tokio::test]
 async fn folders_without_files_are_swept() {
     let dir = tempfile::tempdir().unwrap();
-    for folder in ["_day=2026-01-01", "_day=2026-01-02", "_delta_log", "mine"] {
+    for folder in ["_day=2026-01-01", "_day=2026-01-02", "_day=2026-01-03", "_delta_log", "mine"] {
         std::fs::create_dir(dir.path().join(folder)).unwrap();
     }
     std::fs::write(dir.path().join("_day=2026-01-02/a.parquet"), "1").unwrap();
-    sweep_unfinished(dir.path().into(), Duration::ZERO).await.unwrap();
+    // The third has files by the log, which somebody moved away for a while.
+    let needed = HashSet::from(["_day=2026-01-03".to_owned()]);
+    sweep_unfinished(dir.path().into(), needed, Duration::ZERO).await.unwrap();
     let mut left: Vec<_> =
         std::fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
     left.sort();
-    assert_eq!(left, ["_day=2026-01-02", "_delta_log", "mine"]);
+    assert_eq!(left, ["_day=2026-01-02", "_day=2026-01-03", "_delta_log", "mine"]);
 }
 
 /// What removing a day's folder counts on: a writer that finds none makes it, and one that a file is being written in stays.
