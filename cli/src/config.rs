@@ -143,6 +143,8 @@ pub struct Retention {
     pub early: bool,
     /// but not those of this many days before today.
     pub keep_days: i32,
+    /// PostgreSQL itself answers over rows that left it what the lake cannot, through a door of the gateway.
+    pub cold: bool,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -233,6 +235,7 @@ struct RetentionFile {
     notice: Option<Period>,
     early: Option<bool>,
     keep_days: Option<i32>,
+    cold: Option<bool>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize, PartialEq)]
@@ -462,6 +465,7 @@ impl RetentionFile {
             notice: self.notice.map_or(Duration::from_secs(10), |p| p.0),
             early: self.early.unwrap_or(true),
             keep_days: self.keep_days.unwrap_or(3),
+            cold: self.cold.unwrap_or(false),
         }
     }
 }

@@ -59,6 +59,8 @@ impl Services {
             memory_limit_bytes: usize::try_from(config.gateway.memory_limit).unwrap_or(usize::MAX),
             max_sessions: config.gateway.max_sessions,
             lease_after: config.gateway.lease_after,
+            // Only the account of the cluster may enter this directory.
+            cold_door: config.retention.cold.then(|| socket_dir.to_owned()),
             drain_timeout: config.drain_timeout,
         };
         let brokers = config.kafka.brokers.as_deref();

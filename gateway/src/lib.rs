@@ -5,6 +5,7 @@ pub mod analyze;
 pub mod cancel;
 pub mod catalog;
 pub mod classify;
+mod cold_door;
 pub mod engine;
 pub mod plan;
 pub mod query;
@@ -45,6 +46,8 @@ pub struct Config {
     pub max_sessions: usize,
     /// A statement that reads an old version for longer keeps its files from vacuum; far below vacuum's grace period.
     pub lease_after: Duration,
+    /// Where the door to cold rows has its socket, so that PostgreSQL itself answers what the lake cannot; None: it is closed.
+    pub cold_door: Option<PathBuf>,
     /// How long sessions inside a transaction or a statement may go on after shutdown was asked.
     pub drain_timeout: Duration,
 }
@@ -63,6 +66,8 @@ pub enum StartError {
     Control(#[from] lake::Error),
     #[error("the query engine cannot start: {0}")]
     Engine(#[from] engine::EngineError),
+    #[error("the door to cold rows cannot be opened or closed: {0}")]
+    Door(#[from] cold_door::DoorError),
 }
 
 /// Runs a gateway on `listener` until `shutdown`, then drains.
@@ -91,14 +96,36 @@ pub async fn run(config: Config, listener: TcpListener, shutdown: CancellationTo
         config,
     });
     let upkeep = shutdown.child_token();
+    let close = CancellationToken::new();
     let follower = {
         let (shared, upkeep) = (shared.clone(), upkeep.clone());
         tokio::spawn(async move { shared.catalog.follow(upkeep).await })
     };
-    server::serve(shared, listener, shutdown).await;
+    // Beside the sessions, whose statements may need it until they end.
+    let mut door = {
+        let (engine, control, dir) = (shared.engine.clone(), shared.config.control_url.clone(), shared.config.cold_door.clone());
+        let close = close.clone();
+        tokio::spawn(async move {
+            cold_door::run(engine, &control, dir, close.clone()).await?;
+            close.cancelled().await;
+            Ok::<_, cold_door::DoorError>(())
+        })
+    };
+    let ended = tokio::select! {
+        () = server::serve(shared, listener, shutdown) => None,
+        ended = &mut door => Some(ended),
+    };
+    close.cancel();
     upkeep.cancel();
+    let ended = match ended {
+        Some(ended) => ended,
+        None => door.await,
+    };
     if let Err(e) = follower.await {
         tracing::error!(error = %e, "the catalog's follower failed");
     }
-    Ok(())
+    match ended {
+        Ok(ended) => Ok(ended?),
+        Err(e) => Err(StartError::Engine(engine::EngineError::Internal(format!("the door to cold rows failed: {e}")))),
+    }
 }

@@ -185,6 +185,23 @@ impl Engine {
         cancel: CancellationToken,
     ) -> Result<QueryStream, EngineError> {
         let permit = self.admit(&cancel).await?;
+        self.start(plan, cancel, Some(permit)).await
+    }
+
+    /// As [`Self::execute`], for a plan that scans and filters and may rest for long between two batches: it takes no place among the
+    /// running queries, of which one may be waiting for it.
+    ///
+    /// Errors: as [`Self::execute`].
+    pub async fn execute_apart(self: &Arc<Self>, plan: LogicalPlan) -> Result<QueryStream, EngineError> {
+        self.start(plan, CancellationToken::new(), None).await
+    }
+
+    async fn start(
+        self: &Arc<Self>,
+        plan: LogicalPlan,
+        cancel: CancellationToken,
+        permit: Option<tokio::sync::OwnedSemaphorePermit>,
+    ) -> Result<QueryStream, EngineError> {
         let cancel = cancel.child_token();
         let stop = cancel.clone().drop_guard();
         let (start, started) = oneshot::channel();

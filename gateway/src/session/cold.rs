@@ -18,6 +18,9 @@ use lake::spec::{TRIPWIRE, TableSpec};
 use std::sync::Arc;
 use std::time::Instant;
 
+/// How postgres_fdw names the door (`crate::cold_door`) in its errors.
+const DOOR: &str = "\"watershed_cold\"";
+
 impl Probed {
     /// PostgreSQL answers as long as the floor lies where it does.
     pub(super) fn is_hot(&self, floor: Option<i64>) -> bool {
@@ -211,6 +214,10 @@ impl Session {
     /// transaction is as after any other.
     pub(super) fn tripped(&self, f: &[u8], reasons: &str) -> Option<ErrorReport> {
         let fields = Fields::read(frame::body(f)).ok()?;
+        if fields.text(b'C') == "08001" && fields.text(b'M').contains(DOOR) {
+            let report = ErrorReport::error("08001", fields.text(b'M')).detail(fields.text(b'D'));
+            return Some(report.hint("The gateway that serves rows which left PostgreSQL does not run, or has just started: run the statement again."));
+        }
         if fields.text(b'C') != "58P01" {
             return None;
         }

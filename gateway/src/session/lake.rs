@@ -256,6 +256,9 @@ impl Session {
             }
         };
         record.entry.reasons = route.reasons.join("; ");
+        if self.shared.config.cold_door.is_some() && catalog.has_floor && matches!(verdict, Verdict::Postgres(_)) {
+            record.entry.reasons.push_str("; rows that left PostgreSQL come to it through the door");
+        }
         record.entry.path = route.path;
         // While there is a floor, what is decided now may be decided otherwise when it has moved on.
         let hot = route.path == Path::Postgres && floor.is_some() && wanted == Override::Auto;
@@ -458,7 +461,7 @@ impl Session {
             (Err(_), None) => return Err(SessionEnd::Protocol("an answered portal failed".into())),
         };
         portal.stage = Stage::Done;
-        match give_up.settled(portal) {
+        match give_up.settled(portal, self.shared.config.cold_door.is_some()) {
             GiveUp::End(e) => {
                 record.failed("08006", "the client closed the connection");
                 Err(e)
@@ -987,9 +990,10 @@ fn engine_report(e: EngineError) -> ErrorReport {
 }
 
 impl GiveUp {
-    /// What becomes of it, as PostgreSQL holds the rows that the portal needs or does not.
-    fn settled(self, portal: &LakePortal) -> GiveUp {
+    /// What becomes of it, as PostgreSQL holds the rows that the portal needs or does not, or has a `door` to them.
+    fn settled(self, portal: &LakePortal, door: bool) -> GiveUp {
         match self {
+            GiveUp::FallBack(reason) if door => GiveUp::FallBack(reason),
             GiveUp::Engine(e) if !portal.cold => GiveUp::FallBack(e.to_string()),
             GiveUp::Outdated(reason) if !portal.cold => GiveUp::FallBack(reason),
             GiveUp::Outdated(reason) => GiveUp::Error(

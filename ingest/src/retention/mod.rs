@@ -116,6 +116,9 @@ const LOCK_TRIES: u32 = 12;
 /// Rows of a dropped day that are not archived yet and move to the late ones: beyond this the archiver comes first.
 const MOVE_AT_MOST: i64 = 50_000;
 
+/// How long a step waits for older transactions to end.
+const SETTLE_PATIENCE: Duration = Duration::from_secs(20);
+
 /// How long a one-shot run waits for another look at the table to end.
 const LEAD_PATIENCE: Duration = Duration::from_secs(120);
 
@@ -454,6 +457,9 @@ async fn take(cfg: &Config, spec: &TableSpec, lake: &mut Option<LakeTable>, step
             Step::RaiseLakeFloor { to, .. } => Some(types::day_text(*to)),
             _ => None,
         };
+        if let Some(why) = settle(&mut conn, true).await? {
+            return Ok(Outcome::Blocked(why));
+        }
         let rows: i64 = sqlx::query_scalar("SELECT watershed_control.raise_lake_floor($1, $2::date)")
             .bind(Oid(spec.relid))
             .bind(day)
@@ -478,7 +484,9 @@ async fn take(cfg: &Config, spec: &TableSpec, lake: &mut Option<LakeTable>, step
             let (from, to) = (spec.lake_floor_us.map(day_of), spec.floor_us.map_or(types::FIRST_DAY, day_of));
             match compare::late(&mut conn, &spec, &lake, from, to).await? {
                 Err(why) => Outcome::Blocked(why),
-                Ok(_) => {
+                Ok(_) => match settle(&mut conn, true).await? {
+                    Some(why) => Outcome::Blocked(why),
+                    None => {
                     let rows: i64 = sqlx::query_scalar("SELECT watershed_control.forget_late($1, $2, $3, $4, $5::timestamptz)")
                         .bind(Oid(spec.relid))
                         .bind(version.archive)
@@ -489,6 +497,7 @@ async fn take(cfg: &Config, spec: &TableSpec, lake: &mut Option<LakeTable>, step
                         .await?;
                     Outcome::Done { rows: rows.unsigned_abs() }
                 }
+                },
             }
         }
     };
@@ -497,6 +506,27 @@ async fn take(cfg: &Config, spec: &TableSpec, lake: &mut Option<LakeTable>, step
     crash::point("retention.committed");
     conn.close().await?;
     Ok(outcome)
+}
+
+/// Where the door to cold rows is open: waits until no transaction runs that is older than this one, so that every snapshot taken after
+/// its commit is known to see it. Without that the door would refuse its statements for as long as the older one runs. Gives what is still
+/// running if it takes too long, and `must` says that it matters.
+async fn settle(conn: &mut PgConnection, must: bool) -> Result<Option<String>> {
+    let opened: bool = sqlx::query_scalar("SELECT EXISTS (SELECT FROM watershed_control.cold_door)").fetch_one(&mut *conn).await?;
+    if !opened {
+        return Ok(None);
+    }
+    let since = Instant::now();
+    loop {
+        let oldest: bool = sqlx::query_scalar("SELECT pg_current_xact_id() <= pg_snapshot_xmin(pg_current_snapshot())").fetch_one(&mut *conn).await?;
+        if oldest {
+            return Ok(None);
+        }
+        if since.elapsed() >= SETTLE_PATIENCE {
+            return Ok(must.then(|| "a transaction that has written is open for long, and the door to cold rows would be shut until it ends".into()));
+        }
+        tokio::time::sleep(jittered(Duration::from_millis(50))).await;
+    }
 }
 
 /// Compares what goes, then takes the table alone for a moment.
@@ -528,6 +558,15 @@ async fn raise(
         Ok(rows) => rows,
         Err(why) => return Ok(Outcome::Blocked(why)),
     };
+    // With the days go the late rows that the boundary sees: each row is either among the late ones or, from the floor down, the lake's.
+    if let Some(floor) = from
+        && let Err(why) = compare::late(conn, spec, lake, spec.lake_floor_us.map(day_of), floor).await?
+    {
+        return Ok(Outcome::Blocked(why));
+    }
+    if let Some(why) = settle(conn, !reason.starts_with(PRESSED)).await? {
+        return Ok(Outcome::Blocked(why));
+    }
     crash::point("retention.compared");
     let mut wait = Duration::from_millis(100);
     for _ in 0..LOCK_TRIES {
