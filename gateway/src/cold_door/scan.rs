@@ -343,7 +343,7 @@ fn exact(c: &Comparison, admitted: &Admitted) -> Option<Expr> {
             let epoch = chrono::NaiveDate::from_ymd_opt(1970, 1, 1)?;
             ScalarValue::Date32(Some(i32::try_from((day - epoch).num_days()).ok()?))
         }
-        ColType::Text if equality && known.equal_is_same && labelled(&["text", "character varying"]) => ScalarValue::Utf8View(Some(c.value.clone())),
+        ColType::Text | ColType::Varchar if equality && known.equal_is_same && labelled(&["text", "character varying"]) => ScalarValue::Utf8View(Some(c.value.clone())),
         ColType::Uuid if equality && labelled(&["uuid"]) => {
             let canonical = c.value.len() == 36 && uuid::Uuid::parse_str(&c.value).is_ok_and(|u| u.hyphenated().to_string() == c.value);
             canonical.then(|| ScalarValue::Utf8View(Some(c.value.clone())))?
