@@ -29,6 +29,9 @@ fn start(settings: &tempfile::NamedTempFile) -> Instance {
 const COLUMNS: &str = "id int8, ts timestamptz NOT NULL, kind text, amount numeric(12,2), note jsonb, small int2, n int4, single float4, double float8, \
     free numeric, short varchar(10), day date, at timestamp, who uuid, raw bytea, flag bool, plain text COLLATE \"C\", \"Odd \"\"name\" text";
 
+/// Their names: a tiered table has more columns, of its rows' origin.
+const ALL: &str = "id, ts, kind, amount, note, small, n, single, double, free, short, day, at, who, raw, flag, plain, \"Odd \"\"name\"";
+
 /// Rows by number: values that repeat, NULLs, ends of ranges, signs that need quoting.
 fn rows(from: i32, to: i32, ts: &str) -> String {
     format!(
@@ -63,7 +66,8 @@ fn make_tables(instance: &Instance) -> Client {
 /// The same rows in both tables, at once.
 fn add(client: &mut Client, rows: &str) {
     client.run("BEGIN");
-    client.run(&format!("CREATE TEMP TABLE fresh ON COMMIT DROP AS {rows}"));
+    client.run("CREATE TEMP TABLE fresh (LIKE twin) ON COMMIT DROP");
+    client.run(&format!("INSERT INTO fresh {rows}"));
     client.run("INSERT INTO twin SELECT * FROM fresh");
     client.run("INSERT INTO t SELECT * FROM fresh");
     client.run("COMMIT");
@@ -75,6 +79,11 @@ fn retain(instance: &Instance, hot_days: i32) -> String {
     let output = instance.output(&["retain", "t", "--notice", "0s"]);
     assert!(output.status.success(), "{}", shown(&output));
     String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// A reply's beginning and end.
+fn brief(reply: &Reply) -> (String, Option<std::collections::BTreeMap<char, String>>) {
+    (format!("{:?}", reply.rows()).chars().take(400).collect(), reply.error())
 }
 
 /// The first difference of what two tables answered: names, types, rows to the byte, tags; the tables' own OIDs are not compared.
@@ -106,6 +115,7 @@ fn difference(right: &Reply, got: &Reply, in_order: bool) -> Option<String> {
 /// Both tables are asked the same in one transaction, so that `now()` is one.
 #[track_caller]
 fn assert_same(client: &mut Client, statement: &str, in_order: bool) {
+    let statement = &statement.replace("SELECT * FROM TABLE", &format!("SELECT {ALL} FROM TABLE"));
     client.run("BEGIN");
     let right = client.query(&statement.replace("TABLE", "twin"));
     if right.error().is_some() {
@@ -113,8 +123,13 @@ fn assert_same(client: &mut Client, statement: &str, in_order: bool) {
     }
     let got = client.query(&statement.replace("TABLE", "t"));
     client.run("ROLLBACK");
+    // An error of a row may come after rows, or before them.
+    if let Some(e) = right.error() {
+        let got = got.error().unwrap_or_else(|| panic!("{statement}: no error"));
+        return assert_eq!((&got[&'C'], &got[&'M']), (&e[&'C'], &e[&'M']), "{statement}");
+    }
     if let Some(what) = difference(&right, &got, in_order) {
-        panic!("{statement}: {what}\n{got:?}\n{right:?}");
+        panic!("{statement}: {what}\n{:?}\n{:?}", brief(&got), brief(&right));
     }
 }
 
@@ -201,7 +216,6 @@ fn postgresql_answers_over_rows_that_left_it() {
     let mut admin = Client::connect(&instance.admin());
     let door = "SELECT count(*) FROM watershed_control.partitions WHERE kind = 'gone' AND watershed_control.is_door(part_relid)";
     assert_eq!(admin.value(door), "1");
-    assert!(client.value("EXPLAIN (VERBOSE, COSTS off) SELECT string_agg(kind, ',') FROM t WHERE id = 3").contains("Aggregate"));
     let plan = client.run("EXPLAIN (VERBOSE, COSTS off) SELECT string_agg(kind, ',') FROM t WHERE id = 3").column().join("\n");
     assert!(plan.contains("Remote SQL") && plan.contains("watershed_cold.t_"), "{plan}");
 
@@ -222,6 +236,8 @@ fn postgresql_answers_over_rows_that_left_it() {
     // What PostgreSQL ships whole, seen from the foreign table itself.
     let relid = admin.value("SELECT 't'::regclass::oid");
     admin.run(&format!("CREATE VIEW lost AS SELECT w.* FROM twin w WHERE w.ts < (SELECT floor FROM watershed_control.tables WHERE relid = {relid}) AND w.id <= 1200"));
+    admin.run("SET enable_sort = off; SET enable_hashagg = off; SET enable_hashjoin = off; SET enable_mergejoin = off; SET enable_nestloop = off");
+    let mut seen = String::new();
     for shipped in [
         "SELECT kind, count(*), sum(amount), min(plain), max(short) FROM TABLE GROUP BY kind HAVING count(*) > 1 ORDER BY kind",
         "SELECT id, kind FROM TABLE ORDER BY \"Odd \"\"name\" DESC NULLS LAST, plain, id LIMIT 11 OFFSET 2",
@@ -232,10 +248,14 @@ fn postgresql_answers_over_rows_that_left_it() {
         let right = admin.run(&shipped.replace("TABLE", "lost"));
         let got = admin.run(&shipped.replace("TABLE", "watershed_parts.t_gone"));
         assert!(!right.rows().is_empty());
-        assert_eq!(difference(&right, &got, shipped.contains("ORDER")), None, "{shipped}\n{got:?}\n{right:?}");
+        assert_eq!(difference(&right, &got, shipped.contains("ORDER")), None, "{shipped}\n{:?}\n{:?}", brief(&got), brief(&right));
+        let explained = admin.run(&format!("EXPLAIN (VERBOSE, COSTS off) {}", shipped.replace("TABLE", "watershed_parts.t_gone"))).column();
+        seen.extend(explained.into_iter().filter(|l| l.contains("Remote SQL")));
     }
-    let plan = admin.run("EXPLAIN (VERBOSE, COSTS off) SELECT kind, count(*) FROM watershed_parts.t_gone GROUP BY kind").column().join("\n");
-    assert!(plan.contains("GROUP BY"), "{plan}");
+    for whole in ["GROUP BY", "ORDER BY", "LIMIT", "INNER JOIN", "LEFT JOIN"] {
+        assert!(seen.contains(whole), "{whole} was not shipped:\n{seen}");
+    }
+    admin.run("RESET ALL");
     for writing in ["DELETE FROM t WHERE id = 3", "UPDATE t SET kind = 'x'", "INSERT INTO watershed_parts.t_gone SELECT * FROM watershed_parts.t_gone LIMIT 1"] {
         let e = admin.query(writing).error().unwrap_or_else(|| panic!("{writing} was allowed"));
         assert!(["0A000", "42501", "55000", "23514"].contains(&e[&'C'].as_str()), "{writing}: {e:?}");
@@ -279,11 +299,11 @@ fn every_door_of_postgresql_has_all_rows() {
             client.run(&format!("PREPARE p_{table}(timestamptz, text) AS SELECT id FROM {table} WHERE ts >= $1 AND kind = $2 AND lower(kind) = $2 ORDER BY id"));
         }
         for (door, in_order) in [
-            ("SELECT counted_TABLE('2000-01-01')", true),
-            ("SELECT counted_TABLE(now() - interval '1 day')", true),
-            ("SELECT summed_TABLE()", true),
-            ("SELECT each_TABLE()", true),
-            ("SELECT caught_TABLE()", true),
+            ("SELECT counted_TABLE('2000-01-01') AS x", true),
+            ("SELECT counted_TABLE(now() - interval '1 day') AS x", true),
+            ("SELECT summed_TABLE() AS x", true),
+            ("SELECT each_TABLE() AS x", true),
+            ("SELECT caught_TABLE() AS x", true),
             ("SELECT count(*), string_agg(id::text, ',' ORDER BY id) FROM seen_TABLE", true),
             ("EXECUTE p_TABLE('2000-01-01', 'kind 2')", true),
             ("EXECUTE p_TABLE(now() - interval '6 days', 'kind 2')", true),
@@ -291,9 +311,9 @@ fn every_door_of_postgresql_has_all_rows() {
             ("COPY (SELECT * FROM TABLE) TO STDOUT", false),
             ("COPY (SELECT id, raw, note FROM TABLE ORDER BY id) TO STDOUT (FORMAT binary)", true),
             ("SELECT 1; SELECT string_agg(kind, ',' ORDER BY id) FROM TABLE", true),
-            ("DECLARE c SCROLL CURSOR FOR SELECT id, kind FROM TABLE ORDER BY id; FETCH 5 FROM c; FETCH ALL FROM c; FETCH BACKWARD 7 FROM c", true),
-            ("DECLARE c CURSOR FOR SELECT id FROM TABLE; SAVEPOINT s; FETCH 0 FROM c; ROLLBACK TO s; FETCH ALL FROM c", false),
-            ("SAVEPOINT s; DECLARE c CURSOR FOR SELECT id FROM TABLE; MOVE 3000 FROM c; ROLLBACK TO s; SELECT count(*) FROM TABLE a, TABLE b WHERE a.id = b.id", true),
+            ("DECLARE c_TABLE SCROLL CURSOR FOR SELECT id, kind FROM TABLE ORDER BY id; FETCH 5 FROM c_TABLE; FETCH ALL FROM c_TABLE; FETCH BACKWARD 7 FROM c_TABLE", true),
+            ("DECLARE c_TABLE CURSOR FOR SELECT id FROM TABLE; SAVEPOINT s; FETCH 0 FROM c_TABLE; ROLLBACK TO s; FETCH ALL FROM c_TABLE", false),
+            ("SAVEPOINT s; DECLARE c_TABLE CURSOR FOR SELECT id FROM TABLE; MOVE 3000 FROM c_TABLE; ROLLBACK TO s; SELECT count(*) FROM TABLE a, TABLE b WHERE a.id = b.id", true),
             ("CREATE TEMP TABLE copied AS SELECT * FROM TABLE; SELECT count(*), sum(id), bit_xor(hashtext(note::text)) FROM copied", true),
             ("SELECT g, (SELECT count(*) FROM TABLE WHERE n < g AND lower(kind) > '') FROM generate_series(-600, 600, 300) g", true),
         ] {
@@ -303,7 +323,7 @@ fn every_door_of_postgresql_has_all_rows() {
         for results in [Format::Text, Format::Binary] {
             for id in ["3", "11", "5003", "-4"] {
                 let values = [Some(id.as_bytes().to_vec())];
-                let sql = |table: &str| format!("SELECT * FROM {table} WHERE id = $1 AND reverse(kind) <> ''");
+                let sql = |table: &str| format!("SELECT {ALL} FROM {table} WHERE id = $1 AND reverse(kind) <> ''");
                 let right = client.pipelined(&sql("twin"), Format::Text, &values, results).ok();
                 let got = client.pipelined(&sql("t"), Format::Text, &values, results).ok();
                 assert_eq!(difference(&right, &got, true), None, "id {id}");
@@ -422,7 +442,10 @@ fn a_snapshot_from_before_rows_left_is_refused_and_never_answered_short() {
     assert_eq!(client.run(&sql.replace("TABLE", "t")).rows(), right(&mut client));
     // Late rows that the lake has as well, which no raise let go: they are not counted twice.
     admin.run("SET watershed.maintenance = on");
-    admin.run("INSERT INTO watershed_parts.t_late SELECT * FROM watershed_parts.t_gone WHERE id = 11");
+    admin.run(
+        "INSERT INTO watershed_parts.t_late SELECT g.* FROM watershed_parts.t_gone g JOIN watershed_parts.t_gone o ON o.id = 11 AND o._xid = g._xid
+         WHERE (g.ts AT TIME ZONE 'UTC')::date = (o.ts AT TIME ZONE 'UTC')::date",
+    );
     let e = client.query(&sql.replace("TABLE", "t")).error().expect("a row in both stores");
     assert!(e[&'C'] == "55000" && e[&'D'].contains("lake has them as well"), "{e:?}");
     retain(&instance, 4);
@@ -597,17 +620,17 @@ fn random_conditions_keep_the_same_rows() {
     let mut direct = Client::connect(&instance.direct());
     let mut random = Sequence(std::env::var("WATERSHED_SEED").ok().and_then(|s| s.parse().ok()).unwrap_or(7));
     let mut kept = 0;
-    for _ in 0..400 {
+    for _ in 0..200 {
         let predicate = predicate(&mut random, 3);
         direct.run("BEGIN");
-        let right = direct.query(&format!("SELECT * FROM twin WHERE {predicate}"));
-        let got = direct.query(&format!("SELECT * FROM t WHERE {predicate}"));
+        let right = direct.query(&format!("SELECT {ALL} FROM twin WHERE {predicate}"));
+        let got = direct.query(&format!("SELECT {ALL} FROM t WHERE {predicate}"));
         direct.run("ROLLBACK");
         assert!(right.error().is_none(), "{predicate}\n{right:?}");
         assert_eq!(difference(&right, &got, false), None, "{predicate}\n{:?}", got.error());
         kept += usize::from(!right.rows().is_empty());
     }
-    assert!(kept > 200, "{kept}");
+    assert!(kept > 100, "{kept}");
 }
 
 /// Rows that come at any time of any day, archives, raises and late rows that leave, while statements run in old snapshots and new ones.

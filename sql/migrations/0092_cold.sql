@@ -169,10 +169,9 @@ BEGIN
     END IF;
     CREATE EXTENSION IF NOT EXISTS postgres_fdw SCHEMA watershed_control;
     IF NOT EXISTS (SELECT FROM pg_foreign_server WHERE srvname = 'watershed_cold') THEN
-        -- The costs: a remote sort is estimated at a fifth above the plain scan, so that a high price keeps sorts here.
         EXECUTE format('CREATE SERVER watershed_cold FOREIGN DATA WRAPPER postgres_fdw OPTIONS (host %L, port %L, dbname %L,
                         fetch_size ''2000'', use_remote_estimate ''false'', truncatable ''false'', async_capable ''false'',
-                        fdw_startup_cost ''100000'', connect_timeout ''10'')', cold_switch.socket_dir, cold_switch.port, current_database());
+                        connect_timeout ''10'')', cold_switch.socket_dir, cold_switch.port, current_database());
         IF current_setting('server_version_num')::int >= 160000 THEN
             ALTER SERVER watershed_cold OPTIONS (ADD analyze_sampling 'off');
         END IF;
@@ -248,7 +247,12 @@ BEGIN
                         'type', format_type(a.atttypid, a.atttypmod),
                         'collation', (SELECT format('%I.%I', n.nspname, c.collname) FROM pg_collation c JOIN pg_namespace n ON n.oid = c.collnamespace
                                       WHERE c.oid = a.attcollation AND c.collname <> 'default'),
-                        'equal_is_same', coalesce((SELECT c.collisdeterministic FROM pg_collation c WHERE c.oid = a.attcollation), true))
+                        'equal_is_same', coalesce((SELECT c.collisdeterministic FROM pg_collation c WHERE c.oid = a.attcollation), true),
+                        'byte_order', coalesce((SELECT CASE WHEN c.collname = 'default' AND c.collnamespace = 'pg_catalog'::regnamespace
+                                    THEN (SELECT d.datlocprovider = 'c' AND d.datcollate IN ('C', 'POSIX', 'C.UTF-8', 'C.utf8') FROM pg_database d
+                                          WHERE d.datname = current_database())
+                                    ELSE c.collprovider = 'c' AND c.collcollate IN ('C', 'POSIX') END
+                            FROM pg_collation c WHERE c.oid = a.attcollation), false))
                         ORDER BY a.attnum)
                     FROM pg_attribute a WHERE a.attrelid = cold_fence.relid AND a.attnum > 0 AND NOT a.attisdropped));
 END

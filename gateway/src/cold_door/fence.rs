@@ -22,6 +22,8 @@ pub struct Column {
     pub collation: Option<String>,
     /// Values that are equal are the same to the byte, as far as the collation goes.
     pub equal_is_same: bool,
+    /// Texts are ordered by their bytes.
+    pub byte_order: bool,
 }
 
 #[derive(Debug, Deserialize)]
@@ -63,29 +65,43 @@ pub async fn admit(door: &Door, relid: u32, pid: i32, role: u32) -> Result<Admit
         // before the fence is read has every file from that fence's floor on.
         let pin = door.engine.pin(relid, attempt > 0).await.map_err(|e| unreadable(&e))?;
         let boundary = pin.boundary.as_ref().map(ToString::to_string).unwrap_or_default();
-        let answer: Option<String> = sqlx::query_scalar("SELECT watershed_control.cold_fence($1, $2, $3, $4, $5)::text")
-            .bind(Oid(relid))
-            .bind(pid)
-            .bind(Oid(role))
-            .bind(pin.version.archive)
-            .bind(boundary)
-            .fetch_one(&door.control)
-            .await
-            .map_err(|e| unreadable(&e))?;
+        let answer: Option<String> =
+            sqlx::query_scalar("SELECT watershed_control.cold_fence($1, $2, $3, $4, $5)::text")
+                .bind(Oid(relid))
+                .bind(pid)
+                .bind(Oid(role))
+                .bind(pin.version.archive)
+                .bind(boundary)
+                .fetch_one(&door.control)
+                .await
+                .map_err(|e| unreadable(&e))?;
         let Some(answer) = answer else {
             return Err(ErrorReport::error("42P01", format!("relation {relid} is not a tiered table")));
         };
-        let answer: Answer = serde_json::from_str(&answer).map_err(|e| ErrorReport::error("XX000", format!("the fence cannot be read: {e}")))?;
+        let answer: Answer = serde_json::from_str(&answer)
+            .map_err(|e| ErrorReport::error("XX000", format!("the fence cannot be read: {e}")))?;
         let table = pin.spec.qualified();
         if !answer.may_read {
-            return Err(ErrorReport::error("42501", format!("permission denied for table {}", pin.spec.name)));
+            return Err(ErrorReport::error(
+                "42501",
+                format!("permission denied for table {}", pin.spec.name),
+            ));
         }
         if !answer.in_statement {
-            return Err(ErrorReport::error("55000", "the door to cold rows is open to statements of PostgreSQL only")
-                .hint(format!("SELECT from {table} itself.")));
+            return Err(ErrorReport::error(
+                "55000",
+                "the door to cold rows is open to statements of PostgreSQL only",
+            )
+            .hint(format!("SELECT from {table} itself.")));
         }
-        if pin.version.archive < answer.min_archive || answer.schema_epoch != pin.spec.schema_epoch || !answer.fits {
-            behind = format!("version {} holds archive {}, archive {} is wanted", pin.version.version, pin.version.archive, answer.min_archive);
+        if pin.version.archive < answer.min_archive
+            || answer.schema_epoch != pin.spec.schema_epoch
+            || !answer.fits
+        {
+            behind = format!(
+                "version {} holds archive {}, archive {} is wanted",
+                pin.version.version, pin.version.archive, answer.min_archive
+            );
             continue;
         }
         if !answer.sees_fence {
@@ -94,19 +110,35 @@ pub async fn admit(door: &Door, relid: u32, pid: i32, role: u32) -> Result<Admit
                 .hint("Run the transaction again."));
         }
         if answer.both_have || answer.expired {
-            return Err(ErrorReport::error("55000", format!("late rows of {table} wait to be deleted from PostgreSQL"))
-                .detail(if answer.expired { "They are before the lake's floor, and nobody sees them." } else { "The lake has them as well." })
-                .hint("Retention does so at its next look; `watershed retain` does so at once."));
+            return Err(ErrorReport::error(
+                "55000",
+                format!("late rows of {table} wait to be deleted from PostgreSQL"),
+            )
+            .detail(if answer.expired {
+                "They are before the lake's floor, and nobody sees them."
+            } else {
+                "The lake has them as well."
+            })
+            .hint("Retention does so at its next look; `watershed retain` does so at once."));
         }
         let Some(floor_us) = answer.floor_us else {
             return Err(ErrorReport::error("55000", format!("PostgreSQL holds all rows of {table}")));
         };
         let boundary = answer.min_boundary.as_deref().map(str::parse::<Boundary>);
         let Some(Ok(boundary)) = boundary else {
-            return Err(ErrorReport::error("55000", format!("it is not known under which boundary rows of {table} left PostgreSQL"))
-                .hint("It will be when the next day leaves: `watershed retain`."));
+            return Err(ErrorReport::error(
+                "55000",
+                format!("it is not known under which boundary rows of {table} left PostgreSQL"),
+            )
+            .hint("It will be when the next day leaves: `watershed retain`."));
         };
-        return Ok(Admitted { pin, floor_us, lake_floor_us: answer.lake_floor_us, boundary, columns: answer.columns });
+        return Ok(Admitted {
+            pin,
+            floor_us,
+            lake_floor_us: answer.lake_floor_us,
+            boundary,
+            columns: answer.columns,
+        });
     }
     Err(ErrorReport::error("58030", "the lake is behind what PostgreSQL let go").detail(behind))
 }

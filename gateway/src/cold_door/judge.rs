@@ -47,7 +47,8 @@ impl Judge {
     pub async fn connect(door: &Door) -> Result<Judge, ErrorReport> {
         let place = tokio::time::timeout(PATIENCE, door.judges.clone().acquire_owned()).await;
         let Ok(Ok(place)) = place else {
-            return Err(ErrorReport::error("53300", "too many statements have PostgreSQL judge cold rows").hint("Run the statement again."));
+            return Err(ErrorReport::error("53300", "too many statements have PostgreSQL judge cold rows")
+                .hint("Run the statement again."));
         };
         let mut conn = door.options.connect().await.map_err(|e| unreadable(&e))?;
         sqlx::raw_sql(SETTINGS).execute(&mut conn).await.map_err(|e| unreadable(&e))?;
@@ -55,7 +56,8 @@ impl Judge {
         let functions = match known {
             Some(functions) => functions,
             None => {
-                let names: Vec<String> = sqlx::query_scalar(FUNCTIONS).fetch_all(&mut conn).await.map_err(|e| unreadable(&e))?;
+                let names: Vec<String> =
+                    sqlx::query_scalar(FUNCTIONS).fetch_all(&mut conn).await.map_err(|e| unreadable(&e))?;
                 door.functions.lock().insert(Arc::new(names.into_iter().collect())).clone()
             }
         };
@@ -64,18 +66,30 @@ impl Judge {
 
     fn vet(&self, text: &str, columns: &HashSet<String>) -> Result<(), ErrorReport> {
         sql::vet(text, &self.functions, columns).map_err(|what| {
-            ErrorReport::error("0A000", "the door to cold rows does not serve this").detail(format!("It holds {what}."))
+            ErrorReport::error("0A000", "the door to cold rows does not serve this")
+                .detail(format!("It holds {what}."))
         })
     }
 
     /// Which rows fulfil the conditions; `texts` has the values of `columns`.
-    pub async fn keep(&mut self, conditions: &[String], columns: &[Column], texts: Texts, rows: usize) -> Result<Vec<bool>, ErrorReport> {
+    pub async fn keep(
+        &mut self,
+        conditions: &[String],
+        columns: &[Column],
+        texts: Texts,
+        rows: usize,
+    ) -> Result<Vec<bool>, ErrorReport> {
         let names = columns.iter().map(|c| c.name.clone()).collect();
         for condition in conditions {
             self.vet(condition, &names)?;
         }
-        let outputs: Vec<String> = columns.iter().enumerate().map(|(i, c)| format!("{} AS {}", typed(i, c), quote(&c.name))).collect();
-        let inputs: Vec<String> = (1..=columns.len()).map(|i| format!("pg_catalog.unnest(${i}::pg_catalog.text[])")).collect();
+        let outputs: Vec<String> = columns
+            .iter()
+            .enumerate()
+            .map(|(i, c)| format!("{} AS {}", typed(i, c), quote(&c.name)))
+            .collect();
+        let inputs: Vec<String> =
+            (1..=columns.len()).map(|i| format!("pg_catalog.unnest(${i}::pg_catalog.text[])")).collect();
         let aliases: String = (0..columns.len()).map(|i| format!("v{i}, ")).collect();
         // A condition that names no column holds for all rows or for none: they are counted by a column of nothing.
         let (inputs, aliases) = match inputs.is_empty() {
@@ -129,7 +143,14 @@ impl Spool {
     pub async fn make(&mut self, relid: u32, columns: &[Column]) -> Result<(), ErrorReport> {
         let columns: Vec<String> = columns
             .iter()
-            .map(|c| format!("{} {}{}", quote(&c.name), c.type_name, c.collation.as_ref().map(|c| format!(" COLLATE {c}")).unwrap_or_default()))
+            .map(|c| {
+                format!(
+                    "{} {}{}",
+                    quote(&c.name),
+                    c.type_name,
+                    c.collation.as_ref().map(|c| format!(" COLLATE {c}")).unwrap_or_default()
+                )
+            })
             .collect();
         let text = format!("CREATE TEMPORARY TABLE cold_{relid} ({}) ON COMMIT DROP", columns.join(", "));
         self.judge.conn.execute(AssertSqlSafe(text)).await.map_err(|e| told(e))?;
@@ -144,7 +165,8 @@ impl Spool {
                 .hint("Restrict the event time, or SET enable_partitionwise_join and enable_partitionwise_aggregate to off."));
         }
         let outputs: Vec<String> = columns.iter().enumerate().map(|(i, c)| typed(i, c)).collect();
-        let inputs: Vec<String> = (1..=columns.len()).map(|i| format!("pg_catalog.unnest(${i}::pg_catalog.text[])")).collect();
+        let inputs: Vec<String> =
+            (1..=columns.len()).map(|i| format!("pg_catalog.unnest(${i}::pg_catalog.text[])")).collect();
         let aliases: Vec<String> = (0..columns.len()).map(|i| format!("v{i}")).collect();
         let text = format!(
             "INSERT INTO {} SELECT {} FROM ROWS FROM ({}) AS u({})",
@@ -162,7 +184,12 @@ impl Spool {
     }
 
     /// Opens the query, in which relations have their names here.
-    pub async fn open(&mut self, query: &str, asked: &str, columns: &HashSet<String>) -> Result<(), ErrorReport> {
+    pub async fn open(
+        &mut self,
+        query: &str,
+        asked: &str,
+        columns: &HashSet<String>,
+    ) -> Result<(), ErrorReport> {
         self.judge.vet(asked, columns)?;
         let text = format!("DECLARE answer SCROLL CURSOR FOR {query}");
         self.judge.conn.execute(AssertSqlSafe(text)).await.map_err(|e| told(e))?;
@@ -172,7 +199,8 @@ impl Spool {
     /// Appends up to `rows` rows; gives their number and that of columns.
     pub async fn fetch(&mut self, rows: usize, out: &mut BytesMut) -> Result<(usize, usize), ErrorReport> {
         let text = format!("FETCH {rows} FROM answer");
-        let fetched: Vec<PgRow> = sqlx::raw_sql(AssertSqlSafe(text)).fetch_all(&mut self.judge.conn).await.map_err(|e| told(e))?;
+        let fetched: Vec<PgRow> =
+            sqlx::raw_sql(AssertSqlSafe(text)).fetch_all(&mut self.judge.conn).await.map_err(|e| told(e))?;
         let columns = fetched.first().map_or(0, PgRow::len);
         for row in &fetched {
             let mut failed = None;

@@ -24,9 +24,9 @@ use std::sync::atomic::AtomicI32;
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use sqlx::ConnectOptions;
 use sqlx::postgres::types::Oid;
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
-use sqlx::ConnectOptions;
 use thiserror::Error;
 use tokio::net::UnixListener;
 use tokio::sync::Semaphore;
@@ -70,10 +70,20 @@ pub(crate) struct Door {
 }
 
 /// Opens the door in directory `dir`, or closes it where there is none, and keeps PostgreSQL's side in step until `shutdown`.
-pub async fn run(engine: Arc<Engine>, control_url: &str, dir: Option<PathBuf>, shutdown: CancellationToken) -> Result<(), DoorError> {
-    let options = PgConnectOptions::from_str(control_url)?.application_name("watershed door").disable_statement_logging();
+pub async fn run(
+    engine: Arc<Engine>,
+    control_url: &str,
+    dir: Option<PathBuf>,
+    shutdown: CancellationToken,
+) -> Result<(), DoorError> {
+    let options = PgConnectOptions::from_str(control_url)?
+        .application_name("watershed door")
+        .disable_statement_logging();
     let patient = options.clone().options([("lock_timeout", "2s"), ("statement_timeout", "60s")]);
-    let control = PgPoolOptions::new().max_connections(4).idle_timeout(Duration::from_secs(60)).connect_lazy_with(patient);
+    let control = PgPoolOptions::new()
+        .max_connections(4)
+        .idle_timeout(Duration::from_secs(60))
+        .connect_lazy_with(patient);
     let Some(dir) = dir else {
         let opened: bool = sqlx::query_scalar("SELECT EXISTS (SELECT FROM watershed_control.cold_door) OR EXISTS (
                 SELECT FROM watershed_control.partitions p WHERE p.kind = 'gone' AND watershed_control.is_door(p.part_relid))")
@@ -194,10 +204,11 @@ async fn in_step(control: &PgPool) -> Result<usize, sqlx::Error> {
                 tracing::info!(relid = relid.0, "what stands for rows that left PostgreSQL was replaced");
             }
             // In use: at the next look.
-            Err(sqlx::Error::Database(e)) if matches!(e.code().as_deref(), Some("55P03" | "40P01")) => left += 1,
+            Err(sqlx::Error::Database(e)) if matches!(e.code().as_deref(), Some("55P03" | "40P01")) => {
+                left += 1
+            }
             Err(e) => return Err(e),
         }
     }
     Ok(left)
 }
-

@@ -9,6 +9,7 @@ use datafusion::arrow::compute;
 use datafusion::arrow::datatypes::{DataType, Field, Schema};
 use datafusion::common::{Column as Name, ScalarValue};
 use datafusion::datasource::provider_as_source;
+use datafusion::logical_expr::expr::Sort;
 use datafusion::logical_expr::{BinaryExpr, Expr, LogicalPlan, LogicalPlanBuilder, Operator};
 use lake::log::LakeVersion;
 use lake::spec::TableSpec;
@@ -20,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use super::Door;
 use super::fence::{Admitted, Column, unreadable};
 use super::judge::{Judge, Texts};
-use super::sql::{self, Comparison, Output, Scan};
+use super::sql::{self, Comparison, Key, Output, Scan};
 use crate::engine::{EngineError, QueryStream, TieredProvider};
 use crate::wire::frame;
 use crate::wire::message::{self, ErrorReport};
@@ -57,11 +58,18 @@ fn told(e: EngineError) -> ErrorReport {
 }
 
 impl Rows {
-    /// The rows of `scan`.
-    pub fn of(admitted: &Admitted, scan: &Scan) -> Result<Rows, ErrorReport> {
+    /// The rows of `scan`; `None`: they are to be sorted as only PostgreSQL sorts.
+    pub fn of(admitted: &Admitted, scan: &Scan) -> Result<Option<Rows>, ErrorReport> {
+        let Some(order) = scan.order.iter().map(|key| sorted(key, admitted)).collect::<Option<Vec<Sort>>>()
+        else {
+            return Ok(None);
+        };
         let unknown = |name: &str| ErrorReport::error("42703", format!("column \"{name}\" does not exist"));
         let mut wanted: Vec<Column> = Vec::new();
-        let place = |wanted: &mut Vec<Column>, column: &Column| match wanted.iter().position(|c| c.attnum == column.attnum) {
+        let place = |wanted: &mut Vec<Column>, column: &Column| match wanted
+            .iter()
+            .position(|c| c.attnum == column.attnum)
+        {
             Some(i) => i,
             None => {
                 wanted.push(column.clone());
@@ -73,7 +81,8 @@ impl Rows {
             outputs.push(match output {
                 Output::Null => None,
                 Output::Column(name) => {
-                    let column = admitted.columns.iter().find(|c| c.name == *name).ok_or_else(|| unknown(name))?;
+                    let column =
+                        admitted.columns.iter().find(|c| c.name == *name).ok_or_else(|| unknown(name))?;
                     Some(place(&mut wanted, column))
                 }
             });
@@ -92,14 +101,19 @@ impl Rows {
                 }
             }
         }
-        Rows::new(admitted, wanted, outputs, tests, conditions)
+        Rows::new(admitted, wanted, outputs, tests, conditions, order).map(Some)
     }
 
-    /// All rows, in all columns.
-    pub fn all(admitted: &Admitted) -> Result<Rows, ErrorReport> {
-        let columns = admitted.columns.clone();
+    /// What a query needs that PostgreSQL answers as a whole: the columns that it names, and at least the rows that fulfil `filters`.
+    pub fn for_query(
+        admitted: &Admitted,
+        columns: &[Column],
+        filters: &[String],
+    ) -> Result<Rows, ErrorReport> {
         let outputs = (0..columns.len()).map(Some).collect();
-        Rows::new(admitted, columns, outputs, fence_tests(admitted)?, Vec::new())
+        let mut tests = fence_tests(admitted)?;
+        tests.extend(filters.iter().filter_map(|f| exact(&sql::comparison(f)?, admitted)));
+        Rows::new(admitted, columns.to_vec(), outputs, tests, Vec::new(), Vec::new())
     }
 
     fn new(
@@ -108,14 +122,25 @@ impl Rows {
         outputs: Vec<Option<usize>>,
         tests: Vec<Expr>,
         conditions: Vec<String>,
+        order: Vec<Sort>,
     ) -> Result<Rows, ErrorReport> {
         let spec = &admitted.pin.spec;
-        let in_lake = |attnum: i16| spec.column(attnum).ok_or_else(|| internal(format!("column {attnum} is not in the lake")));
+        let in_lake = |attnum: i16| {
+            spec.column(attnum).ok_or_else(|| internal(format!("column {attnum} is not in the lake")))
+        };
         let mut attnums: Vec<i16> = columns.iter().map(|c| c.attnum).collect();
-        let xid = spec.columns.iter().find(|c| c.lake_name == types::XID).ok_or_else(|| internal("the lake has no _xid"))?;
-        for test in &tests {
-            for used in test.column_refs() {
-                let column = spec.columns.iter().find(|c| c.lake_name == used.name).ok_or_else(|| internal("a test of an unknown column"))?;
+        let xid = spec
+            .columns
+            .iter()
+            .find(|c| c.lake_name == types::XID)
+            .ok_or_else(|| internal("the lake has no _xid"))?;
+        for expr in tests.iter().chain(order.iter().map(|sort| &sort.expr)) {
+            for used in expr.column_refs() {
+                let column = spec
+                    .columns
+                    .iter()
+                    .find(|c| c.lake_name == used.name)
+                    .ok_or_else(|| internal("a test of an unknown column"))?;
                 if !attnums.contains(&column.attnum) {
                     attnums.push(column.attnum);
                 }
@@ -125,9 +150,13 @@ impl Rows {
             attnums.push(xid.attnum);
         }
         let provider = TieredProvider::try_new(admitted.pin.clone(), &attnums, Vec::new()).map_err(told)?;
-        let mut plan = LogicalPlanBuilder::scan(TABLE, provider_as_source(provider), None).map_err(internal)?;
+        let mut plan =
+            LogicalPlanBuilder::scan(TABLE, provider_as_source(provider), None).map_err(internal)?;
         if let Some(all) = datafusion::logical_expr::utils::conjunction(tests) {
             plan = plan.filter(all).map_err(internal)?;
+        }
+        if !order.is_empty() {
+            plan = plan.sort(order).map_err(internal)?;
         }
         // At least one column, so that batches have rows.
         let shown: Vec<Expr> = match columns.is_empty() {
@@ -151,9 +180,14 @@ impl Rows {
         }
         let zone = Zone::utc();
         let whole = RowEncoder::try_new(&targets, &Schema::new(fields.clone()), &zone).map_err(internal)?;
-        let nothing = (Field::new("nothing", DataType::Utf8View, true), Target { type_oid: oid::TEXT, typmod: -1, format: Format::Text });
-        let (answer_fields, answer_targets): (Vec<Field>, Vec<Target>) =
-            outputs.iter().map(|o| o.map_or_else(|| nothing.clone(), |i| (fields[i].clone(), targets[i]))).unzip();
+        let nothing = (
+            Field::new("nothing", DataType::Utf8View, true),
+            Target { type_oid: oid::TEXT, typmod: -1, format: Format::Text },
+        );
+        let (answer_fields, answer_targets): (Vec<Field>, Vec<Target>) = outputs
+            .iter()
+            .map(|o| o.map_or_else(|| nothing.clone(), |i| (fields[i].clone(), targets[i])))
+            .unzip();
         let answer_schema = Arc::new(Schema::new(answer_fields));
         let answer = RowEncoder::try_new(&answer_targets, &answer_schema, &zone).map_err(internal)?;
         Ok(Rows {
@@ -186,7 +220,11 @@ impl Rows {
     }
 
     /// The next batch of the plan; `None` after the last.
-    async fn next(&mut self, door: &Door, cancel: &CancellationToken) -> Result<Option<RecordBatch>, ErrorReport> {
+    async fn next(
+        &mut self,
+        door: &Door,
+        cancel: &CancellationToken,
+    ) -> Result<Option<RecordBatch>, ErrorReport> {
         let stream = match &mut self.stream {
             Some(stream) => stream,
             None => {
@@ -204,7 +242,11 @@ impl Rows {
     }
 
     /// The next rows as text by column, for a temporary table.
-    pub async fn texts(&mut self, door: &Door, cancel: &CancellationToken) -> Result<Option<Texts>, ErrorReport> {
+    pub async fn texts(
+        &mut self,
+        door: &Door,
+        cancel: &CancellationToken,
+    ) -> Result<Option<Texts>, ErrorReport> {
         Ok(match self.next(door, cancel).await? {
             Some(batch) => Some(self.as_texts(&batch)?),
             None => None,
@@ -260,7 +302,8 @@ impl Rows {
                 })
                 .collect();
             let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
-            let batch = RecordBatch::try_new_with_options(self.answer_schema.clone(), columns, &options).map_err(internal)?;
+            let batch = RecordBatch::try_new_with_options(self.answer_schema.clone(), columns, &options)
+                .map_err(internal)?;
             self.batch = Some((batch, 0));
         }
         let Some((batch, from)) = &mut self.batch else { return Ok((0, false)) };
@@ -292,7 +335,9 @@ fn fence_tests(admitted: &Admitted) -> Result<Vec<Expr>, ErrorReport> {
     let at = |us: i64| match event.ty {
         ColType::TimestampTz => Ok(ScalarValue::TimestampMicrosecond(Some(us), Some("UTC".into()))),
         ColType::Timestamp => Ok(ScalarValue::TimestampMicrosecond(Some(us), None)),
-        ColType::Date => i32::try_from(us.div_euclid(DAY_MICROS)).map(|d| ScalarValue::Date32(Some(d))).map_err(internal),
+        ColType::Date => {
+            i32::try_from(us.div_euclid(DAY_MICROS)).map(|d| ScalarValue::Date32(Some(d))).map_err(internal)
+        }
         _ => Err(internal("the event time is of another type")),
     };
     let mut tests = vec![compare(name(&event.lake_name), Operator::Lt, literal(at(admitted.floor_us)?))];
@@ -335,22 +380,51 @@ fn exact(c: &Comparison, admitted: &Admitted) -> Option<Expr> {
         ColType::TimestampTz if labelled(&["timestamp with time zone"]) => {
             // Without an offset it would be of the time zone there.
             let (local, offset) = split_offset(&c.value)?;
-            ScalarValue::TimestampMicrosecond(Some(local_micros(local)?.checked_sub(offset * 1_000_000)?), Some("UTC".into()))
+            ScalarValue::TimestampMicrosecond(
+                Some(local_micros(local)?.checked_sub(offset * 1_000_000)?),
+                Some("UTC".into()),
+            )
         }
-        ColType::Timestamp if labelled(&["timestamp without time zone"]) => ScalarValue::TimestampMicrosecond(Some(local_micros(&c.value)?), None),
+        ColType::Timestamp if labelled(&["timestamp without time zone"]) => {
+            ScalarValue::TimestampMicrosecond(Some(local_micros(&c.value)?), None)
+        }
         ColType::Date if labelled(&["date"]) => {
             let day = chrono::NaiveDate::parse_from_str(&c.value, "%Y-%m-%d").ok()?;
             let epoch = chrono::NaiveDate::from_ymd_opt(1970, 1, 1)?;
             ScalarValue::Date32(Some(i32::try_from((day - epoch).num_days()).ok()?))
         }
-        ColType::Text | ColType::Varchar if equality && known.equal_is_same && labelled(&["text", "character varying"]) => ScalarValue::Utf8View(Some(c.value.clone())),
+        ColType::Text | ColType::Varchar
+            if equality && known.equal_is_same && labelled(&["text", "character varying"]) =>
+        {
+            ScalarValue::Utf8View(Some(c.value.clone()))
+        }
         ColType::Uuid if equality && labelled(&["uuid"]) => {
-            let canonical = c.value.len() == 36 && uuid::Uuid::parse_str(&c.value).is_ok_and(|u| u.hyphenated().to_string() == c.value);
+            let canonical = c.value.len() == 36
+                && uuid::Uuid::parse_str(&c.value).is_ok_and(|u| u.hyphenated().to_string() == c.value);
             canonical.then(|| ScalarValue::Utf8View(Some(c.value.clone())))?
         }
         _ => return None,
     };
     Some(compare(name(&column.lake_name), op, literal(value)))
+}
+
+/// The order by a column, where lake values are ordered as PostgreSQL orders its own.
+fn sorted(key: &Key, admitted: &Admitted) -> Option<Sort> {
+    let known = admitted.columns.iter().find(|k| k.name == key.column)?;
+    let column = admitted.pin.spec.column(known.attnum)?;
+    match column.ty {
+        ColType::Bool
+        | ColType::Int2
+        | ColType::Int4
+        | ColType::Int8
+        | ColType::Xid8
+        | ColType::Numeric { .. } => {}
+        // Canonical, so that its letters are ordered as its bytes are.
+        ColType::Date | ColType::Timestamp | ColType::TimestampTz | ColType::Uuid => {}
+        ColType::Text | ColType::Varchar if known.byte_order => {}
+        _ => return None,
+    }
+    Some(Sort::new(name(&column.lake_name), key.ascending, key.nulls_first))
 }
 
 /// `2026-01-31 12:00:00.5+05:30`: what stands before the offset, and the offset in seconds.
@@ -371,7 +445,12 @@ fn local_micros(text: &str) -> Option<i64> {
     if text.as_bytes().get(4) != Some(&b'-') {
         return None;
     }
-    Some(chrono::NaiveDateTime::parse_from_str(text, "%Y-%m-%d %H:%M:%S%.f").ok()?.and_utc().timestamp_micros())
+    Some(
+        chrono::NaiveDateTime::parse_from_str(text, "%Y-%m-%d %H:%M:%S%.f")
+            .ok()?
+            .and_utc()
+            .timestamp_micros(),
+    )
 }
 
 #[cfg(test)]

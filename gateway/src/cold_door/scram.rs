@@ -87,10 +87,17 @@ mod tests {
     #[test]
     fn the_example_of_the_rfc() {
         let salt: [u8; 16] = BASE64.decode("W22ZaJ0SNY7soEsUEjb6gQ==").unwrap().try_into().unwrap();
-        let login = Login::new("n,,n=user,r=rOprNGfwEbeRWgbNEkqO", salt, "%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0").unwrap();
-        assert_eq!(login.first(), "r=rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0,s=W22ZaJ0SNY7soEsUEjb6gQ==,i=4096");
+        let login =
+            Login::new("n,,n=user,r=rOprNGfwEbeRWgbNEkqO", salt, "%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0").unwrap();
+        assert_eq!(
+            login.first(),
+            "r=rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0,s=W22ZaJ0SNY7soEsUEjb6gQ==,i=4096"
+        );
         let last = "c=biws,r=rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0,p=dHzbZapWIk4jUhN+Ute9ytag9zjfMHgsqmmiz7AndVQ=";
-        assert_eq!(login.last(last, "pencil").as_deref(), Some("v=6rriTRBi23WpRR/wtup+mMhUZUn/dB5nLTJRsjl95G4="));
+        assert_eq!(
+            login.last(last, "pencil").as_deref(),
+            Some("v=6rriTRBi23WpRR/wtup+mMhUZUn/dB5nLTJRsjl95G4=")
+        );
         assert_eq!(login.last(last, "pencils"), None);
         assert!(Login::new("p=tls-server-end-point,,n=user,r=x", salt, "y").is_none());
     }

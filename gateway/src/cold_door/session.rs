@@ -14,7 +14,7 @@ use tokio::net::UnixStream;
 use tokio_util::sync::CancellationToken;
 
 use super::Door;
-use super::fence::{self, Admitted, unreadable};
+use super::fence::{self, Admitted, Column, unreadable};
 use super::judge::{Judge, Spool};
 use super::scan::Rows;
 use super::scram;
@@ -127,19 +127,28 @@ async fn login(door: &Arc<Door>, side: &mut Side, pid: Option<i32>) -> Result<Op
         }
     };
     let Ok(place) = door.connections.clone().try_acquire_owned() else {
-        return refuse(side, ErrorReport::fatal("53300", "too many connections to the door of cold rows")).await;
+        return refuse(side, ErrorReport::fatal("53300", "too many connections to the door of cold rows"))
+            .await;
     };
     let Some(pid) = pid else {
-        return refuse(side, ErrorReport::fatal("28000", "the process at the other end of the socket is not known")).await;
+        return refuse(
+            side,
+            ErrorReport::fatal("28000", "the process at the other end of the socket is not known"),
+        )
+        .await;
     };
     let encoding = startup.get("client_encoding").unwrap_or("UTF8").to_ascii_uppercase().replace('-', "");
     if startup.version.0 != 3 || !["UTF8", "UNICODE"].contains(&encoding.as_str()) {
-        return refuse(side, ErrorReport::fatal("0A000", "the door to cold rows speaks protocol 3 in UTF8")).await;
+        return refuse(side, ErrorReport::fatal("0A000", "the door to cold rows speaks protocol 3 in UTF8"))
+            .await;
     }
     let role: Option<u32> = startup.user().parse().ok();
     let secret = match role {
         Some(role) => {
-            let asked = sqlx::query_scalar("SELECT watershed_control.cold_secret($1)").bind(Oid(role)).fetch_one(&door.control).await;
+            let asked = sqlx::query_scalar("SELECT watershed_control.cold_secret($1)")
+                .bind(Oid(role))
+                .fetch_one(&door.control)
+                .await;
             match asked {
                 Ok(secret) => secret,
                 Err(e) => return refuse(side, ErrorReport { severity: "FATAL", ..unreadable(&e) }).await,
@@ -150,7 +159,9 @@ async fn login(door: &Arc<Door>, side: &mut Side, pid: Option<i32>) -> Result<Op
     // Who has no secret is asked all the same, and learns nothing.
     let known = secret.is_some();
     let secret: String = secret.unwrap_or_else(|| hex::encode(rand::rng().random::<[u8; 32]>()));
-    let denied = || ErrorReport::fatal("28P01", format!("password authentication failed for user \"{}\"", startup.user()));
+    let denied = || {
+        ErrorReport::fatal("28P01", format!("password authentication failed for user \"{}\"", startup.user()))
+    };
     if !proven(side, &secret).await? || !known {
         return refuse(side, denied()).await;
     }
@@ -267,7 +278,8 @@ fn protocol(e: impl std::fmt::Display) -> ErrorReport {
 
 fn not_served(sql: &str) -> ErrorReport {
     let shown: String = sql.chars().take(200).collect();
-    ErrorReport::error("0A000", "the door to cold rows serves what postgres_fdw reads with, and nothing else").detail(format!("Not served: {shown}"))
+    ErrorReport::error("0A000", "the door to cold rows serves what postgres_fdw reads with, and nothing else")
+        .detail(format!("Not served: {shown}"))
 }
 
 /// What ends a statement.
@@ -295,7 +307,8 @@ impl Session {
                 b'I' => match tokio::time::timeout(IDLE_LIMIT, next(&mut self.side)).await {
                     Ok(f) => f?,
                     Err(_) => {
-                        let report = ErrorReport::fatal("57P05", "terminating connection due to idle-session timeout");
+                        let report =
+                            ErrorReport::fatal("57P05", "terminating connection due to idle-session timeout");
                         message::put_error(&mut self.side.output, &report);
                         return Ok(self.side.flush().await?);
                     }
@@ -338,7 +351,8 @@ impl Session {
         let body = frame::body(f);
         match f[0] {
             b'Q' => {
-                let text = std::str::from_utf8(message::query_text(body).map_err(protocol)?).map_err(protocol)?;
+                let text =
+                    std::str::from_utf8(message::query_text(body).map_err(protocol)?).map_err(protocol)?;
                 self.execute(text, cancel).await
             }
             b'P' => {
@@ -354,7 +368,9 @@ impl Session {
             b'B' => {
                 let bind = Bind::read(body).map_err(protocol)?;
                 let text = self.prepared.clone().unwrap_or_default();
-                if !(bind.portal.is_empty() && bind.statement.is_empty()) || bind.param_formats.iter().any(|f| *f != 0) {
+                if !(bind.portal.is_empty() && bind.statement.is_empty())
+                    || bind.param_formats.iter().any(|f| *f != 0)
+                {
                     return Err(not_served(&text).into());
                 }
                 let values = (bind.params.iter())
@@ -392,7 +408,10 @@ impl Session {
     }
 
     /// Waits for `work` and for the peer's going away at once: it sends nothing while it waits.
-    async fn unless_gone<T>(side: &mut Side, work: impl Future<Output = Result<T, ErrorReport>>) -> Result<T, End> {
+    async fn unless_gone<T>(
+        side: &mut Side,
+        work: impl Future<Output = Result<T, ErrorReport>>,
+    ) -> Result<T, End> {
         tokio::pin!(work);
         loop {
             tokio::select! {
@@ -407,9 +426,16 @@ impl Session {
     async fn execute(&mut self, text: &str, cancel: &CancellationToken) -> Result<(), End> {
         let statements = sql::statements(text).map_err(|part| not_served(&part))?;
         for statement in statements {
-            let ends = matches!(statement, Statement::Commit | Statement::Abort | Statement::RollbackTo(_) | Statement::DeallocateAll);
+            let ends = matches!(
+                statement,
+                Statement::Commit | Statement::Abort | Statement::RollbackTo(_) | Statement::DeallocateAll
+            );
             if self.status == b'E' && !ends {
-                return Err(ErrorReport::error("25P02", "current transaction is aborted, commands ignored until end of transaction block").into());
+                return Err(ErrorReport::error(
+                    "25P02",
+                    "current transaction is aborted, commands ignored until end of transaction block",
+                )
+                .into());
             }
             let tag = self.statement(statement, cancel).await?;
             message::put_command_complete(&mut self.side.output, &tag);
@@ -418,7 +444,8 @@ impl Session {
     }
 
     async fn statement(&mut self, statement: Statement, cancel: &CancellationToken) -> Result<String, End> {
-        let no_savepoint = |name: &str| ErrorReport::error("3B001", format!("savepoint \"{name}\" does not exist"));
+        let no_savepoint =
+            |name: &str| ErrorReport::error("3B001", format!("savepoint \"{name}\" does not exist"));
         Ok(match statement {
             Statement::Set => "SET".to_owned(),
             Statement::Begin => {
@@ -426,7 +453,11 @@ impl Session {
                 "START TRANSACTION".to_owned()
             }
             Statement::Commit | Statement::Abort => {
-                let tag = if matches!(statement, Statement::Commit) && self.status != b'E' { "COMMIT" } else { "ROLLBACK" };
+                let tag = if matches!(statement, Statement::Commit) && self.status != b'E' {
+                    "COMMIT"
+                } else {
+                    "ROLLBACK"
+                };
                 self.status = b'I';
                 self.savepoints.clear();
                 self.cursors.clear();
@@ -438,13 +469,15 @@ impl Session {
                 "SAVEPOINT".to_owned()
             }
             Statement::Release(name) => {
-                let at = self.savepoints.iter().rposition(|s| *s == name).ok_or_else(|| no_savepoint(&name))?;
+                let at =
+                    self.savepoints.iter().rposition(|s| *s == name).ok_or_else(|| no_savepoint(&name))?;
                 self.savepoints.truncate(at);
                 self.cursors.values_mut().for_each(|c| c.depth = c.depth.min(at));
                 "RELEASE".to_owned()
             }
             Statement::RollbackTo(name) => {
-                let at = self.savepoints.iter().rposition(|s| *s == name).ok_or_else(|| no_savepoint(&name))?;
+                let at =
+                    self.savepoints.iter().rposition(|s| *s == name).ok_or_else(|| no_savepoint(&name))?;
                 self.savepoints.truncate(at + 1);
                 self.cursors.retain(|_, c| c.depth <= at);
                 self.status = b'T';
@@ -453,7 +486,11 @@ impl Session {
             Statement::DeallocateAll => "DEALLOCATE ALL".to_owned(),
             Statement::Declare { cursor, query } => {
                 if self.status != b'T' {
-                    return Err(ErrorReport::error("25P01", "DECLARE CURSOR can only be used in transaction blocks").into());
+                    return Err(ErrorReport::error(
+                        "25P01",
+                        "DECLARE CURSOR can only be used in transaction blocks",
+                    )
+                    .into());
                 }
                 if self.cursors.len() >= MAX_CURSORS {
                     return Err(ErrorReport::error("53400", "too many scans of cold rows at once").into());
@@ -462,7 +499,9 @@ impl Session {
                 self.cursors.insert(cursor, Open { cursor: opened, depth: self.savepoints.len() });
                 "DECLARE CURSOR".to_owned()
             }
-            Statement::Fetch { cursor, rows } => format!("FETCH {}", self.fetch(&cursor, rows, cancel).await?),
+            Statement::Fetch { cursor, rows } => {
+                format!("FETCH {}", self.fetch(&cursor, rows, cancel).await?)
+            }
             Statement::Rewind { cursor } => {
                 match &mut self.opened(&cursor)?.cursor {
                     Cursor::Rows(rows) => rows.rewind(),
@@ -477,8 +516,15 @@ impl Session {
             }
             Statement::Pages { relation } => {
                 let relid = sql::qualified_relid(&relation).ok_or_else(|| not_served(&relation))?;
-                let admitted = Self::unless_gone(&mut self.side, fence::admit(&self.door, relid, self.pid, self.role)).await?;
-                let cold = admitted.pin.version.files.iter().filter(|f| lake::types::partition_day(admitted.floor_us) > f.day);
+                let admitted =
+                    Self::unless_gone(&mut self.side, fence::admit(&self.door, relid, self.pid, self.role))
+                        .await?;
+                let cold = admitted
+                    .pin
+                    .version
+                    .files
+                    .iter()
+                    .filter(|f| lake::types::partition_day(admitted.floor_us) > f.day);
                 let bytes: u64 = cold.map(|f| f.size).sum();
                 described(&mut self.side.output, 1);
                 message::put_text_row(&mut self.side.output, &(bytes / 8192).max(1).to_string());
@@ -488,16 +534,21 @@ impl Session {
     }
 
     fn opened(&mut self, cursor: &str) -> Result<&mut Open, ErrorReport> {
-        self.cursors.get_mut(cursor).ok_or_else(|| ErrorReport::error("34000", format!("cursor \"{cursor}\" does not exist")))
+        self.cursors
+            .get_mut(cursor)
+            .ok_or_else(|| ErrorReport::error("34000", format!("cursor \"{cursor}\" does not exist")))
     }
 
     async fn declare(&mut self, query: &str, cancel: &CancellationToken) -> Result<Cursor, End> {
         let (door, pid, role) = (self.door.clone(), self.pid, self.role);
         if let Some(scan) = sql::scan(query) {
-            let admitted = Self::unless_gone(&mut self.side, fence::admit(&door, scan.relid, pid, role)).await?;
-            return Ok(Cursor::Rows(Box::new(Rows::of(&admitted, &scan)?)));
+            let admitted =
+                Self::unless_gone(&mut self.side, fence::admit(&door, scan.relid, pid, role)).await?;
+            if let Some(rows) = Rows::of(&admitted, &scan)? {
+                return Ok(Cursor::Rows(Box::new(rows)));
+            }
         }
-        // Anything else, sorted, joined or aggregated, PostgreSQL answers over temporary tables of the rows.
+        // Anything else, sorted by a locale, joined or aggregated, PostgreSQL answers over temporary tables of the rows.
         let mut relids = Vec::new();
         let named = sql::with_relations(query, &mut |relid| {
             if !relids.contains(&relid) {
@@ -508,17 +559,24 @@ impl Session {
         let Some(named) = named.filter(|_| !relids.is_empty()) else { return Err(not_served(query).into()) };
         let work = async {
             let mut spool = Spool::new(&door).await?;
-            let mut names = std::collections::HashSet::new();
+            let (named_here, filters) = (sql::names(query), sql::filters(query));
+            let mut known = std::collections::HashSet::new();
             for relid in relids {
                 let admitted: Admitted = fence::admit(&door, relid, pid, role).await?;
-                names.extend(admitted.columns.iter().map(|c| c.name.clone()));
-                spool.make(relid, &admitted.columns).await?;
-                let mut rows = Rows::all(&admitted)?;
+                let mut columns: Vec<Column> =
+                    admitted.columns.iter().filter(|c| named_here.contains(&c.name)).cloned().collect();
+                if columns.is_empty() {
+                    // Rows are counted by a column of theirs.
+                    columns.extend(admitted.columns.first().cloned());
+                }
+                known.extend(columns.iter().map(|c| c.name.clone()));
+                spool.make(relid, &columns).await?;
+                let mut rows = Rows::for_query(&admitted, &columns, &filters)?;
                 while let Some(texts) = rows.texts(&door, cancel).await? {
-                    spool.add(relid, &admitted.columns, texts).await?;
+                    spool.add(relid, &columns, texts).await?;
                 }
             }
-            spool.open(&named, query, &names).await?;
+            spool.open(&named, query, &known).await?;
             Ok(spool)
         };
         let work = async {
@@ -542,7 +600,9 @@ impl Session {
             },
             false => None,
         };
-        let Some(open) = self.cursors.get_mut(cursor) else { return Err(ErrorReport::error("34000", "no such cursor").into()) };
+        let Some(open) = self.cursors.get_mut(cursor) else {
+            return Err(ErrorReport::error("34000", "no such cursor").into());
+        };
         let mut sent = 0;
         match &mut open.cursor {
             Cursor::Rows(scan) => {
@@ -564,7 +624,8 @@ impl Session {
             }
             Cursor::Spool(spool) => {
                 let mut out = BytesMut::new();
-                let (fetched, columns) = Self::unless_gone(&mut self.side, spool.fetch(rows, &mut out)).await?;
+                let (fetched, columns) =
+                    Self::unless_gone(&mut self.side, spool.fetch(rows, &mut out)).await?;
                 described(&mut self.side.output, columns);
                 self.side.output.extend_from_slice(&out);
                 sent = fetched;

@@ -57,7 +57,9 @@ pub fn tokens(sql: &str) -> Option<Vec<Token>> {
     let bytes = sql.as_bytes();
     let mut tokens = Vec::new();
     let mut at = 0;
-    let run = |from: usize, test: &dyn Fn(u8) -> bool| bytes[from..].iter().position(|b| !test(*b)).map_or(bytes.len(), |n| from + n);
+    let run = |from: usize, test: &dyn Fn(u8) -> bool| {
+        bytes[from..].iter().position(|b| !test(*b)).map_or(bytes.len(), |n| from + n)
+    };
     while at < bytes.len() {
         let start = at;
         let b = bytes[at];
@@ -157,7 +159,11 @@ fn string(sql: &str, mut at: usize, escapes: bool) -> Option<(String, usize)> {
 /// A string constant, as postgres_fdw would write it.
 pub fn quoted(text: &str) -> String {
     let doubled = text.replace('\'', "''");
-    if doubled.contains('\\') { format!("E'{}'", doubled.replace('\\', "\\\\")) } else { format!("'{doubled}'") }
+    if doubled.contains('\\') {
+        format!("E'{}'", doubled.replace('\\', "\\\\"))
+    } else {
+        format!("'{doubled}'")
+    }
 }
 
 /// The statement with the values of its parameters in their places. `None`: one is missing.
@@ -189,19 +195,35 @@ pub enum Statement {
     Release(String),
     RollbackTo(String),
     DeallocateAll,
-    Declare { cursor: String, query: String },
-    Fetch { cursor: String, rows: usize },
-    Rewind { cursor: String },
-    Close { cursor: String },
+    Declare {
+        cursor: String,
+        query: String,
+    },
+    Fetch {
+        cursor: String,
+        rows: usize,
+    },
+    Rewind {
+        cursor: String,
+    },
+    Close {
+        cursor: String,
+    },
     /// How many pages the relation has: ANALYZE.
-    Pages { relation: String },
+    Pages {
+        relation: String,
+    },
 }
 
 /// The statements of a text; the error is the first that is not known.
 pub fn statements(sql: &str) -> Result<Vec<Statement>, String> {
     let tokens = tokens(sql).ok_or_else(|| sql.to_owned())?;
     let parts = tokens.split(|t| t.is(sql, ";")).filter(|part| !part.is_empty());
-    parts.map(|part| statement(sql, part).ok_or_else(|| sql[part[0].start..part[part.len() - 1].end].to_owned())).collect()
+    parts
+        .map(|part| {
+            statement(sql, part).ok_or_else(|| sql[part[0].start..part[part.len() - 1].end].to_owned())
+        })
+        .collect()
 }
 
 fn statement(sql: &str, tokens: &[Token]) -> Option<Statement> {
@@ -227,9 +249,11 @@ fn statement(sql: &str, tokens: &[Token]) -> Option<Statement> {
         }
         (["start", "transaction", "isolation", "level", level @ ..], _) => {
             let level: Vec<&str> = level.iter().copied().filter(|w| !w.is_empty()).collect();
-            let known = [&["repeatable", "read"][..], &["serializable"]].iter().any(|l| level.strip_prefix(*l).is_some_and(|more| {
-                more.iter().all(|w| ["read", "only", "write", "deferrable", "not"].contains(w))
-            }));
+            let known = [&["repeatable", "read"][..], &["serializable"]].iter().any(|l| {
+                level.strip_prefix(*l).is_some_and(|more| {
+                    more.iter().all(|w| ["read", "only", "write", "deferrable", "not"].contains(w))
+                })
+            });
             known.then_some(Statement::Begin)?
         }
         (["commit"] | ["commit", "transaction"], _) => Statement::Commit,
@@ -247,9 +271,24 @@ fn statement(sql: &str, tokens: &[Token]) -> Option<Statement> {
         }
         (["move", "backward", "all", "in", _], [.., name]) => Statement::Rewind { cursor: cursor(name)? },
         (["close", _], [_, name]) => Statement::Close { cursor: cursor(name)? },
-        (["select", "pg_catalog", "", "pg_relation_size", "", "", "", "pg_catalog", "", "regclass", "", "", ""], _)
-            if tokens[11].is(sql, "/") =>
-        {
+        (
+            [
+                "select",
+                "pg_catalog",
+                "",
+                "pg_relation_size",
+                "",
+                "",
+                "",
+                "pg_catalog",
+                "",
+                "regclass",
+                "",
+                "",
+                "",
+            ],
+            _,
+        ) if tokens[11].is(sql, "/") => {
             let Kind::Text(relation) = &tokens[5].kind else { return None };
             Statement::Pages { relation: relation.clone() }
         }
@@ -268,7 +307,9 @@ pub fn relid(name: &str) -> Option<u32> {
 /// As `relid`, of a name with its schema, quoted or not.
 pub fn qualified_relid(name: &str) -> Option<u32> {
     match tokens(name)?.as_slice() {
-        [schema, dot, name_token] if schema.name() == Some(SCHEMA) && dot.is(name, ".") => relid(name_token.name()?),
+        [schema, dot, name_token] if schema.name() == Some(SCHEMA) && dot.is(name, ".") => {
+            relid(name_token.name()?)
+        }
         _ => None,
     }
 }
@@ -281,13 +322,22 @@ pub enum Output {
     Null,
 }
 
-/// `SELECT columns FROM relation WHERE condition AND ...`: what nearly every scan is.
+/// A column that rows are sorted by.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Key {
+    pub column: String,
+    pub ascending: bool,
+    pub nulls_first: bool,
+}
+
+/// `SELECT columns FROM relation WHERE condition AND ... ORDER BY column, ...`: what nearly every scan is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Scan {
     pub relid: u32,
     pub outputs: Vec<Output>,
     /// Each in parentheses.
     pub conditions: Vec<String>,
+    pub order: Vec<Key>,
 }
 
 /// Where the query's clauses end and its row locks begin, which have no meaning for rows that never change.
@@ -337,23 +387,76 @@ pub fn scan(sql: &str) -> Option<Scan> {
         return None;
     }
     let relid = relid(name.name()?)?;
-    let mut conditions = Vec::new();
-    if let Some((keyword, mut rest)) = rest.split_first() {
-        if keyword.word() != Some("where") {
-            return None;
+    let (conditions, rest) = conditions(sql, rest)?;
+    let order = match rest.split_first() {
+        None => Vec::new(),
+        Some((keyword, [by, keys @ ..])) if keyword.word() == Some("order") && by.word() == Some("by") => {
+            keys.split(|t| t.is(sql, ",")).map(key).collect::<Option<_>>()?
         }
-        loop {
-            let length = group(sql, rest)?;
-            conditions.push(sql[rest[0].start..rest[length - 1].end].to_owned());
-            rest = &rest[length..];
-            match rest.split_first() {
-                None => break,
-                Some((and, after)) if and.word() == Some("and") => rest = after,
-                Some(_) => return None,
-            }
+        Some(_) => return None,
+    };
+    Some(Scan { relid, outputs, conditions, order })
+}
+
+/// The conditions of a WHERE clause, if one begins here, and what follows it.
+fn conditions<'t>(sql: &str, tokens: &'t [Token]) -> Option<(Vec<String>, &'t [Token])> {
+    let mut found = Vec::new();
+    let Some((_, mut rest)) = tokens.split_first().filter(|(t, _)| t.word() == Some("where")) else {
+        return Some((found, tokens));
+    };
+    loop {
+        let length = group(sql, rest)?;
+        found.push(sql[rest[0].start..rest[length - 1].end].to_owned());
+        rest = &rest[length..];
+        match rest.split_first() {
+            Some((and, after)) if and.word() == Some("and") => rest = after,
+            _ => return Some((found, rest)),
         }
     }
-    Some(Scan { relid, outputs, conditions })
+}
+
+/// `column ASC NULLS LAST`.
+fn key(tokens: &[Token]) -> Option<Key> {
+    let [column, direction, nulls, place] = tokens else { return None };
+    let column = match &column.kind {
+        Kind::Word(name) | Kind::Quoted(name) => name.clone(),
+        _ => return None,
+    };
+    let ascending = match direction.word()? {
+        "asc" => true,
+        "desc" => false,
+        _ => return None,
+    };
+    let nulls_first = match (nulls.word()?, place.word()?) {
+        ("nulls", "first") => true,
+        ("nulls", "last") => false,
+        _ => return None,
+    };
+    Some(Key { column, ascending, nulls_first })
+}
+
+/// The conditions that every row of the query's only relation must fulfil; none where there are several.
+pub fn filters(sql: &str) -> Vec<String> {
+    let Some(all) = tokens(sql) else { return Vec::new() };
+    let tokens = before_locks(sql, &all);
+    let alone = tokens.iter().filter(|t| t.name() == Some(SCHEMA)).count() == 1;
+    let mut depth = 0_usize;
+    for (i, t) in tokens.iter().enumerate() {
+        if t.is(sql, "(") {
+            depth += 1;
+        } else if t.is(sql, ")") {
+            depth = depth.saturating_sub(1);
+        } else if alone && depth == 0 && t.word() == Some("where") {
+            // Behind `FROM schema.relation` and nothing else.
+            let plain =
+                i >= 4 && tokens[i - 4].word() == Some("from") && tokens[i - 3].name() == Some(SCHEMA);
+            return conditions(sql, &tokens[i..])
+                .filter(|_| plain)
+                .map(|(found, _)| found)
+                .unwrap_or_default();
+        }
+    }
+    Vec::new()
 }
 
 /// How many tokens the parenthesis takes that the tokens begin with.
@@ -388,7 +491,10 @@ pub fn comparison(condition: &str) -> Option<Comparison> {
     let all = tokens(condition)?;
     let mut tokens = all.as_slice();
     while let [open, inner @ .., close] = tokens {
-        if !(open.is(condition, "(") && close.is(condition, ")") && group(condition, tokens) == Some(tokens.len())) {
+        if !(open.is(condition, "(")
+            && close.is(condition, ")")
+            && group(condition, tokens) == Some(tokens.len()))
+        {
             break;
         }
         tokens = inner;
@@ -400,7 +506,10 @@ pub fn comparison(condition: &str) -> Option<Comparison> {
     }
     let (value, rest) = match rest {
         [open, minus, number, close, rest @ ..]
-            if open.is(condition, "(") && minus.is(condition, "-") && number.kind == Kind::Number && close.is(condition, ")") =>
+            if open.is(condition, "(")
+                && minus.is(condition, "-")
+                && number.kind == Kind::Number
+                && close.is(condition, ")") =>
         {
             (format!("-{}", &condition[number.start..number.end]), rest)
         }
@@ -428,12 +537,26 @@ pub fn names(sql: &str) -> HashSet<String> {
 
 /// Words that may stand before a parenthesis and are no function.
 const BEFORE_PARENTHESIS: [&str; 33] = [
-    "and", "or", "not", "any", "all", "some", "in", "row", "array", "when", "then", "else", "case", "is", "from", "where", "select", "on", "join",
-    "by", "having", "operator", "values", "exists", "using", "filter", "within", "group", "over", "distinct", "between", "limit", "offset",
+    "and", "or", "not", "any", "all", "some", "in", "row", "array", "when", "then", "else", "case", "is",
+    "from", "where", "select", "on", "join", "by", "having", "operator", "values", "exists", "using",
+    "filter", "within", "group", "over", "distinct", "between", "limit", "offset",
 ];
 /// Words that a query of the door does not hold.
 const FOREIGN: [&str; 14] = [
-    "insert", "update", "delete", "merge", "copy", "into", "create", "drop", "alter", "table", "returning", "with", "lateral", "tablesample",
+    "insert",
+    "update",
+    "delete",
+    "merge",
+    "copy",
+    "into",
+    "create",
+    "drop",
+    "alter",
+    "table",
+    "returning",
+    "with",
+    "lateral",
+    "tablesample",
 ];
 
 /// Says what in a text PostgreSQL may not be asked about on behalf of a statement: functions that are not in `functions`, relations that
@@ -457,13 +580,20 @@ pub fn vet(sql: &str, functions: &HashSet<String>, columns: &HashSet<String>) ->
         }
         let next = tokens.get(at);
         let opens = next.is_some_and(|n| n.is(sql, "("));
-        if is_word && (name == "from" || name == "join") && !(name == "from" && at >= 2 && tokens[at - 2].word() == Some("distinct")) {
+        if is_word
+            && (name == "from" || name == "join")
+            && !(name == "from" && at >= 2 && tokens[at - 2].word() == Some("distinct"))
+        {
             let known = next.is_some_and(|n| n.is(sql, "(") || n.name() == Some(SCHEMA));
             if !known {
                 return Err("a relation that is not the door's".into());
             }
         }
-        if opens && !(is_word && BEFORE_PARENTHESIS.contains(&name)) && !functions.contains(name) && !is_alias(&tokens, at - 1) {
+        if opens
+            && !(is_word && BEFORE_PARENTHESIS.contains(&name))
+            && !functions.contains(name)
+            && !is_alias(&tokens, at - 1)
+        {
             return Err(format!("function {name}"));
         }
     }
@@ -472,7 +602,11 @@ pub fn vet(sql: &str, functions: &HashSet<String>, columns: &HashSet<String>) ->
 
 /// `(...) s1 (c1, c2)`: a name of a subquery, before the names of its columns.
 fn is_alias(tokens: &[Token], at: usize) -> bool {
-    let numbered = |t: &Token| t.word().is_some_and(|w| w.len() > 1 && w.starts_with(['s', 'r']) && w[1..].bytes().all(|b| b.is_ascii_digit()));
+    let numbered = |t: &Token| {
+        t.word().is_some_and(|w| {
+            w.len() > 1 && w.starts_with(['s', 'r']) && w[1..].bytes().all(|b| b.is_ascii_digit())
+        })
+    };
     tokens.get(at).is_some_and(numbered)
 }
 
@@ -486,7 +620,8 @@ fn after_type(sql: &str, tokens: &[Token], mut at: usize) -> usize {
     if ["character", "double", "timestamp", "time", "bit"].contains(&first.as_str()) {
         loop {
             let more = tokens.get(at).and_then(Token::word);
-            if more.is_some_and(|w| ["varying", "precision", "with", "without", "time", "zone"].contains(&w)) {
+            if more.is_some_and(|w| ["varying", "precision", "with", "without", "time", "zone"].contains(&w))
+            {
                 at += 1;
             } else if tokens.get(at).is_some_and(|t| t.is(sql, "(")) {
                 at += group(sql, &tokens[at..]).unwrap_or(1);
@@ -578,10 +713,21 @@ mod tests {
         let sql = "SELECT id, \"Na\"\"me\", ctid FROM watershed_cold.\"t_16_77\" WHERE ((id = 3)) AND ((kind = 'a'' AND (b'::text)) FOR UPDATE";
         let scan = scan(sql).unwrap();
         assert_eq!(scan.relid, 77);
-        assert_eq!(scan.outputs, [Output::Column("id".into()), Output::Column("Na\"me".into()), Output::Null]);
+        assert_eq!(
+            scan.outputs,
+            [Output::Column("id".into()), Output::Column("Na\"me".into()), Output::Null]
+        );
         assert_eq!(scan.conditions, ["((id = 3))", "((kind = 'a'' AND (b'::text))"]);
+        let sorted = super::scan("SELECT id FROM watershed_cold.t_7 WHERE ((id < 9)) ORDER BY \"Id\" ASC NULLS LAST, ts DESC NULLS FIRST").unwrap();
+        let key = |column: &str, ascending| Key { column: column.into(), ascending, nulls_first: !ascending };
+        assert_eq!(
+            (sorted.order, sorted.conditions),
+            (vec![key("Id", true), key("ts", false)], vec!["((id < 9))".to_owned()])
+        );
         for other in [
-            "SELECT id FROM watershed_cold.t_7 ORDER BY id ASC NULLS LAST",
+            "SELECT id FROM watershed_cold.t_7 ORDER BY lower(id) ASC NULLS LAST",
+            "SELECT id FROM watershed_cold.t_7 ORDER BY id USING OPERATOR(pg_catalog.<) NULLS LAST",
+            "SELECT id FROM watershed_cold.t_7 ORDER BY id ASC NULLS LAST LIMIT 3",
             "SELECT count(*) FROM watershed_cold.t_7",
             "SELECT id FROM watershed_cold.t_7 LIMIT 3::bigint",
             "SELECT r1.id FROM (watershed_cold.t_7 r1 INNER JOIN watershed_cold.t_8 r2 ON (((r1.id = r2.id))))",
@@ -593,13 +739,40 @@ mod tests {
     }
 
     #[test]
+    fn what_every_row_must_fulfil_is_found() {
+        assert_eq!(
+            filters("SELECT count(*) FROM watershed_cold.t_7 WHERE ((a = 1)) AND ((b = 2)) GROUP BY 1"),
+            ["((a = 1))", "((b = 2))"]
+        );
+        for none in [
+            "SELECT count(*) FROM watershed_cold.t_7",
+            "SELECT 1 FROM (watershed_cold.t_7 r1 INNER JOIN watershed_cold.t_7 r2 ON (TRUE)) WHERE ((r1.a = 1))",
+            "SELECT c1 FROM (SELECT a FROM watershed_cold.t_7 WHERE ((a = 1))) s1(c1)",
+            "SELECT a FROM watershed_cold.t_7 r1 WHERE ((a = 1))",
+        ] {
+            assert_eq!(filters(none), Vec::<String>::new(), "{none}");
+        }
+    }
+
+    #[test]
     fn a_comparison_is_read_only_if_it_is_one() {
         let c = comparison("((id >= (-3)))").unwrap();
-        assert_eq!((c.column.as_str(), c.operator.as_str(), c.value.as_str(), c.label), ("id", ">=", "-3", None));
+        assert_eq!(
+            (c.column.as_str(), c.operator.as_str(), c.value.as_str(), c.label),
+            ("id", ">=", "-3", None)
+        );
         let c = comparison("((ts < '2026-01-01 00:00:00+01'::timestamp with time zone))").unwrap();
         assert_eq!(c.label.as_deref(), Some("timestamp with time zone"));
         assert_eq!(comparison("((kind = E'a\\\\b'))").unwrap().value, "a\\b");
-        for other in ["((id = 3) OR (id = 4))", "((id + 1) = 3)", "(flag)", "((id IS NULL))", "((kind ~~ 'a%'))", "((id = n))", "((lower(kind) = 'a'))"] {
+        for other in [
+            "((id = 3) OR (id = 4))",
+            "((id + 1) = 3)",
+            "(flag)",
+            "((id IS NULL))",
+            "((kind ~~ 'a%'))",
+            "((id = n))",
+            "((lower(kind) = 'a'))",
+        ] {
             assert_eq!(comparison(other), None, "{other}");
         }
     }
@@ -638,7 +811,10 @@ mod tests {
         let sql = "SELECT id FROM watershed_cold.t_7 WHERE ((kind = $1::text)) AND ((id = $2::integer)) AND ((x = '$1'))";
         let values = [Some("it's a \\".to_owned()), None];
         let with = with_params(sql, &values).unwrap();
-        assert_eq!(with, "SELECT id FROM watershed_cold.t_7 WHERE ((kind = E'it''s a \\\\'::text)) AND ((id = NULL::integer)) AND ((x = '$1'))");
+        assert_eq!(
+            with,
+            "SELECT id FROM watershed_cold.t_7 WHERE ((kind = E'it''s a \\\\'::text)) AND ((id = NULL::integer)) AND ((x = '$1'))"
+        );
         assert_eq!(with_params(sql, &values[..1]), None);
         let mut asked = Vec::new();
         let named = with_relations("SELECT a FROM watershed_cold.t_7 ORDER BY a FOR UPDATE", &mut |relid| {

@@ -487,16 +487,16 @@ async fn take(cfg: &Config, spec: &TableSpec, lake: &mut Option<LakeTable>, step
                 Ok(_) => match settle(&mut conn, true).await? {
                     Some(why) => Outcome::Blocked(why),
                     None => {
-                    let rows: i64 = sqlx::query_scalar("SELECT watershed_control.forget_late($1, $2, $3, $4, $5::timestamptz)")
-                        .bind(Oid(spec.relid))
-                        .bind(version.archive)
-                        .bind(boundary.to_string())
-                        .bind(spec.schema_epoch)
-                        .bind(&floor)
-                        .fetch_one(&mut conn)
-                        .await?;
-                    Outcome::Done { rows: rows.unsigned_abs() }
-                }
+                        let rows: i64 = sqlx::query_scalar("SELECT watershed_control.forget_late($1, $2, $3, $4, $5::timestamptz)")
+                            .bind(Oid(spec.relid))
+                            .bind(version.archive)
+                            .bind(boundary.to_string())
+                            .bind(spec.schema_epoch)
+                            .bind(&floor)
+                            .fetch_one(&mut conn)
+                            .await?;
+                        Outcome::Done { rows: rows.unsigned_abs() }
+                    }
                 },
             }
         }
