@@ -314,7 +314,7 @@ fn every_door_of_postgresql_has_all_rows() {
             ("DECLARE c_TABLE SCROLL CURSOR FOR SELECT id, kind FROM TABLE ORDER BY id; FETCH 5 FROM c_TABLE; FETCH ALL FROM c_TABLE; FETCH BACKWARD 7 FROM c_TABLE", true),
             ("DECLARE c_TABLE CURSOR FOR SELECT id FROM TABLE; SAVEPOINT s; FETCH 0 FROM c_TABLE; ROLLBACK TO s; FETCH ALL FROM c_TABLE", false),
             ("SAVEPOINT s; DECLARE c_TABLE CURSOR FOR SELECT id FROM TABLE; MOVE 3000 FROM c_TABLE; ROLLBACK TO s; SELECT count(*) FROM TABLE a, TABLE b WHERE a.id = b.id", true),
-            ("CREATE TEMP TABLE copied AS SELECT * FROM TABLE; SELECT count(*), sum(id), bit_xor(hashtext(note::text)) FROM copied", true),
+            ("SELECT id, note INTO TEMP copied_TABLE FROM TABLE; SELECT count(*), sum(id), bit_xor(hashtext(note::text)) FROM copied_TABLE", true),
             ("SELECT g, (SELECT count(*) FROM TABLE WHERE n < g AND lower(kind) > '') FROM generate_series(-600, 600, 300) g", true),
         ] {
             assert_same(client, door, in_order);
@@ -688,7 +688,7 @@ fn every_row_is_there_once_while_rows_come_and_leave() {
                 })
             })
             .collect();
-        for hot_days in [11, 9, 7, 7, 6, 5, 5, 4, 3, 3, 2] {
+        for hot_days in [11, 8, 7, 7, 5, 4, 4, 2] {
             let mut owner = Client::connect(&instance.gateway());
             owner.run(&format!("SELECT watershed.set_retention('public.t', hot_days => {hot_days})"));
             instance.archive();

@@ -1,12 +1,12 @@
 -- The door to cold rows: who may switch it, what stands where, secrets, and what the fence says of a statement's snapshot.
-CREATE ROLE keeper;
-CREATE ROLE stranger;
+CREATE ROLE cold_keeper;
+CREATE ROLE cold_stranger;
 CREATE ROLE "Odd ""name";
-CREATE SCHEMA n AUTHORIZATION keeper;
-GRANT USAGE ON SCHEMA n TO stranger, watershed_gateway;
+CREATE SCHEMA n AUTHORIZATION cold_keeper;
+GRANT USAGE ON SCHEMA n TO cold_stranger, watershed_gateway;
 SET timezone = 'UTC';
 SELECT (now() AT TIME ZONE 'UTC')::date AS today \gset
-SET ROLE keeper;
+SET ROLE cold_keeper;
 CREATE TABLE n.t (ts timestamptz, a int, s text);
 SELECT check_that.equal('attach', watershed.attach_table('n.t', 'ts', first_day => date :'today' - 10)::text, 'n.t');
 GRANT SELECT (a, ts) ON n.t TO "Odd ""name";
@@ -48,49 +48,49 @@ SELECT check_that.equal('nobody listens', (SELECT check_that.refused('SELECT cou
 SELECT check_that.equal('above the floor', (SELECT count(*)::text FROM n.t WHERE ts >= date :'today' - 8), '4');
 -- Secrets: for who may read, each its own, and shown to nobody.
 CREATE VIEW holders AS SELECT r.rolname, m.umoptions FROM pg_user_mapping m JOIN pg_foreign_server s ON s.oid = m.umserver AND s.srvname = 'watershed_cold' JOIN pg_roles r ON r.oid = m.umuser;
-SELECT check_that.equal('who reads has one', (SELECT string_agg(rolname, ' ' ORDER BY rolname) FROM holders WHERE rolname IN ('keeper', 'stranger', 'Odd "name', 'watershed_archiver')), 'Odd "name keeper watershed_archiver');
+SELECT check_that.equal('who reads has one', (SELECT string_agg(rolname, ' ' ORDER BY rolname) FROM holders WHERE rolname IN ('cold_keeper', 'cold_stranger', 'Odd "name', 'watershed_archiver')), 'Odd "name cold_keeper watershed_archiver');
 SELECT check_that.equal('all differ', (SELECT (count(*) = count(DISTINCT umoptions::text))::text FROM holders), 'true');
 SET ROLE watershed_gateway;
-SELECT check_that.equal('asked by the gateway', length(watershed_control.cold_secret('keeper'::regrole))::text, '64');
-SELECT check_that.equal('none', coalesce(watershed_control.cold_secret('stranger'::regrole), 'none'), 'none');
-RESET ROLE; SET ROLE keeper;
+SELECT check_that.equal('asked by the gateway', length(watershed_control.cold_secret('cold_keeper'::regrole))::text, '64');
+SELECT check_that.equal('none', coalesce(watershed_control.cold_secret('cold_stranger'::regrole), 'none'), 'none');
+RESET ROLE; SET ROLE cold_keeper;
 SELECT check_that.equal('hidden', (SELECT count(*)::text FROM pg_user_mappings WHERE umoptions IS NOT NULL), '0');
 -- They come and go with rights.
-GRANT SELECT ON n.t TO stranger;
+GRANT SELECT ON n.t TO cold_stranger;
 RESET ROLE;
-SELECT check_that.equal('granted', (SELECT count(*)::text FROM holders WHERE rolname = 'stranger'), '1');
-REVOKE SELECT ON n.t FROM stranger;
+SELECT check_that.equal('granted', (SELECT count(*)::text FROM holders WHERE rolname = 'cold_stranger'), '1');
+REVOKE SELECT ON n.t FROM cold_stranger;
 REVOKE SELECT (a, ts) ON n.t FROM "Odd ""name";
-SELECT check_that.equal('revoked', (SELECT count(*)::text FROM holders WHERE rolname IN ('stranger', 'Odd "name')), '0');
+SELECT check_that.equal('revoked', (SELECT count(*)::text FROM holders WHERE rolname IN ('cold_stranger', 'Odd "name')), '0');
 DROP ROLE "Odd ""name";
 
 -- The fence, of this very backend: a statement sees the last change, an older transaction does not.
-SELECT pg_backend_pid() AS pid, 'n.t'::regclass::oid AS relid, 'keeper'::regrole::oid AS keeper, 'stranger'::regrole::oid AS stranger \gset
+SELECT pg_backend_pid() AS pid, 'n.t'::regclass::oid AS relid, 'cold_keeper'::regrole::oid AS cold_keeper, 'cold_stranger'::regrole::oid AS cold_stranger \gset
 CREATE FUNCTION fence(who oid, archive bigint DEFAULT 1) RETURNS jsonb LANGUAGE sql AS $$
     SELECT watershed_control.cold_fence('n.t'::regclass, pg_backend_pid(), who, archive, (SELECT boundary FROM watershed_control.archives WHERE number = 1)) - 'columns'
 $$;
-SELECT check_that.equal('fence', (SELECT string_agg(key || '=' || value, ' ' ORDER BY key) FROM jsonb_each_text(fence(:keeper)) WHERE key IN ('fits', 'in_statement', 'sees_fence', 'may_read', 'both_have', 'expired', 'min_archive')),
+SELECT check_that.equal('fence', (SELECT string_agg(key || '=' || value, ' ' ORDER BY key) FROM jsonb_each_text(fence(:cold_keeper)) WHERE key IN ('fits', 'in_statement', 'sees_fence', 'may_read', 'both_have', 'expired', 'min_archive')),
     'both_have=false expired=false fits=true in_statement=true may_read=true min_archive=1 sees_fence=true');
-SELECT check_that.equal('rights', fence(:stranger) ->> 'may_read', 'false');
-SELECT check_that.equal('another archive does not fit', fence(:keeper, 2) ->> 'fits', 'false');
-SELECT check_that.equal('no such backend', watershed_control.cold_fence('n.t'::regclass, 1, :keeper, 1, :'boundary') ->> 'in_statement', 'false');
-SELECT check_that.equal('no such table', coalesce(watershed_control.cold_fence(1, :pid, :keeper, 1, '')::text, 'none'), 'none');
-SELECT check_that.equal('columns', (SELECT string_agg(c ->> 'name', ' ') FROM jsonb_array_elements(watershed_control.cold_fence('n.t'::regclass, :pid, :keeper, 1, :'boundary') -> 'columns') c), 'ts a s _xid _stream _offset');
+SELECT check_that.equal('rights', fence(:cold_stranger) ->> 'may_read', 'false');
+SELECT check_that.equal('another archive does not fit', fence(:cold_keeper, 2) ->> 'fits', 'false');
+SELECT check_that.equal('no such backend', watershed_control.cold_fence('n.t'::regclass, 1, :cold_keeper, 1, :'boundary') ->> 'in_statement', 'false');
+SELECT check_that.equal('no such table', coalesce(watershed_control.cold_fence(1, :pid, :cold_keeper, 1, '')::text, 'none'), 'none');
+SELECT check_that.equal('columns', (SELECT string_agg(c ->> 'name', ' ') FROM jsonb_array_elements(watershed_control.cold_fence('n.t'::regclass, :pid, :cold_keeper, 1, :'boundary') -> 'columns') c), 'ts a s _xid _stream _offset');
 BEGIN;
 UPDATE watershed_control.tables SET lake_floor = date :'today' - 390 WHERE relid = 'n.t'::regclass;
 SELECT check_that.equal('a change of the fence takes its number', (SELECT (fence_xid = pg_current_xact_id())::text FROM watershed_control.tables WHERE relid = 'n.t'::regclass), 'true');
-SELECT check_that.equal('which nobody sees before it ends', fence(:keeper) ->> 'sees_fence', 'false');
+SELECT check_that.equal('which nobody sees before it ends', fence(:cold_keeper) ->> 'sees_fence', 'false');
 ROLLBACK;
 -- Rows in both stores, and rows that nobody may see.
 BEGIN;
 SET LOCAL watershed.maintenance = on;
 SELECT part_relid::regclass AS late FROM watershed_control.partitions WHERE kind = 'late' \gset
 INSERT INTO :late (ts, a, _xid) VALUES (date :'today' - 20, 99, '3');
-SELECT check_that.equal('both have it', fence(:keeper) ->> 'both_have', 'true');
+SELECT check_that.equal('both have it', fence(:cold_keeper) ->> 'both_have', 'true');
 ROLLBACK;
 BEGIN;
 UPDATE watershed_control.tables SET lake_floor = date :'today' - 12 WHERE relid = 'n.t'::regclass;
-SELECT check_that.equal('expired', fence(:keeper) ->> 'expired', 'true');
+SELECT check_that.equal('expired', fence(:cold_keeper) ->> 'expired', 'true');
 ROLLBACK;
 
 -- A raise lets the late rows go that its boundary sees, and only these; the leaving of late rows moves the fence even where the archive is the same.
@@ -111,7 +111,7 @@ SELECT check_that.equal('one to leave', watershed_control.forget_late('n.t'::reg
 SELECT check_that.equal('the fence moved', (SELECT (fence_xid::text <> :'before')::text FROM watershed_control.tables WHERE relid = 'n.t'::regclass), 'true');
 
 -- A table that gets its first floor while the door is open.
-SET ROLE keeper;
+SET ROLE cold_keeper;
 CREATE TABLE n.u (ts timestamptz, a int);
 SELECT check_that.equal('attach', watershed.attach_table('n.u', 'ts', first_day => date :'today' - 10)::text, 'n.u');
 RESET ROLE;
