@@ -440,7 +440,7 @@ fn retention_killed_at_any_step_keeps_every_row() {
         client.run(&format!("SELECT watershed.set_retention('public.t', hot_days => {hot_days})"));
         let floor = "SELECT (now() AT TIME ZONE 'UTC')::date - (floor AT TIME ZONE 'UTC')::date FROM watershed.tables WHERE table_name = 'public.t' AND isfinite(floor)";
         let before = client.run(floor).rows();
-        let mut retain = instance.command(&["retain", "t", "--notice", "1s"]);
+        let mut retain = instance.command(&["retain", "t", "--notice", "4s"]);
         let output = retain.env("WATERSHED_CRASH_AT", point).output().expect("the binary starts");
         assert!(output.status.code().is_none(), "it did not die at {point}: {}", shown(&output));
         // Days leave one by one: it may have died between two of them.
@@ -451,7 +451,7 @@ fn retention_killed_at_any_step_keeps_every_row() {
         assert!(!moved || number(&after).is_some_and(asked_for), "{point}: a floor that nobody asked for");
         assert!(moved || point != "retention.committed", "{point}: what was committed is not there");
         check(&mut client);
-        let output = instance.output(&["retain", "t", "--notice", "1s"]);
+        let output = instance.output(&["retain", "t", "--notice", "4s"]);
         assert!(output.status.success(), "{point}: {}", shown(&output));
         assert_eq!(client.run(floor).rows(), [[Some(hot_days.to_string())]], "{point}");
         check(&mut client);
@@ -463,11 +463,11 @@ fn retention_killed_at_any_step_keeps_every_row() {
 
     // The lake's window.
     client.run("SELECT watershed.set_retention('public.t', hot_days => 5, lake_days => 8)");
-    let mut retain = instance.command(&["retain", "t", "--notice", "1s"]);
+    let mut retain = instance.command(&["retain", "t", "--notice", "4s"]);
     let output = retain.env("WATERSHED_CRASH_AT", "retention.lake_floor").output().expect("the binary starts");
     assert!(output.status.code().is_none(), "it did not die: {}", shown(&output));
     check(&mut client); // nothing was committed: all rows are there
-    let output = instance.output(&["retain", "t", "--notice", "1s"]);
+    let output = instance.output(&["retain", "t", "--notice", "4s"]);
     assert!(output.status.success(), "{}", shown(&output));
     client.run("DELETE FROM twin WHERE ts < ((now() AT TIME ZONE 'UTC')::date - 8) AT TIME ZONE 'UTC'");
     check(&mut client);
