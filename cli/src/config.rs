@@ -124,6 +124,8 @@ pub struct Archiver {
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct Compactor {
+    /// False: only runs of `watershed compact` do it.
+    pub enabled: bool,
     pub interval: Duration,
     pub target_file_size: u64,
     /// Files that a commit removed stay for this long.
@@ -221,6 +223,7 @@ struct ArchiverFile {
 #[derive(Clone, Debug, Default, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields, default)]
 struct CompactorFile {
+    enabled: Option<bool>,
     interval: Option<Period>,
     target_file_size: Option<Bytes>,
     grace: Option<Period>,
@@ -438,6 +441,7 @@ impl CompactorFile {
     fn settled(self, interval: Option<Period>) -> Compactor {
         let period = |given: Option<Period>, secs| given.map_or(Duration::from_secs(secs), |p| p.0);
         Compactor {
+            enabled: self.enabled.unwrap_or(true),
             interval: period(interval.or(self.interval), 300),
             target_file_size: self.target_file_size.map_or(256 << 20, |size| size.0),
             grace: period(self.grace, 3600),

@@ -29,6 +29,8 @@ pub struct Services {
     monitor: Mutex<Option<Monitor>>,
     pub archiver: ingest::archiver::Config,
     pub compactor: compactor::Config,
+    /// False: merging is left to runs of `watershed compact`.
+    pub compacts: bool,
     retention: ingest::retention::Config,
     /// What is sent to Kafka, if anything is.
     forwarder: Option<ingest::forward::Config>,
@@ -81,6 +83,7 @@ impl Services {
             monitor: Mutex::new(Some(monitor)),
             archiver: archiver_config(config, &stores),
             compactor: compactor_config(&config.compactor, &stores),
+            compacts: config.compactor.enabled,
             retention: retention_config(&config.retention, &config.pressure, &stores),
             stores,
         })
@@ -125,8 +128,10 @@ impl Services {
         }
         let (config, token) = (self.retention.clone(), stop.clone());
         tasks.keep_up("retention", move || ingest::retention::run(config.clone(), token.clone()));
-        let (config, token) = (self.compactor.clone(), stop);
-        tasks.keep_up("compactor", move || compactor::run(config.clone(), token.clone()));
+        if self.compacts {
+            let (config, token) = (self.compactor.clone(), stop);
+            tasks.keep_up("compactor", move || compactor::run(config.clone(), token.clone()));
+        }
         if let Some(config) = &self.kafka {
             keep_kafka(tasks, config.clone());
         }

@@ -87,9 +87,10 @@ fn the_lake_is_a_url_or_a_section() {
 
 #[test]
 fn the_compactor_takes_what_it_is_given() {
-    let text = "[compactor]\ngrace = \"10m\"\nmemory_limit = \"64MiB\"\nthreads = 3\ntarget_file_size = \"8MiB\"\n[gateway]\nlease_after = \"20s\"";
+    let text = "[compactor]\nenabled = false\ngrace = \"10m\"\nmemory_limit = \"64MiB\"\nthreads = 3\ntarget_file_size = \"8MiB\"\n[gateway]\nlease_after = \"20s\"";
     let config = merged(&UpArgs::default(), text).unwrap();
     let wanted = Compactor {
+        enabled: false,
         interval: Duration::from_secs(300),
         target_file_size: 8 << 20,
         grace: Duration::from_secs(600),

@@ -91,9 +91,15 @@ impl Instance {
         self.child.id().and_then(super::process::peak_bytes).unwrap_or_default()
     }
 
-    /// Stops it and starts it anew with these settings.
-    pub async fn restart(&mut self, dir: &Path, settings: &str) -> Result<()> {
+    /// Stops it and starts it anew with these settings. `moved`: the lake was copied to where they say, which `up` would refuse.
+    pub async fn restart(&mut self, dir: &Path, settings: &str, moved: bool) -> Result<()> {
         self.end().await?;
+        if moved {
+            let secrets = self.data.secrets();
+            let kept = std::fs::read_to_string(&secrets).with_context(|| format!("read {}", secrets.display()))?;
+            let lines: Vec<&str> = kept.lines().filter(|line| !line.starts_with("WATERSHED_LAKE=")).collect();
+            std::fs::write(&secrets, lines.join("\n") + "\n").with_context(|| format!("write {}", secrets.display()))?;
+        }
         *self = Instance::start(dir, settings).await?;
         Ok(())
     }

@@ -82,6 +82,7 @@ pub async fn run(args: BenchLakeArgs) -> Result<Code> {
     let stage = Stage { work: &work.path, args: &args, queries: &queries, python: &python };
     outcome.postgres = stage.postgres(&instance).await?;
     outcome.before = stage.measure(&mut instance, &small, None).await?;
+    print_stage("many small files", &outcome.before, &outcome, &queries);
     let hdfs = match &args.hdfs {
         Some(root) => {
             let (before, after) = (folder(root, "before")?, folder(root, "after")?);
@@ -110,11 +111,16 @@ pub async fn run(args: BenchLakeArgs) -> Result<Code> {
 
     say("[5/6] after compaction");
     outcome.after = stage.measure(&mut instance, &large, None).await?;
+    print_stage("after compaction", &outcome.after, &outcome, &queries);
     if let Some((before, after)) = hdfs {
         say("[6/6] HDFS");
         copy_lake(&instance.lake_root, &after).await?;
-        outcome.hdfs_before = Some(stage.measure(&mut instance, &[], Some(&before)).await?);
-        outcome.hdfs_after = Some(stage.measure(&mut instance, &[], Some(&after)).await?);
+        for (place, url) in [(&mut outcome.hdfs_before, &before), (&mut outcome.hdfs_after, &after)] {
+            match stage.measure(&mut instance, &[], Some(url)).await {
+                Ok(measured) => *place = Some(measured),
+                Err(error) => complain(format_args!("{url}: {error:#}")),
+            }
+        }
     } else {
         say("[6/6] HDFS: left out; name one with --hdfs");
     }
@@ -137,7 +143,7 @@ fn at_rest(args: &BenchLakeArgs, lake: Option<&Url>) -> String {
     let lake = lake.map(|url| format!("lake = {}\n", Value::from(url.as_str()))).unwrap_or_default();
     let memory = args.memory.map(|bytes| format!("[gateway]\nmemory_limit = \"{}B\"\n", bytes.0)).unwrap_or_default();
     format!(
-        "{lake}{memory}[archiver]\ninterval = \"1d\"\nmin_rows = 100000000000\n[compactor]\ninterval = \"1d\"\n"
+        "{lake}{memory}[archiver]\ninterval = \"1d\"\nmin_rows = 100000000000\n[compactor]\nenabled = false\n"
     )
 }
 
@@ -480,13 +486,13 @@ impl Stage<'_> {
         let bar = bar(self.queries.len() as u64 + 1, "queries, cold");
         let mut measured = Measured::default();
         for (name, sql) in self.queries {
-            self.restart(instance, &settings).await?;
+            self.restart(instance, &settings, lake).await?;
             drop_caches();
             let cold = self.gateway(instance, sql, 1, false).await?;
             measured.gateway.insert(name.clone(), Times { cold: cold.0.first().copied(), ..Times::default() });
             bar.inc(1);
         }
-        self.restart(instance, &settings).await?;
+        self.restart(instance, &settings, lake).await?;
         bar.finish_and_clear();
         for (name, sql) in self.queries {
             let (times, inside) = self.gateway(instance, sql, self.args.rounds, true).await?;
@@ -514,8 +520,8 @@ impl Stage<'_> {
         Ok(measured)
     }
 
-    async fn restart(&self, instance: &mut Instance, settings: &str) -> Result<()> {
-        instance.restart(self.work, settings).await
+    async fn restart(&self, instance: &mut Instance, settings: &str, lake: Option<&Url>) -> Result<()> {
+        instance.restart(self.work, settings, lake.is_some()).await
     }
 
     /// Milliseconds of each run on the lake.
@@ -714,9 +720,10 @@ fn ratio(over: Option<f64>, under: Option<f64>) -> String {
     }
 }
 
-fn print(outcome: &Outcome, queries: &[(String, String)]) {
+/// The figures of one state of the lake, as soon as they are there: what fails later does not take them along.
+fn print_stage(title: &str, measured: &Measured, outcome: &Outcome, queries: &[(String, String)]) {
     let right = |name| (name, Align::Right);
-    for (title, measured) in [("many small files", &outcome.before), ("after compaction", &outcome.after)] {
+    {
         say(format_args!("\n{title}, milliseconds"));
         let heading = [
             ("query", Align::Left),
@@ -757,6 +764,10 @@ fn print(outcome: &Outcome, queries: &[(String, String)]) {
             .collect();
         say(layout(&heading, &rows).trim_end());
     }
+}
+
+fn print(outcome: &Outcome, queries: &[(String, String)]) {
+    let right = |name| (name, Align::Right);
     if let (Some(before), Some(after)) = (&outcome.hdfs_before, &outcome.hdfs_after) {
         say("\nHDFS, milliseconds");
         let heading = [
