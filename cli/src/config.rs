@@ -390,6 +390,8 @@ impl Config {
                 "at least twice gateway.lease_after, so that a lease is there before the files it keeps are gone",
             ),
             (self.retention.interval < least, "retention.interval", "at least 100ms"),
+            // Gateways look at the floors every three seconds; one that has not heard refuses what it cannot prove whole.
+            (self.retention.notice < Duration::from_secs(4), "retention.notice", "at least 4s"),
             (self.retention.notice > Duration::from_secs(3600), "retention.notice", "at most 1h"),
             (!(1..=100_000).contains(&self.retention.keep_days), "retention.keep_days", "1 to 100000"),
             (self.kafka.group.is_empty(), "kafka.group", "a name"),

@@ -20,7 +20,7 @@ fn flags_win_over_the_file_and_the_file_over_defaults() {
 #[test]
 fn unknown_and_impossible_settings_are_refused() {
     for wrong in
-        ["lisen = 1", "[gateway]\nport = 1", "[archiver]\ninterval = 30", "[compactor]\ninterval = \"1ms\""]
+        ["lisen = 1", "[gateway]\nport = 1", "[archiver]\ninterval = 30", "[compactor]\ninterval = \"1ms\"", "[retention]\nnotice = \"1s\""]
     {
         assert!(merged(&UpArgs::default(), wrong).is_err(), "{wrong}");
     }
