@@ -7,7 +7,7 @@ use crate::testpg::{Random, cluster, take};
 fn like_equals_postgres() {
     let mut random = Random(41);
     let letters = ["a", "b", "ä", "語", "\u{1F600}", "%", "_", "\\", "%", "_", "\\", "a"];
-    let mut text = |plain: bool, random: &mut Random| -> String {
+    let text = |plain: bool, random: &mut Random| -> String {
         (0..random.below(7)).map(|_| *random.pick(if plain { &letters[..8] } else { &letters })).collect()
     };
     let mut rows: Vec<(String, String)> =
