@@ -7,6 +7,7 @@ use std::io::Write;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use support::Sequence;
+use support::compare::table_difference as difference;
 use support::instance::{Instance, Options, shown};
 use support::wire::{Client, Format, Reply, frontend};
 
@@ -84,32 +85,6 @@ fn retain(instance: &Instance, hot_days: i32) -> String {
 /// A reply's beginning and end.
 fn brief(reply: &Reply) -> (String, Option<std::collections::BTreeMap<char, String>>) {
     (format!("{:?}", reply.rows()).chars().take(400).collect(), reply.error())
-}
-
-/// The first difference of what two tables answered: names, types, rows to the byte, tags; the tables' own OIDs are not compared.
-fn difference(right: &Reply, got: &Reply, in_order: bool) -> Option<String> {
-    if right.shape() != got.shape() || right.sqlstate() != got.sqlstate() {
-        return Some(format!("{} and {}", right.shape(), got.shape()));
-    }
-    let bodies = |reply: &Reply, tag: u8| -> Vec<Vec<u8>> { reply.frames.iter().filter(|f| f.tag == tag).map(|f| f.body.clone()).collect() };
-    let columns = |reply: &Reply| -> Vec<String> {
-        let of = |d: &support::wire::ColumnDescription| format!("{} {} {} {}", d.name, d.type_oid, d.typmod, d.format);
-        reply.frames.iter().filter(|f| f.tag == b'T').flat_map(|f| f.description().iter().map(of).collect::<Vec<_>>()).collect()
-    };
-    let sorted = |reply: &Reply, tag: u8| {
-        let mut rows = bodies(reply, tag);
-        if !in_order {
-            rows.sort();
-        }
-        rows
-    };
-    if columns(right) != columns(got) {
-        return Some(format!("columns {:?} and {:?}", columns(right), columns(got)));
-    }
-    if bodies(right, b'C') != bodies(got, b'C') {
-        return Some(format!("tags {:?} and {:?}", right.tags(), got.tags()));
-    }
-    (sorted(right, b'D') != sorted(got, b'D') || sorted(right, b'd') != sorted(got, b'd')).then(|| "other rows".to_owned())
 }
 
 /// Both tables are asked the same in one transaction, so that `now()` is one.
@@ -342,7 +317,9 @@ fn every_door_of_postgresql_has_all_rows() {
     // A statement that is cancelled takes nothing with it.
     let mut direct = Client::connect(&instance.direct());
     direct.send(&frontend::query("SELECT count(*) FROM t a, t b, t c WHERE a.n + b.n + c.n = 1 AND reverse(a.kind) <> ''"));
-    std::thread::sleep(std::time::Duration::from_millis(700));
+    let mut admin = Client::connect(&instance.admin());
+    let runs = format!("SELECT count(*) FROM pg_stat_activity WHERE pid = {} AND state = 'active' AND query LIKE 'SELECT count(*) FROM t a%'", direct.pid);
+    support::wait_for("the statement", || (admin.value(&runs) == "1").then_some(()));
     direct.cancel_key().cancel();
     assert_eq!(direct.reply().sqlstate(), "57014");
     assert_same(&mut direct, "SELECT string_agg(kind, ',' ORDER BY id) FROM TABLE", true);

@@ -7,34 +7,9 @@ use std::io::Write;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use support::Sequence;
+use support::compare::table_difference as difference;
 use support::instance::{Instance, Options, shown};
 use support::wire::{Client, Format, Reply, frontend};
-
-/// The first difference of what two tables answered: names, types, rows to the byte, tags; the tables' own OIDs are not compared.
-fn difference(right: &Reply, got: &Reply, in_order: bool) -> Option<String> {
-    if right.shape() != got.shape() || right.sqlstate() != got.sqlstate() {
-        return Some(format!("{} and {}", right.shape(), got.shape()));
-    }
-    let bodies = |reply: &Reply, tag: u8| -> Vec<Vec<u8>> {
-        reply.frames.iter().filter(|f| f.tag == tag).map(|f| f.body.clone()).collect()
-    };
-    let columns = |reply: &Reply| -> Vec<String> {
-        let of = |d: &support::wire::ColumnDescription| format!("{} {} {} {}", d.name, d.type_oid, d.typmod, d.format);
-        reply.frames.iter().filter(|f| f.tag == b'T').flat_map(|f| f.description().iter().map(of).collect::<Vec<_>>()).collect()
-    };
-    let (mut rows, mut got_rows) = (bodies(right, b'D'), bodies(got, b'D'));
-    if !in_order {
-        rows.sort();
-        got_rows.sort();
-    }
-    if columns(right) != columns(got) {
-        return Some(format!("columns {:?} and {:?}", columns(right), columns(got)));
-    }
-    if bodies(right, b'C') != bodies(got, b'C') {
-        return Some(format!("tags {:?} and {:?}", right.tags(), got.tags()));
-    }
-    (rows != got_rows).then(|| "other rows".to_owned())
-}
 
 /// Days of rows before today.
 const DAYS: i32 = 12;

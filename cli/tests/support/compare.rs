@@ -52,3 +52,29 @@ fn without_source(body: &[u8]) -> Vec<u8> {
     let kept = fields.filter(|field| !matches!(field[0], b'F' | b'L' | b'R'));
     kept.flat_map(|field| field.iter().copied().chain([0])).chain([0]).collect()
 }
+
+/// The first difference of what two tables answered: names, types, rows to the byte, tags; the tables' own OIDs are not compared.
+pub fn table_difference(right: &Reply, got: &Reply, in_order: bool) -> Option<String> {
+    if right.shape() != got.shape() || right.sqlstate() != got.sqlstate() {
+        return Some(format!("{} and {}", right.shape(), got.shape()));
+    }
+    let bodies = |reply: &Reply, tag: u8| -> Vec<Vec<u8>> { reply.frames.iter().filter(|f| f.tag == tag).map(|f| f.body.clone()).collect() };
+    let columns = |reply: &Reply| -> Vec<String> {
+        let of = |d: &super::wire::ColumnDescription| format!("{} {} {} {}", d.name, d.type_oid, d.typmod, d.format);
+        reply.frames.iter().filter(|f| f.tag == b'T').flat_map(|f| f.description().iter().map(of).collect::<Vec<_>>()).collect()
+    };
+    let sorted = |reply: &Reply, tag: u8| {
+        let mut rows = bodies(reply, tag);
+        if !in_order {
+            rows.sort();
+        }
+        rows
+    };
+    if columns(right) != columns(got) {
+        return Some(format!("columns {:?} and {:?}", columns(right), columns(got)));
+    }
+    if bodies(right, b'C') != bodies(got, b'C') {
+        return Some(format!("tags {:?} and {:?}", right.tags(), got.tags()));
+    }
+    (sorted(right, b'D') != sorted(got, b'D') || sorted(right, b'd') != sorted(got, b'd')).then(|| "other rows".to_owned())
+}

@@ -4,6 +4,8 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use sha2::{Digest, Sha256};
 
+use crate::wire::scram::{hmac, salted_password};
+
 const ITERATIONS: u32 = 4096;
 
 /// One login: what was said so far.
@@ -39,7 +41,7 @@ impl Login {
             return None;
         }
         let message = format!("{},{},{without_proof}", self.client_first_bare, self.server_first);
-        let salted = salted_password(secret, &self.salt);
+        let salted = salted_password(secret, &self.salt, ITERATIONS);
         let stored_key = Sha256::digest(hmac(&salted, b"Client Key"));
         let signature = hmac(&stored_key, message.as_bytes());
         let proof = BASE64.decode(proof).ok().filter(|p| p.len() == signature.len())?;
@@ -50,33 +52,6 @@ impl Login {
         let server_key = hmac(&salted, b"Server Key");
         Some(format!("v={}", BASE64.encode(hmac(&server_key, message.as_bytes()))))
     }
-}
-
-/// PBKDF2-HMAC-SHA-256 with one output block.
-fn salted_password(password: &str, salt: &[u8]) -> [u8; 32] {
-    let mut block = salt.to_vec();
-    block.extend_from_slice(&1u32.to_be_bytes());
-    let mut round = hmac(password.as_bytes(), &block);
-    let mut sum = round;
-    for _ in 1..ITERATIONS {
-        round = hmac(password.as_bytes(), &round);
-        for (total, byte) in sum.iter_mut().zip(round) {
-            *total ^= byte;
-        }
-    }
-    sum
-}
-
-/// HMAC-SHA-256 (RFC 2104), for keys of up to 64 bytes; longer ones are hashed first.
-fn hmac(key: &[u8], message: &[u8]) -> [u8; 32] {
-    let mut block = [0u8; 64];
-    if key.len() > block.len() {
-        block[..32].copy_from_slice(&Sha256::digest(key));
-    } else {
-        block[..key.len()].copy_from_slice(key);
-    }
-    let inner = Sha256::new().chain_update(block.map(|b| b ^ 0x36)).chain_update(message).finalize();
-    Sha256::new().chain_update(block.map(|b| b ^ 0x5c)).chain_update(inner).finalize().into()
 }
 
 #[cfg(test)]

@@ -723,47 +723,45 @@ fn ratio(over: Option<f64>, under: Option<f64>) -> String {
 /// The figures of one state of the lake, as soon as they are there: what fails later does not take them along.
 fn print_stage(title: &str, measured: &Measured, outcome: &Outcome, queries: &[(String, String)]) {
     let right = |name| (name, Align::Right);
-    {
-        say(format_args!("\n{title}, milliseconds"));
-        let heading = [
-            ("query", Align::Left),
-            right("gateway"),
-            right("of it probe"),
-            right("tail"),
-            right("cold"),
-            right("DuckDB"),
-            right("cold"),
-            right("PySpark"),
-            right("PostgreSQL"),
-            right("gateway/DuckDB"),
-            right("PySpark/gateway"),
-            right("files"),
-            right("row groups"),
-        ];
-        let rows: Vec<Vec<String>> = queries
-            .iter()
-            .map(|(name, _)| {
-                let ours = measured.gateway.get(name).cloned().unwrap_or_default();
-                let (duck, spark) = (measured.duckdb.as_ref(), measured.spark.as_ref());
-                vec![
-                    name.clone(),
-                    ms(ours.warm),
-                    ms(ours.inside.map(|i| i.probe)),
-                    ms(ours.inside.map(|i| i.tail)),
-                    ms(ours.cold),
-                    ms(warm(duck, name)),
-                    ms(cold(duck, name)),
-                    ms(warm(spark, name)),
-                    ms(warm(Some(&outcome.postgres), name)),
-                    ratio(ours.warm, warm(duck, name)),
-                    ratio(warm(spark, name), ours.warm),
-                    ours.inside.map_or_else(String::new, |i| i.files.to_string()),
-                    ours.inside.map_or_else(String::new, |i| i.row_groups.to_string()),
-                ]
-            })
-            .collect();
-        say(layout(&heading, &rows).trim_end());
-    }
+    say(format_args!("\n{title}, milliseconds"));
+    let heading = [
+        ("query", Align::Left),
+        right("gateway"),
+        right("of it probe"),
+        right("tail"),
+        right("cold"),
+        right("DuckDB"),
+        right("cold"),
+        right("PySpark"),
+        right("PostgreSQL"),
+        right("gateway/DuckDB"),
+        right("PySpark/gateway"),
+        right("files"),
+        right("row groups"),
+    ];
+    let rows: Vec<Vec<String>> = queries
+        .iter()
+        .map(|(name, _)| {
+            let ours = measured.gateway.get(name).cloned().unwrap_or_default();
+            let (duck, spark) = (measured.duckdb.as_ref(), measured.spark.as_ref());
+            vec![
+                name.clone(),
+                ms(ours.warm),
+                ms(ours.inside.map(|i| i.probe)),
+                ms(ours.inside.map(|i| i.tail)),
+                ms(ours.cold),
+                ms(warm(duck, name)),
+                ms(cold(duck, name)),
+                ms(warm(spark, name)),
+                ms(warm(Some(&outcome.postgres), name)),
+                ratio(ours.warm, warm(duck, name)),
+                ratio(warm(spark, name), ours.warm),
+                ours.inside.map_or_else(String::new, |i| i.files.to_string()),
+                ours.inside.map_or_else(String::new, |i| i.row_groups.to_string()),
+            ]
+        })
+        .collect();
+    say(layout(&heading, &rows).trim_end());
 }
 
 fn print(outcome: &Outcome, queries: &[(String, String)]) {
