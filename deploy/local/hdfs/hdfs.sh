@@ -160,7 +160,8 @@ asked() { # BEAN
 
 live_datanodes() { (asked FSNamesystemState || true) | sed -n 's/.*"NumLiveDataNodes" *: *\([0-9]*\).*/\1/p'; }
 
-in_safe_mode() { (asked NameNodeInfo || true) | grep -q '"Safemode" *: *"[^"]'; }
+# A NameNode that does not answer, or does not know yet, serves nobody.
+out_of_safe_mode() { (asked NameNodeInfo || true) | grep -q '"Safemode" *: *""'; }
 
 parts() { printf 'namenode\n'; seq -f 'datanode%g' "$(setting "$dir/options" datanodes)"; }
 
@@ -210,7 +211,7 @@ start() {
     fi
     for who in $(parts); do launch "$who"; done
     for _ in $(seq $((patience * 5))); do
-        if [ "$(live_datanodes)" = "$datanodes" ] && ! in_safe_mode; then return 0; fi
+        if [ "$(live_datanodes)" = "$datanodes" ] && out_of_safe_mode; then return 0; fi
         for who in $(parts); do
             alive "$who" >/dev/null || die "the $who ended: $(tail -n 20 "$dir/$who.log")"
         done

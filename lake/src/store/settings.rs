@@ -24,7 +24,7 @@ use crate::{Error, Result};
 pub struct Settings {
     /// Bytes of data files that are kept in memory, for each store; 0: none.
     pub cache_bytes: u64,
-    /// A read from which nothing comes for this long is begun anew from other replicas, once; then it fails.
+    /// A read from which nothing comes for this long is begun anew from other replicas, three times; then it fails.
     pub read_timeout: Duration,
     /// A write that does not move for this long fails.
     pub write_timeout: Duration,

@@ -15,6 +15,8 @@ const LONGEST: usize = 400;
 enum Trouble {
     SafeMode(String),
     Full(String),
+    /// No DataNode takes a block: all are full, or those that are not have not told the NameNode of their disks yet.
+    NoTaker(String),
     Unreachable(std::io::Error),
     Other(String),
 }
@@ -24,6 +26,7 @@ impl fmt::Display for Trouble {
         match self {
             Self::SafeMode(what) => write!(f, "the NameNode is in safe mode: {what}"),
             Self::Full(what) => write!(f, "HDFS has no room: {what}"),
+            Self::NoTaker(what) => write!(f, "HDFS has no room, or no DataNode that is ready: {what}"),
             Self::Unreachable(e) => write!(f, "HDFS cannot be reached: {e}"),
             Self::Other(what) => f.write_str(what),
         }
@@ -73,12 +76,32 @@ pub(super) fn convert(path: &str, error: HdfsError) -> Error {
                 "DSQuotaExceededException"
                 | "NSQuotaExceededException"
                 | "QuotaByStorageTypeExceededException" => generic(Trouble::Full(what)),
-                _ if message.contains("could only be written to 0 of the") => generic(Trouble::Full(what)),
+                _ if message.contains("could only be written to 0 of the") => generic(Trouble::NoTaker(what)),
                 _ => other(format!("{name}: {what}")),
             }
         }
         HdfsError::IOError(e) => generic(Trouble::Unreachable(e)),
         e => other(shortened(&e.to_string())),
+    }
+}
+
+/// What may help a write that failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Remedy {
+    /// Nothing that a writer can do.
+    None,
+    /// Other DataNodes, or fewer of them.
+    OtherDataNodes,
+    /// A little time: after a start of the NameNode, DataNodes are known before their disks are.
+    Time,
+}
+
+pub(super) fn remedy(error: &Error) -> Remedy {
+    let Error::Generic { source, .. } = error else { return Remedy::None };
+    match source.downcast_ref() {
+        Some(Trouble::SafeMode(_) | Trouble::Full(_)) => Remedy::None,
+        Some(Trouble::NoTaker(_)) => Remedy::Time,
+        Some(Trouble::Unreachable(_) | Trouble::Other(_)) | None => Remedy::OtherDataNodes,
     }
 }
 
@@ -116,16 +139,20 @@ mod tests {
             safe.to_string(),
             "Generic HDFS error: the NameNode is in safe mode: Cannot create file/lake/x. Name node is in safe mode."
         );
-        let full = rpc(
+        let quota = rpc(
             "org.apache.hadoop.hdfs.protocol.DSQuotaExceededException",
             "The DiskSpace quota of /lake is exceeded\n\tat c",
         );
-        assert!(full.to_string().contains("no room"), "{full}");
+        assert!(quota.to_string().contains("no room"), "{quota}");
         let full = rpc(
             "java.io.IOException",
             "File /x could only be written to 0 of the 1 minReplication nodes.\n\tat d",
         );
         assert!(full.to_string().contains("no room"), "{full}");
+        assert_eq!(
+            [&denied, &safe, &quota, &full, &other("the DataNode hung up")].map(remedy),
+            [Remedy::None, Remedy::None, Remedy::None, Remedy::Time, Remedy::OtherDataNodes]
+        );
         let odd = rpc("java.lang.IllegalStateException", &format!("{}\n\tat e", "y".repeat(2000)));
         assert!(odd.to_string().len() < 600 && !odd.to_string().contains('\t'), "{odd}");
     }

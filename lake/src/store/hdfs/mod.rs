@@ -15,7 +15,7 @@ mod write;
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
@@ -51,6 +51,8 @@ const AHEAD: usize = 2;
 /// Readers that a stalled read is begun anew with, at once: the NameNode orders equally distant replicas at random, and the client
 /// tries them in that order.
 const ANEW: usize = 4;
+/// How often that is done: of two replicas, all four readers take the one that hangs once in sixteen times.
+const ROUNDS: usize = 3;
 const DELETES: usize = 10;
 
 /// See the module.
@@ -230,25 +232,33 @@ impl Shared {
         // Blocks that moved, tokens that ran out, a DataNode that hangs: ask where they are now, and read from there.
         tracing::debug!(path = %location, error = %first, "a read from HDFS is begun anew");
         self.forget(location);
-        let mut anew: FuturesUnordered<_> = (0..ANEW)
-            .map(|_| async {
-                let opened = self.open_anew(location).await?;
-                let bytes = self.read(&opened, range.clone()).await?;
-                Ok::<_, Error>((opened, bytes))
-            })
-            .collect();
         let mut last = first;
-        while let Some(done) = anew.next().await {
-            match done {
-                Ok((opened, bytes)) => {
-                    if is_immutable(location) {
-                        // The replica that answered comes first in it.
-                        self.readers.lock().put(location.clone(), opened);
+        for _ in 0..ROUNDS {
+            let named = AtomicBool::new(false);
+            let mut anew: FuturesUnordered<_> = (0..ANEW)
+                .map(|_| async {
+                    let opened = self.open_anew(location).await?;
+                    named.store(true, Ordering::Relaxed);
+                    let bytes = self.read(&opened, range.clone()).await?;
+                    Ok::<_, Error>((opened, bytes))
+                })
+                .collect();
+            while let Some(done) = anew.next().await {
+                match done {
+                    Ok((opened, bytes)) => {
+                        if is_immutable(location) {
+                            // The replica that answered comes first in it.
+                            self.readers.lock().put(location.clone(), opened);
+                        }
+                        return Ok(bytes);
                     }
-                    return Ok(bytes);
+                    Err(error @ Error::NotFound { .. }) => return Err(error),
+                    Err(error) => last = error,
                 }
-                Err(error @ Error::NotFound { .. }) => return Err(error),
-                Err(error) => last = error,
+            }
+            // It is the NameNode that does not answer; it was given its time.
+            if !named.load(Ordering::Relaxed) {
+                break;
             }
         }
         Err(last)

@@ -5,7 +5,8 @@
 //! that nothing happened, and deleting it makes sure that nothing will; else the content at the place tells.
 //!
 //! The client library gives up a block whose DataNodes cannot all be reached, and the NameNode goes on naming a dead one until it
-//! notices. So a write is tried again, and then with one replica, to which the NameNode is told to add the others afterwards.
+//! notices. So a write is tried again, then with one replica, to which the NameNode is told to add the others afterwards, then after
+//! pauses: a NameNode that has just started knows DataNodes before their disks.
 
 use std::fmt;
 use std::sync::Arc;
@@ -23,12 +24,15 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 use uuid::Uuid;
 
-use super::error::{convert, other, stalled};
+use super::error::{Remedy, convert, other, remedy, stalled};
 use super::{Shared, absolute};
 
 /// Tries of a write with all replicas, and then with one.
 const TRIES: u32 = 2;
 const TRIES_ALONE: u32 = 4;
+/// Tries after pauses, and the first pause: eight to twelve seconds together, in which the NameNode may notice who is gone and who is back.
+const PAUSES: u32 = 5;
+const FIRST_PAUSE: Duration = Duration::from_millis(250);
 /// After a write that failed, new files are written with one replica first for this long: until the NameNode has noticed.
 const SHORT_HANDED: Duration = Duration::from_secs(60);
 
@@ -209,14 +213,46 @@ fn temporary(place: &Path) -> Result<String> {
     }
 }
 
-/// Whether a failed write may succeed with other DataNodes.
-fn is_worth_a_try(error: &Error) -> bool {
-    match error {
-        Error::Generic { source, .. } => {
-            let what = source.to_string();
-            !what.contains("safe mode") && !what.contains("no room")
+/// The tries of one write, which are bounded.
+struct Tries {
+    since: Instant,
+    /// Further tries that came at once, with other DataNodes,
+    at_once: u32,
+    /// and after a pause.
+    paused: u32,
+}
+
+impl Tries {
+    fn new() -> Self {
+        Self { since: Instant::now(), at_once: 0, paused: 0 }
+    }
+
+    /// How long to wait before the next try; none: there is nothing more to try.
+    fn next(&mut self, remedy: Remedy) -> Option<Duration> {
+        if remedy == Remedy::OtherDataNodes && self.at_once + 1 < TRIES + TRIES_ALONE {
+            self.at_once += 1;
+            return Some(Duration::ZERO);
         }
-        _ => false,
+        if remedy == Remedy::None || self.paused == PAUSES || self.since.elapsed() > SHORT_HANDED {
+            return None;
+        }
+        // Twice as long each time, and not in step with other writers.
+        let pause = FIRST_PAUSE * 2u32.pow(self.paused);
+        let jitter = Uuid::new_v4().as_u128() % (pause.as_millis() / 2);
+        self.paused += 1;
+        Some(pause + Duration::from_millis(jitter as u64))
+    }
+
+    /// Notes a failure, and waits where time may help. Returns the error if there is nothing more to try.
+    async fn again(&mut self, writing: &Writing, place: &Path, error: Error) -> Result<()> {
+        let remedy = remedy(&error);
+        if remedy == Remedy::OtherDataNodes {
+            writing.failed();
+        }
+        let Some(pause) = self.next(remedy) else { return Err(error) };
+        tracing::debug!(%place, %error, ?pause, "a write to HDFS is tried again");
+        tokio::time::sleep(pause).await;
+        Ok(())
     }
 }
 
@@ -247,10 +283,9 @@ impl Shared {
 
     /// A closed file beside `place` that holds `payload`.
     async fn write_somewhere(self: &Arc<Self>, place: &Path, payload: &PutPayload) -> Result<Temporary> {
-        let mut tries = 0;
+        let mut tries = Tries::new();
         loop {
-            let alone = tries >= TRIES || (tries >= 1 && self.writing.is_short_handed());
-            tries += 1;
+            let alone = tries.at_once >= TRIES || (tries.at_once >= 1 && self.writing.is_short_handed());
             let mut file = Temporary::create(self, place, alone).await?;
             let done = async {
                 for bytes in payload.iter() {
@@ -264,11 +299,7 @@ impl Shared {
                 Err(error) => {
                     file.learn().await;
                     file.discard().await;
-                    if !is_worth_a_try(&error) || tries >= TRIES + TRIES_ALONE {
-                        return Err(error);
-                    }
-                    self.writing.failed();
-                    tracing::debug!(%place, %error, tries, "a write to HDFS is tried again");
+                    tries.again(&self.writing, place, error).await?;
                 }
             }
         }
@@ -375,7 +406,7 @@ impl Parts {
         } else if let Some(temporary) = file.temporary.as_mut() {
             for bytes in payload.iter() {
                 if let Err(error) = temporary.write(bytes.clone()).await {
-                    if is_worth_a_try(&error) {
+                    if remedy(&error) == Remedy::OtherDataNodes {
                         self.shared.writing.failed();
                     }
                     temporary.learn().await;
@@ -390,10 +421,9 @@ impl Parts {
 
     /// A new file that has taken its first part: other DataNodes are tried as long as nothing else is lost with it.
     async fn begin(&self, payload: &PutPayload) -> Result<Temporary> {
-        let mut tries = 0;
+        let mut tries = Tries::new();
         loop {
             let alone = self.shared.writing.is_short_handed();
-            tries += 1;
             let mut file = Temporary::create(&self.shared, &self.place, alone).await?;
             let done = async {
                 for bytes in payload.iter() {
@@ -407,10 +437,7 @@ impl Parts {
                 Err(error) => {
                     file.learn().await;
                     file.discard().await;
-                    if !is_worth_a_try(&error) || tries >= TRIES + TRIES_ALONE {
-                        return Err(error);
-                    }
-                    self.shared.writing.failed();
+                    tries.again(&self.shared.writing, &self.place, error).await?;
                 }
             }
         }
@@ -446,7 +473,7 @@ impl MultipartUpload for Upload {
         }
         .await;
         if let Err(error) = done {
-            if is_worth_a_try(&error) {
+            if remedy(&error) == Remedy::OtherDataNodes {
                 shared.writing.failed();
             }
             temporary.learn().await;
@@ -475,6 +502,21 @@ fn nothing_told() -> PutResult {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn tries_are_bounded() {
+        let pauses = |remedy| {
+            let mut tries = Tries::new();
+            std::iter::from_fn(move || tries.next(remedy)).take(100).collect::<Vec<_>>()
+        };
+        assert!(pauses(Remedy::None).is_empty());
+        let paused = pauses(Remedy::Time);
+        assert_eq!(paused.len(), PAUSES as usize);
+        assert!(paused.is_sorted() && paused.iter().sum::<Duration>() < Duration::from_secs(12), "{paused:?}");
+        let elsewhere = pauses(Remedy::OtherDataNodes);
+        let at_once = elsewhere.iter().filter(|pause| pause.is_zero()).count();
+        assert_eq!((at_once, elsewhere.len() - at_once), (5, PAUSES as usize));
+    }
 
     #[test]
     fn a_temporary_name_is_hidden_beside_its_place_and_never_the_same() {
