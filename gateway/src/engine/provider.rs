@@ -3,8 +3,9 @@
 //!
 //! `scan` makes a union of a Parquet scan and the tail's batches. The scan reads the needed columns of the
 //! files whose statistics do not rule them out; a file written before a column was added gives NULL for it.
-//! Predicates handed to it only prune (see `prune`), the filter above decides row by row. Statistics of both
-//! legs are exact where ours are, so that `count(*)`, `count(x)`, `min` and `max` without a filter need no
+//! Predicates handed to it only prune (see `prune`), the filter above decides row by row; but ranges of the event time
+//! are decided here: files that lie within them whole are read without that column, and the rest is filtered. Statistics
+//! of the legs are exact where ours are, so that `count(*)`, `count(x)`, `min` and `max` without a filter need no
 //! scan at all.
 
 use std::collections::HashSet;
@@ -21,7 +22,7 @@ use datafusion::arrow::error::ArrowError;
 use datafusion::catalog::Session;
 use datafusion::common::stats::Precision;
 use datafusion::common::tree_node::TreeNodeRecursion;
-use datafusion::common::{ColumnStatistics, DFSchema, ScalarValue, Statistics};
+use datafusion::common::{Column, ColumnStatistics, DFSchema, ScalarValue, Statistics};
 use datafusion::config::TableParquetOptions;
 use datafusion::datasource::listing::PartitionedFile;
 use datafusion::datasource::object_store::ObjectStoreUrl;
@@ -36,6 +37,7 @@ use datafusion::logical_expr::utils::conjunction;
 use datafusion::logical_expr::{Expr, TableProviderFilterPushDown};
 use datafusion::physical_expr::{EquivalenceProperties, PhysicalExpr};
 use datafusion::physical_plan::empty::EmptyExec;
+use datafusion::physical_plan::filter::FilterExecBuilder;
 use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType, SchedulingType};
 use datafusion::physical_plan::memory::MemoryStream;
 use datafusion::physical_plan::metrics::{ExecutionPlanMetricsSet, MetricBuilder, MetricsSet};
@@ -89,6 +91,8 @@ pub struct TieredProvider {
     source: Option<Source>,
     tail: Vec<RecordBatch>,
     tail_stats: FileStats,
+    /// The column by which files are sorted and cut.
+    event: String,
     /// Which rows are wanted first.
     order: Option<Order>,
 }
@@ -172,6 +176,7 @@ impl TieredProvider {
             source: pin.source,
             tail,
             tail_stats,
+            event: pin.spec.event_column().map(|c| c.lake_name.clone())?,
             order: None,
         }))
     }
@@ -265,6 +270,49 @@ impl TieredProvider {
             }
         };
         futures::stream::iter(files).map(look).buffered(FOOTERS_AT_ONCE).try_collect().await
+    }
+
+    /// Whether rows have texts beside the columns that decide on them.
+    fn is_wide(&self, projection: Option<&Vec<usize>>, deciding: &[(&Expr, Test)]) -> bool {
+        let deciding: HashSet<&Column> = deciding.iter().flat_map(|(f, _)| f.column_refs()).collect();
+        let is_read = |n: usize| projection.is_none_or(|columns| columns.contains(&n));
+        self.schema.fields().iter().enumerate().filter(|(n, _)| is_read(*n)).any(|(_, field)| {
+            let fixed = field.data_type().primitive_width().is_some() || *field.data_type() == DataType::Boolean;
+            let decides = deciding.iter().any(|column| column.name == *field.name());
+            !fixed && *field.data_type() != coded_type() && !decides
+        })
+    }
+
+    /// The conjunction of filters over columns of `schema`.
+    fn predicate<'a>(
+        &self,
+        state: &dyn Session,
+        filters: impl Iterator<Item = &'a (&'a Expr, Test)>,
+        schema: &SchemaRef,
+    ) -> Result<Option<Arc<dyn PhysicalExpr>>> {
+        let Some(all) = conjunction(filters.map(|(f, _)| (*f).clone())) else { return Ok(None) };
+        let unqualified = datafusion::logical_expr::expr_rewriter::unnormalize_col(all);
+        let schema = DFSchema::try_from(schema.as_ref().clone())?;
+        Ok(Some(state.create_physical_expr(unqualified, &schema)?))
+    }
+
+    /// The rows within the ranges, of the columns that are asked for.
+    fn within(
+        &self,
+        state: &dyn Session,
+        rows: Arc<dyn ExecutionPlan>,
+        ranges: &[(&Expr, Test)],
+        columns: &Columns,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        match self.predicate(state, ranges.iter(), &rows.schema())? {
+            Some(predicate) => {
+                let filter = FilterExecBuilder::new(predicate, rows)
+                    .with_batch_size(state.config_options().execution.batch_size.into())
+                    .apply_projection(columns.asked.clone())?;
+                Ok(Arc::new(filter.build()?))
+            }
+            None => Ok(rows),
+        }
     }
 
     fn lake(
@@ -408,6 +456,7 @@ impl TableProvider for TieredProvider {
         Ok(filters
             .iter()
             .map(|f| match Test::read(f, &self.schema) {
+                Some(test) if test.is_range_of(&self.event) => TableProviderFilterPushDown::Exact,
                 Some(_) => TableProviderFilterPushDown::Inexact,
                 None => TableProviderFilterPushDown::Unsupported,
             })
@@ -421,31 +470,37 @@ impl TableProvider for TieredProvider {
         filters: &[Expr],
         limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
-        let proven: Vec<(&Expr, Test)> =
-            filters.iter().filter_map(|f| Some((f, Test::read(f, &self.schema)?))).collect();
-        let files = self.files.prune(|f| f.rows > 0 && proven.iter().all(|(_, test)| test.may_match(f)));
-        let mut legs: Vec<Arc<dyn ExecutionPlan>> = Vec::with_capacity(2);
-        if !files.is_empty() {
-            let predicate = match conjunction(proven.iter().map(|(f, _)| (*f).clone())) {
-                Some(all) => {
-                    let unqualified = datafusion::logical_expr::expr_rewriter::unnormalize_col(all);
-                    let schema = DFSchema::try_from(self.schema.as_ref().clone())?;
-                    Some(state.create_physical_expr(unqualified, &schema)?)
-                }
-                None => None,
-            };
-            // Deciding on rows before their other columns are decoded pays for few rows of wide columns.
-            let late = proven.iter().any(|(_, test)| test.is_selective());
+        let proven = filters.iter().filter_map(|f| Some((f, Test::read(f, &self.schema)?)));
+        let (ranges, others): (Vec<(&Expr, Test)>, Vec<_>) = proven.partition(|(_, test)| test.is_range_of(&self.event));
+        let mut all = ranges.iter().chain(&others);
+        let files = self.files.prune(|f| f.rows > 0 && all.clone().all(|(_, test)| test.may_match(f)));
+        // Of files that lie within the range whole, the column it is about need not be read.
+        let (inside, across): (Vec<_>, Vec<_>) =
+            files.into_iter().partition(|f| ranges.iter().all(|(_, test)| test.must_match(&f.stats)));
+        let with_ranges = Columns::with(projection, &ranges, &self.schema);
+        // Deciding on rows before their other columns are decoded pays for few rows of wide columns: numbers and codes are decoded
+        // faster than passed over.
+        let late = all.any(|(_, test)| test.is_selective()) && self.is_wide(projection, &others);
+        let mut legs: Vec<Arc<dyn ExecutionPlan>> = Vec::with_capacity(3);
+        if !inside.is_empty() {
+            let predicate = self.predicate(state, others.iter(), &self.schema)?;
             // A limit counts rows before the filter above has seen them.
             let limit = limit.filter(|_| filters.is_empty());
-            let files = self.choose(files).await?;
+            let files = self.choose(inside).await?;
             legs.push(self.lake(state, &files, predicate, late, projection, limit)?);
+        }
+        if !across.is_empty() {
+            let predicate = self.predicate(state, ranges.iter().chain(&others), &self.schema)?;
+            let files = self.choose(across).await?;
+            let rows = self.lake(state, &files, predicate, late, with_ranges.read.as_ref(), None)?;
+            legs.push(self.within(state, rows, &ranges, &with_ranges)?);
         }
         if !self.tail.is_empty() {
             let bytes = self.tail.iter().map(|b| b.get_array_memory_size() as u64).sum();
             let stats =
                 statistics(&self.schema, std::iter::once((self.tail_stats.rows, bytes, &self.tail_stats)));
-            legs.push(Arc::new(TailExec::try_new(&self.tail, stats, &self.schema, projection)?));
+            let rows = Arc::new(TailExec::try_new(&self.tail, stats, &self.schema, with_ranges.read.as_ref())?);
+            legs.push(self.within(state, rows, &ranges, &with_ranges)?);
         }
         match legs.len() {
             0 => {
@@ -457,6 +512,30 @@ impl TableProvider for TieredProvider {
             }
             _ => UnionExec::try_new(legs),
         }
+    }
+}
+
+/// The columns that are asked for, and those that the ranges are about besides.
+struct Columns {
+    /// None: all.
+    read: Option<Vec<usize>>,
+    /// Where those that are asked for stand in `read`; None: nothing else is.
+    asked: Option<Vec<usize>>,
+}
+
+impl Columns {
+    fn with(projection: Option<&Vec<usize>>, ranges: &[(&Expr, Test)], schema: &SchemaRef) -> Self {
+        let Some(asked) = projection else { return Columns { read: None, asked: None } };
+        let mut read = asked.clone();
+        for column in ranges.iter().flat_map(|(f, _)| f.column_refs()) {
+            if let Ok(at) = schema.index_of(&column.name)
+                && !read.contains(&at)
+            {
+                read.push(at);
+            }
+        }
+        let more = read.len() > asked.len();
+        Columns { asked: more.then(|| (0..asked.len()).collect()), read: Some(read) }
     }
 }
 

@@ -61,6 +61,29 @@ impl Test {
         }
     }
 
+    /// Whether the predicate is a range of this column, of times or integers.
+    pub(super) fn is_range_of(&self, event: &str) -> bool {
+        match self {
+            Test::All(tests) => tests.iter().all(|t| t.is_range_of(event)),
+            Test::Compare { column, op, value: Bound::Int(_) } => {
+                column == event && matches!(op, Operator::Lt | Operator::LtEq | Operator::Gt | Operator::GtEq)
+            }
+            _ => false,
+        }
+    }
+
+    /// True only if the predicate holds for every row of the file.
+    pub(super) fn must_match(&self, file: &FileStats) -> bool {
+        match self {
+            Test::All(tests) => tests.iter().all(|t| t.must_match(file)),
+            Test::Any(tests) => tests.iter().any(|t| t.must_match(file)),
+            Test::IsNull(_) | Test::IsNotNull(_) => false,
+            Test::Compare { column, op, value } => {
+                file.columns.get(column).is_some_and(|c| c.nulls == 0 && must_hold(c, *op, value))
+            }
+        }
+    }
+
     /// False only if the predicate holds for no row of the file, or of the files, that `file` sums up.
     pub(super) fn may_match(&self, file: &FileStats) -> bool {
         match self {
@@ -73,6 +96,19 @@ impl Test {
                 file.columns.get(column).is_some_and(|c| c.nulls < file.rows && may_hold(c, *op, value))
             }
         }
+    }
+}
+
+/// True only if every value within the bounds compares so.
+fn must_hold(stats: &ColumnStats, op: Operator, value: &Bound) -> bool {
+    let low = stats.min.as_ref().and_then(|min| min.partial_cmp(value));
+    let high = stats.max.as_ref().and_then(|max| max.partial_cmp(value));
+    match op {
+        Operator::Lt => high.is_some_and(Ordering::is_lt),
+        Operator::LtEq => high.is_some_and(Ordering::is_le),
+        Operator::Gt => low.is_some_and(Ordering::is_gt),
+        Operator::GtEq => low.is_some_and(Ordering::is_ge),
+        _ => false,
     }
 }
 

@@ -823,6 +823,51 @@ mod pruning {
     }
 
     #[test]
+    fn what_holds_for_every_row_is_told_by_bounds_without_nulls() {
+        let must = |expr: Expr, file: &LakeFile| {
+            Test::read(&expr, &schema()).expect("a proven predicate").must_match(&file.stats)
+        };
+        let (full, holed) = (
+            file(0, Some(Bound::Int(10)), Some(Bound::Int(20))),
+            file(1, Some(Bound::Int(10)), Some(Bound::Int(20))),
+        );
+        let n = || col("n");
+        for (expr, expected) in [
+            (n().lt(lit(20)), false),
+            (n().lt(lit(21)), true),
+            (n().lt_eq(lit(20)), true),
+            (n().lt_eq(lit(19)), false),
+            (n().gt(lit(10)), false),
+            (n().gt(lit(9)), true),
+            (n().gt_eq(lit(10)), true),
+            (n().gt_eq(lit(11)), false),
+            (lit(9).lt(n()), true),
+            (n().eq(lit(10)), false),
+            (n().not_eq(lit(30)), false),
+            (n().is_not_null(), false),
+            (n().between(lit(10), lit(20)), true),
+            (n().between(lit(10), lit(19)), false),
+            (n().gt(lit(9)).or(n().lt(lit(0))), true),
+            (col("gone").lt(lit(5)), false),
+        ] {
+            assert_eq!(must(expr.clone(), &full), expected, "{expr}");
+            // NULL fulfils nothing.
+            assert!(!must(expr.clone(), &holed), "{expr}");
+        }
+        let unknown = file(0, None, None);
+        assert!(!must(n().lt(lit(100)), &unknown) && !must(n().gt(lit(-100)), &unknown));
+        for (expr, expected) in [
+            (n().lt(lit(5)), true),
+            (n().between(lit(5), lit(6)), true),
+            (n().eq(lit(5)), false),
+            (n().lt(lit(5)).or(n().gt(lit(7))), false),
+            (col("gone").lt(lit(5)), false),
+        ] {
+            assert_eq!(Test::read(&expr, &schema()).unwrap().is_range_of("n"), expected, "{expr}");
+        }
+    }
+
+    #[test]
     fn bounds_rule_files_out() {
         let f = file(2, Some(Bound::Int(10)), Some(Bound::Int(20)));
         let n = || col("n");

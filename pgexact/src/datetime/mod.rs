@@ -152,6 +152,46 @@ fn map(
     Ok(TimestampMicrosecondArray::new(values.into(), array.nulls().cloned()).with_timezone_opt(timezone))
 }
 
+/// Instants in `from..to` that have one result.
+struct Stretch {
+    from: i64,
+    to: i64,
+    result: i64,
+}
+
+/// Values looked at together by [`map_stretches`].
+const TOGETHER: usize = 64;
+
+/// As [`map`], for an `f` that tells which instants around the one given have its result: in a file sorted by time these come in
+/// long runs, and are not computed one by one.
+fn map_stretches(
+    array: &TimestampMicrosecondArray,
+    mut f: impl FnMut(i64) -> Result<Stretch, PgError>,
+) -> Result<TimestampMicrosecondArray, PgError> {
+    let mut values = Vec::with_capacity(array.len());
+    let nulls = array.nulls().filter(|n| n.null_count() > 0);
+    let mut last = Stretch { from: 0, to: 0, result: 0 };
+    for (n, some) in array.values().chunks(TOGETHER).enumerate() {
+        // Infinities lie in no stretch.
+        if nulls.is_none() && some.iter().fold(true, |all, us| all & (*us >= last.from) & (*us < last.to)) {
+            values.resize(values.len() + some.len(), last.result);
+            continue;
+        }
+        for (i, &us) in some.iter().enumerate() {
+            if !finite(us) || nulls.is_some_and(|nulls| nulls.is_null(n * TOGETHER + i)) {
+                values.push(us);
+                continue;
+            }
+            if us < last.from || us >= last.to {
+                last = f(us)?;
+            }
+            values.push(last.result);
+        }
+    }
+    let timezone = array.timezone().map(str::to_owned);
+    Ok(TimestampMicrosecondArray::new(values.into(), array.nulls().cloned()).with_timezone_opt(timezone))
+}
+
 /// `date_trunc(unit, timestamp)`; µs since 1970. Infinities pass through. 22008 if the result lies before
 /// the first timestamp.
 pub fn date_trunc_timestamp(
@@ -171,26 +211,32 @@ pub fn date_trunc_timestamptz(
     zone: &Zone,
 ) -> Result<TimestampMicrosecondArray, PgError> {
     let mut cursor = Cursor::new(zone);
-    let by_day =
-        !matches!(unit, Unit::Microsecond | Unit::Millisecond | Unit::Second | Unit::Minute | Unit::Hour);
-    // The last local day and the instant it was cut to: neighbouring rows mostly share it.
-    let mut last: Option<(i64, i64)> = None;
-    map(array, |us| {
+    // Within as much local time, and while the offset holds, all instants have one result.
+    let step = match unit {
+        Unit::Microsecond => 1,
+        Unit::Millisecond => 1_000,
+        Unit::Second => SECOND_US,
+        Unit::Minute => MINUTE_US,
+        Unit::Hour => HOUR_US,
+        _ => DAY_US,
+    };
+    map_stretches(array, |us| {
         let offset = cursor.offset_us(us)?;
         let local = us.checked_add(offset).ok_or_else(PgError::timestamp_out_of_range)?;
-        if !by_day {
-            return in_range(truncate_local(unit, local) - offset);
-        }
-        let day = local.div_euclid(DAY_US);
-        if let Some((cached, instant)) = last
-            && cached == day
-        {
-            return Ok(instant);
-        }
-        let cut = truncate_day(unit, day).checked_mul(DAY_US).ok_or_else(PgError::timestamp_out_of_range)?;
-        let instant = in_range(zone.instant_of(cut)?)?;
-        last = Some((day, instant));
-        Ok(instant)
+        let begin = local - local.rem_euclid(step);
+        let result = match step == DAY_US {
+            false => begin - offset,
+            true => {
+                let day = truncate_day(unit, begin / DAY_US);
+                zone.instant_of(day.checked_mul(DAY_US).ok_or_else(PgError::timestamp_out_of_range)?)?
+            }
+        };
+        let (from, to) = cursor.stretch_us();
+        Ok(Stretch {
+            from: from.max(begin.saturating_sub(offset)),
+            to: to.min(begin.saturating_add(step).saturating_sub(offset)),
+            result: in_range(result)?,
+        })
     })
 }
 

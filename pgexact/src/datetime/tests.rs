@@ -87,7 +87,12 @@ fn date_trunc_of_instants_equals_postgres() {
     let mut random = Random(31);
     for name in ZONES {
         let zone = Zone::parse(name).unwrap();
-        let input = instants(&zone, &mut random);
+        let mut input = instants(&zone, &mut random);
+        // Long runs that share their hour, or their day, over changes of the offset among others.
+        let near = |us: &i64| us.checked_sub(2 * HOUR_US).filter(|us| calendar::finite(*us) && *us < 250_000_000_000_000_000);
+        let runs: Vec<i64> =
+            input.iter().step_by(37).filter_map(near).flat_map(|us| (0..130).map(move |n| us + n * 151_000_003)).collect();
+        input.extend(runs);
         for unit in UNITS {
             let parsed = Unit::parse(unit, Kind::TimestampTz).unwrap();
             let ours = date_trunc_timestamptz(parsed, &array(input.clone()), &zone).unwrap();

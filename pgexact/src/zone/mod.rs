@@ -233,6 +233,12 @@ impl<'a> Cursor<'a> {
         Ok(self.offset_us)
     }
 
+    /// The stretch around the last instant in which its offset holds: from, to, in µs.
+    #[inline]
+    pub fn stretch_us(&self) -> (i64, i64) {
+        (self.from_us, self.to_us)
+    }
+
     /// Local time of an instant, both µs; infinities pass through.
     #[inline]
     pub fn local_of(&mut self, us: i64) -> Result<i64, OutsideZoneData> {

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use datafusion::arrow::array::{
     Array, ArrayRef, AsArray, BooleanArray, DictionaryArray, Int32Array, PrimitiveArray, StringArray, StringBuilder,
 };
+use datafusion::arrow::buffer::NullBuffer;
 use datafusion::arrow::datatypes::{
     ArrowPrimitiveType, DataType, Date32Type, Int16Type, Int32Type, Int64Type, TimeUnit, TimestampMicrosecondType,
 };
@@ -18,6 +19,8 @@ use datafusion::common::{DataFusionError, HashMap, Result};
 const NONE: u32 = u32::MAX;
 /// A table of all pairs may have this many places; beyond it, pairs are hashed.
 const MOST_PLACES: usize = 1 << 20;
+/// Rows looked at together: if all have one value, it is numbered once.
+pub(super) const TOGETHER: usize = 64;
 
 /// How columns of low cardinality are read: the codes that Parquet keeps, and their values.
 pub(crate) fn coded_type() -> DataType {
@@ -58,6 +61,11 @@ impl Groups {
             Some(pairs) => pairs.members.len(),
             None => self.keys.first().map_or(0, Key::len),
         }
+    }
+
+    /// Whether rows of one group are likely to stand together, as far as the keys tell: a time, by which files are sorted.
+    pub(super) fn come_in_runs(&self) -> bool {
+        matches!(&self.keys[..], [Key { kind: Kind::Number { .. }, .. }])
     }
 
     /// Puts the group of each row into `out`.
@@ -172,7 +180,7 @@ impl Key {
             DataType::Boolean => {
                 let array: &BooleanArray = array.as_boolean();
                 let values = (0..array.len()).map(|i| i64::from(array.value(i)));
-                self.number_integers(array, values, out)
+                self.number_integers(array.nulls(), values, out)
             }
             DataType::Int16 => self.number_primitive::<Int16Type>(array, out),
             DataType::Int32 => self.number_primitive::<Int32Type>(array, out),
@@ -188,12 +196,28 @@ impl Key {
         T::Native: Into<i64>,
     {
         let array = array.as_primitive::<T>();
-        self.number_integers(array, array.values().iter().map(|v| (*v).into()), out)
+        if let Some(nulls) = array.nulls().filter(|n| n.null_count() > 0) {
+            return self.number_integers(Some(nulls), array.values().iter().map(|v| (*v).into()), out);
+        }
+        for some in array.values().chunks(TOGETHER) {
+            // Times that were cut to an hour come in long runs.
+            if let [first, .., last] = some
+                && first == last
+                && some.iter().fold(true, |all, v| all & (v == first))
+            {
+                self.number_integers(None, std::iter::once((*first).into()), out)?;
+                let code = out.last().copied().unwrap_or(NONE);
+                out.resize(out.len() + some.len() - 1, code);
+            } else {
+                self.number_integers(None, some.iter().map(|v| (*v).into()), out)?;
+            }
+        }
+        Ok(())
     }
 
     fn number_integers(
         &mut self,
-        array: &dyn Array,
+        nulls: Option<&NullBuffer>,
         integers: impl Iterator<Item = i64>,
         out: &mut Vec<u32>,
     ) -> Result<()> {
@@ -201,9 +225,7 @@ impl Key {
             return Err(DataFusionError::Internal("a key of another kind".into()));
         };
         let (null, count) = (&mut self.null, &mut self.count);
-        // Times that were cut to an hour come in long runs.
         let mut last: Option<(i64, u32)> = None;
-        let nulls = array.nulls().filter(|n| n.null_count() > 0);
         for (row, value) in integers.enumerate() {
             if nulls.is_some_and(|n| n.is_null(row)) {
                 out.push(code_of_null(null, count, || values.push(0)));

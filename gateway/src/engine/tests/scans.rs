@@ -116,6 +116,99 @@ async fn codes_answer_as_texts_do() {
     }
 }
 
+/// Files within the range are read without the column that it is about; the others and the tail are filtered row by row.
+#[tokio::test]
+async fn ranges_of_the_event_time_are_decided_by_files_where_they_can_be() {
+    let mut random = StdRng::seed_from_u64(23);
+    let mut fixture = Fixture::new().await;
+    let few = |i: usize| (i % 5 != 4).then(|| format!("level-{}", i % 7));
+    let batches: Vec<RecordBatch> = (0..6).map(|d| labelled(19_000 + d, 700, &mut random, few)).collect();
+    fixture.archive_large(&batches[..5], 4096).await;
+    let whole = concat_batches(&spec().arrow_schema(), &batches).unwrap();
+    let tail = &batches[5..];
+    let day = |day: i64, part: i64| {
+        let us = day * DAY_US + part * DAY_US / 4;
+        Expr::Literal(ScalarValue::TimestampMicrosecond(Some(us), Some("UTC".into())), None)
+    };
+    let first = Expr::Literal(ScalarValue::try_from_array(whole.column(0), 700).unwrap(), None);
+    type Query = fn(LogicalPlanBuilder) -> LogicalPlanBuilder;
+    let queries: [(&str, Query); 6] = [
+        ("count", |t| t.aggregate(Vec::<Expr>::new(), vec![count(lit(1i64))]).unwrap()),
+        ("group", |t| t.aggregate(vec![col("level")], vec![count(lit(1i64)), sum(col("n"))]).unwrap()),
+        ("group by the time", |t| t.aggregate(vec![col("ts")], vec![count(col("level"))]).unwrap()),
+        ("selective", |t| {
+            t.filter(col("n").eq(lit(3))).unwrap().aggregate(vec![col("flag")], vec![count(lit(1i64))]).unwrap()
+        }),
+        ("rows", |t| t.project(vec![col("level"), col("n"), col("ts")]).unwrap()),
+        ("top", |t| {
+            let order = vec![col("ts").sort(false, false)];
+            t.sort_with_limit(order, Some(9)).unwrap().project(vec![col("n"), col("flag")]).unwrap()
+        }),
+    ];
+    // How many of the files lie within each range.
+    let ranges = [
+        (col("ts").gt_eq(day(19_001, 2)).and(col("ts").lt(day(19_004, 1))), 2),
+        (col("ts").gt(day(19_002, 0)), 3),
+        (col("ts").between(day(19_000, 0), day(19_005, 0)), 5),
+        (col("ts").lt_eq(first), 1),
+        (col("ts").gt_eq(day(19_005, 2)), 0),
+    ];
+    for (range, inside) in ranges {
+        for (name, query) in queries {
+            let memory = scan(memory_provider(whole.schema(), vec![whole.clone()]).unwrap());
+            let within = |t: LogicalPlanBuilder| query(t.filter(range.clone()).unwrap()).build().unwrap();
+            let (expected, ..) = fixture.run(within(memory)).await.unwrap();
+            for provider in [fixture.provider(&all_attnums(), tail), fixture.coded(tail)] {
+                let (found, stats, plan) = fixture.run(within(scan(provider))).await.unwrap();
+                assert_eq!(show(&found), show(&expected), "{range} {name}\n{plan}");
+                if name == "group" {
+                    let without = plan.lines().filter(|l| l.contains("DataSourceExec") && !l.contains("ts")).count();
+                    assert_eq!(without, usize::from(inside > 0), "{range}\n{plan}");
+                }
+                if name == "count" && inside > 0 {
+                    assert!(stats.files <= 5 - inside, "{range}: {} files\n{plan}", stats.files);
+                }
+            }
+        }
+    }
+}
+
+/// Times that were cut come in runs; NULLs, FILTER and other keys among them.
+#[tokio::test]
+async fn groups_of_times_that_were_cut() {
+    use datafusion::functions::expr_fn::date_trunc;
+    use datafusion::logical_expr::ExprFunctionExt;
+    let mut random = StdRng::seed_from_u64(24);
+    let mut fixture = Fixture::new().await;
+    let few = |i: usize| (i % 5 != 4).then(|| format!("level-{}", i % 7));
+    let batches: Vec<RecordBatch> = (0..4).map(|d| labelled(19_000 + d, 9_000, &mut random, few)).collect();
+    fixture.archive_large(&batches[..3], 4096).await;
+    let whole = concat_batches(&spec().arrow_schema(), &batches).unwrap();
+    let cut = |unit: &str| date_trunc(lit(unit), col("ts"));
+    let some = || count(lit(1i64)).filter(col("flag")).build().unwrap();
+    for (keys, calls) in [
+        (vec![cut("hour")], vec![count(lit(1i64))]),
+        (vec![cut("minute")], vec![count(lit(1i64)), some(), sum(col("n"))]),
+        (vec![cut("hour"), col("level")], vec![count(lit(1i64)), some()]),
+        (vec![cut("day"), col("n")], vec![count(col("level")), max(col("ts"))]),
+    ] {
+        let query = |provider| {
+            scan(provider).aggregate(keys.clone(), calls.clone()).unwrap().build().unwrap()
+        };
+        let (expected, ..) = fixture.run(query(memory_provider(whole.schema(), vec![whole.clone()]).unwrap())).await.unwrap();
+        for provider in [fixture.provider(&all_attnums(), &batches[3..]), fixture.coded(&batches[3..])] {
+            let (found, _, plan) = fixture.run(query(provider)).await.unwrap();
+            assert_eq!(show(&found), show(&expected), "{keys:?}\n{plan}");
+        }
+    }
+    let query = |provider| scan(provider).aggregate(vec![cut("hour")], vec![count(lit(1i64))]).unwrap().build().unwrap();
+    let (_, _, plan) = fixture.run(query(fixture.provider(&all_attnums(), &[]))).await.unwrap();
+    assert!(plan.contains("CodedAggregateExec"), "{plan}");
+    let query = |provider| scan(provider).aggregate(vec![col("ts")], vec![count(lit(1i64))]).unwrap().build().unwrap();
+    let (_, _, plan) = fixture.run(query(fixture.provider(&all_attnums(), &[]))).await.unwrap();
+    assert!(!plan.contains("CodedAggregateExec"), "{plan}");
+}
+
 /// With FILTER, on one thread, under a limit that the groups outgrow.
 #[tokio::test]
 async fn coded_groups_are_handed_on_when_memory_ends() {
