@@ -30,6 +30,9 @@ if [ -f "$dir/pg/postmaster.pid" ]; then kill -QUIT "$(head -1 "$dir/pg/postmast
 rm -rf "$(dirname "$dir")"
 "#;
 
+/// Where a test has no settings of its own: a machine whose disk is rather full must not make days leave early.
+const SETTINGS: &str = "[ingest.pressure]\nmin_free = \"64MiB\"\nmin_free_percent = 0.1\n";
+
 /// How the background services of `up` behave; what is not named has the product's own default.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -142,6 +145,7 @@ impl Instance {
         command.args(["--listen", &format!("127.0.0.1:{}", self.listen)]);
         command.args(["--http", &format!("127.0.0.1:{}", self.http)]);
         scrub(&mut command);
+        command.env("WATERSHED_CONFIG", self.file("settings.toml", SETTINGS));
         command.envs(self.options.environment.iter().map(|(name, value)| (name, value)));
         command.envs(environment.iter().copied());
         command.current_dir(&self.home).stdin(Stdio::piped()).stdout(Stdio::null());
