@@ -247,7 +247,8 @@ fn a_full_disk_stops_taking_in_and_room_lets_it_go_on() {
     }
     let _unmount = Unmount(disk.clone());
     let settings = home.path().join("watershed.toml");
-    let text = format!("[ingest.pressure]\ninterval = \"100ms\"\nmin_free = \"1KiB\"\nmin_free_percent = 10.0\ndirectories = [\"{}\"]\n", disk.display());
+    // In bytes, so that only the small disk counts, whatever the machine has free.
+    let text = format!("[ingest.pressure]\ninterval = \"100ms\"\nmin_free = \"6MiB\"\nmin_free_percent = 0.0\ndirectories = [\"{}\"]\n", disk.display());
     std::fs::write(&settings, text).expect("the settings");
     let instance =
         Instance::start(Options::on_demand().with("WATERSHED_CONFIG", settings.to_str().expect("a path")));
