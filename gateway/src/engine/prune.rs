@@ -1,8 +1,9 @@
 //! Predicates that a file's statistics can answer: comparisons of a column with a constant of its own type,
 //! and what AND, OR, IN, BETWEEN and IS NULL make of them. ✗ anything with a cast, a function or a float.
 //!
-//! Only these reach the files: whole ones are left out here, row groups and pages by the Parquet reader. All
-//! of them are evaluated again on the rows, so pruning is about speed as long as it leaves nothing out.
+//! Only these reach the files: whole ones are left out here, row groups and pages by the Parquet reader. They
+//! are evaluated again on the rows, so pruning is about speed as long as it leaves nothing out; only ranges of the event time
+//! are not, in files of which [`Test::must_match`] says that all rows are within.
 
 use std::cmp::Ordering;
 

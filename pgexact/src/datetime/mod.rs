@@ -105,16 +105,23 @@ fn lookup(lower: &str) -> Result<Unit, NoUnit> {
     })
 }
 
+/// The length of a unit below a day, else a day, in µs.
+fn step_of(unit: Unit) -> i64 {
+    match unit {
+        Unit::Microsecond => 1,
+        Unit::Millisecond => 1_000,
+        Unit::Second => SECOND_US,
+        Unit::Minute => MINUTE_US,
+        Unit::Hour => HOUR_US,
+        _ => DAY_US,
+    }
+}
+
 /// Cuts a finite local time (µs) to `unit`. The result may lie before PostgreSQL's first timestamp.
 fn truncate_local(unit: Unit, us: i64) -> i64 {
-    let to_multiple = |step: i64| us - us.rem_euclid(step);
-    match unit {
-        Unit::Microsecond => us,
-        Unit::Millisecond => to_multiple(1_000),
-        Unit::Second => to_multiple(SECOND_US),
-        Unit::Minute => to_multiple(MINUTE_US),
-        Unit::Hour => to_multiple(HOUR_US),
-        _ => truncate_day(unit, us.div_euclid(DAY_US)).saturating_mul(DAY_US),
+    match step_of(unit) {
+        DAY_US => truncate_day(unit, us.div_euclid(DAY_US)).saturating_mul(DAY_US),
+        step => us - us.rem_euclid(step),
     }
 }
 
@@ -212,14 +219,7 @@ pub fn date_trunc_timestamptz(
 ) -> Result<TimestampMicrosecondArray, PgError> {
     let mut cursor = Cursor::new(zone);
     // Within as much local time, and while the offset holds, all instants have one result.
-    let step = match unit {
-        Unit::Microsecond => 1,
-        Unit::Millisecond => 1_000,
-        Unit::Second => SECOND_US,
-        Unit::Minute => MINUTE_US,
-        Unit::Hour => HOUR_US,
-        _ => DAY_US,
-    };
+    let step = step_of(unit);
     map_stretches(array, |us| {
         let offset = cursor.offset_us(us)?;
         let local = us.checked_add(offset).ok_or_else(PgError::timestamp_out_of_range)?;

@@ -206,6 +206,7 @@ impl Key {
                 && some.iter().fold(true, |all, v| all & (v == first))
             {
                 self.number_integers(None, std::iter::once((*first).into()), out)?;
+                // It was just put there.
                 let code = out.last().copied().unwrap_or(NONE);
                 out.resize(out.len() + some.len() - 1, code);
             } else {

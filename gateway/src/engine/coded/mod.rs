@@ -3,7 +3,7 @@
 //! ✗ which columns are read as codes (`plan::coded`, `provider`), merging the stages' results.
 //!
 //! [`CodedAggregation`] puts [`CodedAggregateExec`] in the place of DataFusion's partial aggregation where a key
-//! is coded. Its output is what that would give (keys, then the accumulators' states), so DataFusion's final
+//! is coded or a time that was cut. Its output is what that would give (keys, then the accumulators' states), so DataFusion's final
 //! stage follows. Groups that outgrow memory or number are handed on early: the final stage, which spills,
 //! merges them.
 
