@@ -8,6 +8,8 @@ setup
 setup_kafka
 setup_hdfs
 setup_s3
+setup_drivers
+setup_relay
 setup_readers
 if [ "$#" -eq 0 ]; then set -- --workspace; fi
 cd -- "$here"

@@ -1,5 +1,5 @@
 # Sourced by demo.sh and test.sh: makes sure that what a build and a private PostgreSQL need is installed, and for the tests
-# what a Kafka broker, HDFS, a local S3 server and other readers of the lake need.
+# what a Kafka broker, HDFS, a local S3 server, other readers of the lake and a measurement beside PgBouncer need.
 # Does nothing where it is. Works as root or not (then through sudo), without a terminal, any number of times.
 
 # Oldest PostgreSQL that works.
@@ -120,6 +120,48 @@ setup_python() {
 setup_s3() {
     setup_python
     "$(dirname -- "${BASH_SOURCE[0]}")/../deploy/local/s3/s3.sh" setup >/dev/null
+}
+
+# Packages without which some tests are skipped, with the reason printed; in CI that is a failure.
+try_packages() {
+    (install_packages "$@") || if [ "${CI:-}" = true ]; then die "CI needs $*"; fi
+}
+
+# True if a Java program here runs source files, which takes a JDK.
+has_java_compiler() {
+    local program
+    for program in ${JAVA_HOME:+"$JAVA_HOME/bin/java"} "$(command -v java || true)" /usr/lib/jvm/*/bin/java; do
+        if [ -n "$program" ] && [ -x "$program" ] && "$program" --describe-module jdk.compiler >/dev/null 2>&1; then return 0; fi
+    done
+    return 1
+}
+
+# The same for deploy/local/drivers, each with its own language; certificates of tests are made by the openssl program.
+setup_drivers() {
+    setup_python
+    command -v openssl >/dev/null 2>&1 || install_packages openssl
+    has_java_compiler || try_packages default-jdk-headless
+    command -v mvn >/dev/null 2>&1 || try_packages maven
+    command -v node >/dev/null 2>&1 || try_packages nodejs
+    command -v npm >/dev/null 2>&1 || try_packages npm
+    command -v go >/dev/null 2>&1 || [ -x /usr/local/go/bin/go ] || try_packages golang-go
+    # psql comes with the server's package, but not where that is no Debian's.
+    command -v psql >/dev/null 2>&1 || try_packages postgresql-client
+    "$(dirname -- "${BASH_SOURCE[0]}")/../deploy/local/drivers/drivers.sh" setup >/dev/null
+}
+
+# What `watershed bench relay` measures beside the gateway, and what counts system calls. The package's own service is not
+# needed, and its port is the one that `watershed up` takes: it is stopped where this script brought it.
+setup_relay() {
+    if ! command -v pgbouncer >/dev/null 2>&1 && [ ! -x /usr/sbin/pgbouncer ]; then
+        install_packages pgbouncer
+        if [ -d /run/systemd/system ]; then
+            as_root systemctl disable --quiet --now pgbouncer >&2
+        elif [ -x /etc/init.d/pgbouncer ]; then
+            as_root /etc/init.d/pgbouncer stop </dev/null >&2 || say "PgBouncer's own service could not be stopped."
+        fi
+    fi
+    command -v strace >/dev/null 2>&1 || install_packages strace
 }
 
 # The same for deploy/local/readers: the largest download of all.

@@ -23,8 +23,9 @@ pub struct Cli {
 pub enum Command {
     /// Run everything: PostgreSQL, gateway, ingest, archiver and compactor, in one data directory
     #[command(
-        after_help = "Examples:\n  watershed up\n  watershed up --data-dir /var/lib/watershed --listen 0.0.0.0:6432\n\n\
-Stops on ctrl-C or SIGTERM after open sessions have ended or the drain time is over; a second signal stops at once."
+        after_help = "Examples:\n  watershed up\n  watershed up --data-dir /var/lib/watershed --listen 0.0.0.0:6432 --tls-cert server.crt --tls-key server.key\n\n\
+Stops on ctrl-C or SIGTERM after open sessions have ended or the drain time is over; a second signal stops at once.\n\
+On SIGHUP it reads certificates and keys again."
     )]
     Up(UpArgs),
     /// Take in records beside a running `watershed up`: Kafka, HTTP door and archiver in a process of their own
@@ -79,6 +80,10 @@ A running `watershed up` has a generator of its own: POST /v1/generator/start, /
     /// Show the statements that the gateway answered last, or what each kind of statement costs
     #[command(after_help = "Examples:\n  watershed queries\n  watershed queries --stats --limit 50")]
     Queries(QueriesArgs),
+    /// Print what the lake may answer, as the page docs/compatibility.md
+    #[command(after_help = "Examples:\n  watershed compatibility > docs/compatibility.md\n\n\
+The same rows, for any client: SELECT * FROM watershed.functions.")]
+    Compatibility,
     /// List, show, replay or drop records that could not become rows
     #[command(
         name = "dead-letters",
@@ -88,6 +93,14 @@ A replay decodes with the mapping of today and adds new rows; each letter become
 some letters failed again; they stay, with the new reason."
     )]
     DeadLetters(DeadLettersArgs),
+    /// Measure what a unit of PostgreSQL's cost and a value of the lake take on this machine: by that the faster store is chosen
+    #[command(after_help = "Examples:\n  watershed calibrate\n  watershed calibrate --rows 5000000\n\n\
+Makes a table of its own, public.watershed_calibration, and removes it. What was measured holds from the next statement on.")]
+    Calibrate(CalibrateArgs),
+    /// Ask random statements of PostgreSQL and of the gateway while rows move, and compare the answers to the byte
+    #[command(after_help = "Examples:\n  watershed difftest --queries 2000\n  watershed difftest --seed 7 --first 1234 --queries 1\n\n\
+Exit code 1 means that an answer differed, or that the lake answered too few.")]
+    Difftest(DifftestArgs),
     /// Measure this product beside what you would use instead, on this machine
     #[command(subcommand)]
     Bench(BenchCommand),
@@ -110,6 +123,12 @@ pub struct UpArgs {
     /// Address of the gateway, for PostgreSQL clients [default: 127.0.0.1:6432]
     #[arg(long, env = "WATERSHED_LISTEN", value_name = "HOST:PORT")]
     pub listen: Option<SocketAddr>,
+    /// The gateway's TLS certificate, PEM, with those that lead to its authority behind it
+    #[arg(long, env = "WATERSHED_TLS_CERT", value_name = "FILE")]
+    pub tls_cert: Option<PathBuf>,
+    /// Key of the certificate, PEM, readable by nobody else
+    #[arg(long, env = "WATERSHED_TLS_KEY", value_name = "FILE")]
+    pub tls_key: Option<PathBuf>,
     /// Address of the HTTP door: POST /v1/ingest/TABLE [default: 127.0.0.1:8432]
     #[arg(long, env = "WATERSHED_HTTP", value_name = "HOST:PORT")]
     pub http: Option<SocketAddr>,
@@ -134,6 +153,9 @@ pub struct UpArgs {
     /// How often the lake is looked over for files to merge [default: 5m]
     #[arg(long, env = "WATERSHED_COMPACT_INTERVAL", value_name = "TIME")]
     pub compact_interval: Option<Period>,
+    /// Whether the store that is expected to be faster answers, where both may; else whatever aggregates goes to the lake [default: true]
+    #[arg(long, env = "WATERSHED_ROUTE_BY_COST", value_name = "BOOL")]
+    pub route_by_cost: Option<bool>,
     /// Directory of PostgreSQL's programs [default: the newest on PATH or below /usr/lib/postgresql]
     #[arg(long, env = "WATERSHED_PG_BIN", value_name = "DIR")]
     pub pg_bin: Option<PathBuf>,
@@ -547,9 +569,131 @@ watershed bench lake --rows 1000000 --files 250 --hdfs hdfs://127.0.0.1:9000/ --
 DuckDB and PySpark are measured if that Python can import them. Exit code 1 means that a goal was not reached."
     )]
     Lake(BenchLakeArgs),
+    /// What the gateway costs a statement that it hands on: pgbench and COPY directly, through PgBouncer, through the gateway
+    #[command(
+        after_help = "Examples:\n  watershed bench relay --strace\n  \
+watershed bench relay --table plain --modes prepared --clients 16 --rounds 3 --json relay.json\n\n\
+All three in turns, in one run, over the same PostgreSQL. Needs pgbench, psql and PgBouncer; works as root and as any other\n\
+user. Goals that are missed are named; the exit code is 0 all the same."
+    )]
+    Relay(BenchRelayArgs),
     /// CPU time that a running `watershed up` takes while nobody asks it anything
     #[command(after_help = "Examples:\n  watershed bench idle\n  watershed bench idle --data-dir /var/lib/watershed --duration 5m")]
     Idle(BenchIdleArgs),
+    /// A mixed workload always on PostgreSQL, always on the lake where it may answer, and as the gateway chooses: what choosing costs
+    #[command(after_help = "Examples:\n  watershed bench route\n  watershed bench route --rows 200000 --rounds 3 --json route.json\n\n\
+Regret is what a statement took more than on the better of the two ways.")]
+    Route(BenchRouteArgs),
+    /// What sessions cost the gateway: many that rest, and some at work, for a while
+    #[command(after_help = "Examples:\n  watershed bench sessions\n  watershed bench sessions --idle 100 --active 20 --duration 10s\n\n\
+Exit code 1 means that a statement of a session failed, or that something was left of sessions that had ended.")]
+    Sessions(BenchSessionsArgs),
+}
+
+#[derive(Args, Debug)]
+pub struct CalibrateArgs {
+    #[command(flatten)]
+    pub running: Running,
+    /// Rows of the table that is measured
+    #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(10_000..=100_000_000))]
+    pub rows: u64,
+    /// Each statement is asked so often; the median counts
+    #[arg(long, default_value_t = 7, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub rounds: u32,
+    /// Only print what was measured
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+/// What `bench route` asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Workload {
+    Mixed,
+    Bi,
+}
+
+#[derive(Args, Debug)]
+pub struct BenchRouteArgs {
+    /// Rows of the table
+    #[arg(long, default_value_t = 2_000_000, value_parser = clap::value_parser!(u64).range(10_000..=100_000_000))]
+    pub rows: u64,
+    /// Runs of each statement on each way; the median counts
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub rounds: u32,
+    /// What is asked: a mix of small and large, or a hundred statements of business intelligence tools
+    #[arg(long, value_enum, default_value_t = Workload::Mixed)]
+    pub workload: Workload,
+    /// Use the constants that are built in, and do not measure this machine's first
+    #[arg(long)]
+    pub uncalibrated: bool,
+    /// Folder for PostgreSQL and the lake; must not exist [default: ./watershed-bench-PID]
+    #[arg(long, value_name = "DIR")]
+    pub dir: Option<PathBuf>,
+    /// Leave the folder there
+    #[arg(long)]
+    pub keep: bool,
+    /// Write every figure there
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+}
+
+#[derive(Args, Debug)]
+pub struct DifftestArgs {
+    /// What is asked depends on this and on the statement's number only
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+    /// Statements
+    #[arg(long, default_value_t = 2_000, value_name = "COUNT", value_parser = clap::value_parser!(u64).range(1..=100_000_000))]
+    pub queries: u64,
+    /// Number of the first one
+    #[arg(long, default_value_t = 0, value_name = "NUMBER", value_parser = clap::value_parser!(u64).range(..=1_000_000_000))]
+    pub first: u64,
+    /// Pairs of sessions that ask at a time
+    #[arg(long, default_value_t = 2, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=16))]
+    pub jobs: u32,
+    /// Rows of the larger table; the other one has half as many
+    #[arg(long, default_value_t = 900, value_parser = clap::value_parser!(u32).range(12..=1_000_000))]
+    pub rows: u32,
+    /// Fail if fewer of a hundred statements are answered by the lake
+    #[arg(long, default_value_t = 0, value_name = "PERCENT", value_parser = clap::value_parser!(u32).range(..=100))]
+    pub least_lake: u32,
+    /// The language that texts are sorted by, as ICU names it, such as en-US [default: none, by code points]
+    #[arg(long, value_name = "LOCALE")]
+    pub icu_locale: Option<String>,
+    /// Folder for PostgreSQL and the lake; must not exist [default: ./watershed-bench-PID]
+    #[arg(long, value_name = "DIR")]
+    pub dir: Option<PathBuf>,
+    /// Leave the folder there
+    #[arg(long)]
+    pub keep: bool,
+    /// Write every figure and difference there
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+}
+
+#[derive(Args, Debug)]
+pub struct BenchSessionsArgs {
+    /// Sessions that rest
+    #[arg(long, default_value_t = 500, value_name = "COUNT")]
+    pub idle: usize,
+    /// Sessions at work besides
+    #[arg(long, default_value_t = 100, value_name = "COUNT")]
+    pub active: usize,
+    /// How long these are at work
+    #[arg(long, default_value = "1m", value_name = "TIME")]
+    pub duration: Period,
+    /// Rows of the table
+    #[arg(long, default_value_t = 200_000, value_parser = clap::value_parser!(u64).range(1_000..=80_000_000))]
+    pub rows: u64,
+    /// Folder for PostgreSQL and the lake; must not exist [default: ./watershed-bench-PID]
+    #[arg(long, value_name = "DIR")]
+    pub dir: Option<PathBuf>,
+    /// Leave the folder there
+    #[arg(long)]
+    pub keep: bool,
+    /// Write every figure there
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
 }
 
 #[derive(Args, Debug)]
@@ -624,4 +768,67 @@ pub struct BenchIngestArgs {
     /// Write every figure and every second's sample there
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
+}
+
+#[derive(Args, Debug)]
+pub struct BenchRelayArgs {
+    /// Rows that are looked up, one at a time, by the time that is their key
+    #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1_000..=8_000_000))]
+    pub rows: u64,
+    /// Rows of each COPY; 0 leaves it out
+    #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(0..=8_000_000))]
+    pub copy_rows: u64,
+    /// Which table: the tiered one makes each statement one that the lake could answer
+    #[arg(long, value_enum, default_value_t = RelayTable::Tiered)]
+    pub table: RelayTable,
+    /// pgbench's query modes
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "simple,extended,prepared", value_name = "MODE,...")]
+    pub modes: Vec<QueryMode>,
+    /// Numbers of clients
+    #[arg(long, value_delimiter = ',', default_value = "1,16,64", value_name = "N,...",
+        value_parser = clap::value_parser!(u32).range(1..=400))]
+    pub clients: Vec<u32>,
+    /// pgbench's threads [default: the processors, but no more than clients]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=400))]
+    pub jobs: Option<u32>,
+    /// Runs of each cell; the median counts
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub rounds: u32,
+    /// Seconds of each run
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=600))]
+    pub seconds: u32,
+    /// The program [default: pgbouncer on PATH or in /usr/sbin]
+    #[arg(long, value_name = "PROGRAM")]
+    pub pgbouncer: Option<PathBuf>,
+    /// Count system calls as well, in runs of their own
+    #[arg(long)]
+    pub strace: bool,
+    /// Folder for PostgreSQL and the lake; must not exist [default: ./watershed-bench-PID]
+    #[arg(long, value_name = "DIR")]
+    pub dir: Option<PathBuf>,
+    /// Leave the folder there
+    #[arg(long)]
+    pub keep: bool,
+    /// Print the tables as Markdown
+    #[arg(long)]
+    pub markdown: bool,
+    /// Write every figure there
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum RelayTable {
+    /// One that has rows in the lake
+    Tiered,
+    /// An ordinary table of the same rows
+    Plain,
+}
+
+/// How pgbench sends statements.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum QueryMode {
+    Simple,
+    Extended,
+    Prepared,
 }

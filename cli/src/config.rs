@@ -80,9 +80,25 @@ pub struct Gateway {
     /// Bytes that queries over the lake may hold together before they spill.
     pub memory_limit: u64,
     pub max_sessions: usize,
+    /// Of two stores that may answer, the one answers that is expected to be faster; else the kind of statement decides.
+    pub route_by_cost: bool,
     /// A statement that reads an old version for longer keeps that version's files from vacuum.
     pub lease_after: Duration,
+    /// None: TLS is refused.
+    pub tls: Option<Tls>,
+    /// Clients of other machines may speak in the clear.
+    pub allow_plaintext: bool,
+    /// Users whom PostgreSQL lets in without asking for proof, and the gateway too.
+    pub trusted_users: Vec<String>,
+    /// How long a client may take for its startup packet, and to log in.
+    pub startup_timeout: Duration,
+    pub login_timeout: Duration,
+    /// New connections a second from one address. None: any number.
+    pub connection_rate: Option<u32>,
 }
+
+/// Where the files of TLS stand.
+pub type Tls = gateway::tls::Settings;
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct Http {
@@ -154,6 +170,8 @@ pub struct Postgres {
     pub bin: Option<PathBuf>,
     /// None: an eighth of the machine's memory.
     pub shared_buffers: Option<u64>,
+    /// Of a cluster that is made. None: texts are sorted by code points.
+    pub icu_locale: Option<String>,
 }
 
 /// `watershed.toml`.
@@ -180,7 +198,32 @@ struct GatewayFile {
     listen: Option<SocketAddr>,
     memory_limit: Option<Bytes>,
     max_sessions: Option<usize>,
+    route_by_cost: Option<bool>,
     lease_after: Option<Period>,
+    allow_plaintext: bool,
+    trusted_users: Vec<String>,
+    startup_timeout: Option<Period>,
+    login_timeout: Option<Period>,
+    connection_rate: Option<u32>,
+    tls: TlsFile,
+}
+
+#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields, default)]
+struct TlsFile {
+    cert: Option<PathBuf>,
+    key: Option<PathBuf>,
+    client_ca: Option<PathBuf>,
+    client_certificate: ClientCertificate,
+}
+
+/// What is asked of clients once there are authorities of client certificates.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq)]
+#[serde(rename_all = "lowercase")]
+enum ClientCertificate {
+    #[default]
+    Required,
+    Optional,
 }
 
 #[derive(Clone, Debug, Default, Deserialize, PartialEq)]
@@ -246,6 +289,7 @@ struct RetentionFile {
 struct PostgresFile {
     bin: Option<PathBuf>,
     shared_buffers: Option<Bytes>,
+    icu_locale: Option<String>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize, PartialEq)]
@@ -308,15 +352,7 @@ impl Config {
         let config = Config {
             data_dir: args.data_dir.clone().or(file.data_dir).unwrap_or_else(|| DEFAULT_DATA_DIR.into()),
             lake: file.lake.settled(args.lake.clone(), args.hadoop_conf_dir.clone()),
-            gateway: Gateway {
-                listen: args.listen.or(file.gateway.listen).unwrap_or_else(|| local(6432)),
-                memory_limit: args
-                    .memory_limit
-                    .or(file.gateway.memory_limit)
-                    .map_or((memory / 4).max(256 << 20), |size| size.0),
-                max_sessions: file.gateway.max_sessions.unwrap_or(100),
-                lease_after: period(None, file.gateway.lease_after, 60),
-            },
+            gateway: file.gateway.settled(args, memory)?,
             http: Http {
                 listen: args.http.or(file.http.listen).unwrap_or_else(|| local(8432)),
                 max_body: file.http.max_body.map_or(32 << 20, |size| size.0),
@@ -338,6 +374,7 @@ impl Config {
             postgres: Postgres {
                 bin: args.pg_bin.clone().or(file.postgres.bin),
                 shared_buffers: file.postgres.shared_buffers.map(|size| size.0),
+                icu_locale: file.postgres.icu_locale,
             },
             drain_timeout: period(args.drain_timeout, file.drain_timeout, 30),
             kafka: Kafka {
@@ -367,12 +404,11 @@ impl Config {
             .into());
         }
         let least = Duration::from_millis(100);
+        self.gateway.check()?;
         let wrong = [
             (self.lake.store.read_timeout < least, "lake.read_timeout", "at least 100ms"),
             (self.lake.store.write_timeout < least, "lake.write_timeout", "at least 100ms"),
             (self.lake.store.metadata_timeout < least, "lake.metadata_timeout", "at least 100ms"),
-            (self.gateway.memory_limit < 16 << 20, "memory_limit", "at least 16MiB"),
-            (!(1..=10_000).contains(&self.gateway.max_sessions), "gateway.max_sessions", "1 to 10000"),
             (self.http.max_body < 1024, "http.max_body", "at least 1KiB"),
             (self.http.key_retention < Duration::from_secs(1), "http.key_retention", "at least 1s"),
             (self.pressure.interval < least, "ingest.pressure.interval", "at least 100ms"),
@@ -383,7 +419,6 @@ impl Config {
             ),
             (self.archiver.interval < least, "archiver.interval", "at least 100ms"),
             (self.archiver.max_rows_per_file < 1000, "archiver.max_rows_per_file", "at least 1000"),
-            (self.gateway.lease_after < least, "gateway.lease_after", "at least 100ms"),
             (
                 self.compactor.grace < 2 * self.gateway.lease_after,
                 "compactor.grace",
@@ -425,6 +460,69 @@ fn refuse_first(settings: &[(bool, &str, &str)]) -> Result<()> {
 pub fn routes(named: Option<&Path>) -> Result<Routes> {
     let file = read_file(named)?;
     Ok(Routes { topics: file.kafka.topics.unwrap_or_else(ingest::topics::defaults), tables: file.tables })
+}
+
+impl GatewayFile {
+    fn settled(self, args: &UpArgs, memory: u64) -> Result<Gateway> {
+        let period = |given: Option<Period>, secs| given.map_or(Duration::from_secs(secs), |p| p.0);
+        let listen = args.listen.or(self.listen).unwrap_or_else(|| SocketAddr::from((Ipv4Addr::LOCALHOST, 6432)));
+        // Only where others than this machine can come there is somebody to hold back.
+        let usual_rate = (!listen.ip().is_loopback()).then_some(100);
+        Ok(Gateway {
+            listen,
+            memory_limit: args.memory_limit.or(self.memory_limit).map_or((memory / 4).max(256 << 20), |size| size.0),
+            max_sessions: self.max_sessions.unwrap_or(100),
+            route_by_cost: args.route_by_cost.or(self.route_by_cost).unwrap_or(true),
+            lease_after: period(self.lease_after, 60),
+            tls: self.tls.settled(args)?,
+            allow_plaintext: self.allow_plaintext,
+            trusted_users: self.trusted_users,
+            startup_timeout: period(self.startup_timeout, 10),
+            login_timeout: period(self.login_timeout, 60),
+            connection_rate: self.connection_rate.or(usual_rate).filter(|rate| *rate > 0),
+        })
+    }
+}
+
+impl TlsFile {
+    fn settled(self, args: &UpArgs) -> Result<Option<Tls>> {
+        let cert = args.tls_cert.clone().or(self.cert);
+        let key = args.tls_key.clone().or(self.key);
+        match (cert, key) {
+            (Some(cert), Some(key)) => Ok(Some(Tls {
+                cert,
+                key,
+                client_ca: self.client_ca,
+                client_certificate_optional: self.client_certificate == ClientCertificate::Optional,
+            })),
+            (None, None) if self.client_ca.is_none() => Ok(None),
+            _ => Err(Failure::usage(
+                "TLS needs a certificate and its key",
+                "give both: cert and key in the section [gateway.tls] of watershed.toml, or --tls-cert and --tls-key",
+            )
+            .into()),
+        }
+    }
+}
+
+impl Gateway {
+    fn check(&self) -> Result<()> {
+        if !self.listen.ip().is_loopback() && self.tls.is_none() && !self.allow_plaintext {
+            return Err(Failure::usage(
+                format!("others could read along: {} (--listen) is reachable from outside, and there is no TLS", self.listen),
+                "name a certificate and its key (--tls-cert, --tls-key), listen on 127.0.0.1, or set gateway.allow_plaintext = true",
+            )
+            .into());
+        }
+        let least = Duration::from_millis(100);
+        refuse_first(&[
+            (self.memory_limit < 16 << 20, "memory_limit", "at least 16MiB"),
+            (!(1..=10_000).contains(&self.max_sessions), "gateway.max_sessions", "1 to 10000"),
+            (self.lease_after < least, "gateway.lease_after", "at least 100ms"),
+            (self.startup_timeout < least, "gateway.startup_timeout", "at least 100ms"),
+            (self.login_timeout < least, "gateway.login_timeout", "at least 100ms"),
+        ])
+    }
 }
 
 impl PressureFile {

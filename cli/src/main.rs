@@ -68,7 +68,10 @@ async fn run(cli: Cli) -> anyhow::Result<Code> {
         Command::Generate(args) => commands::generate::run(args).await,
         Command::Demo(args) => commands::demo::run(&args).await,
         Command::Queries(args) => commands::queries::run(args).await,
+        Command::Compatibility => commands::compatibility::run(),
         Command::DeadLetters(args) => commands::dead_letters::run(args).await,
+        Command::Calibrate(args) => commands::calibrate::run(args).await,
+        Command::Difftest(args) => commands::difftest::run(args).await,
         Command::Bench(command) => commands::bench::run(command).await,
     }
 }

@@ -2,10 +2,11 @@
 //! it is run as a task. Everything a service promises about its work is said in its own crate.
 
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use gateway::tls::Tls;
 use ingest::generate;
 use ingest::http::{Indices, Tokens};
 use ingest::pressure::{Monitor, Pressure, Watched};
@@ -41,7 +42,13 @@ pub struct Services {
 }
 
 impl Services {
-    pub fn new(config: &Config, data: &DataDir, secrets: &Secrets, socket_dir: &Path) -> Result<Services> {
+    pub fn new(
+        config: &Config,
+        data: &DataDir,
+        secrets: &Secrets,
+        socket_dir: &Path,
+        tls: Option<Arc<Tls>>,
+    ) -> Result<Services> {
         let lake_root = secrets.lake.clone();
         let stores = Stores {
             ingest_url: secrets.url("watershed_ingest", bootstrap::DATABASE),
@@ -60,6 +67,13 @@ impl Services {
             spill_dir: data.spill(),
             memory_limit_bytes: usize::try_from(config.gateway.memory_limit).unwrap_or(usize::MAX),
             max_sessions: config.gateway.max_sessions,
+            route_by_cost: config.gateway.route_by_cost,
+            tls,
+            allow_plaintext: config.gateway.allow_plaintext,
+            trusted_users: config.gateway.trusted_users.clone(),
+            startup_timeout: config.gateway.startup_timeout,
+            login_timeout: config.gateway.login_timeout,
+            connection_rate: config.gateway.connection_rate,
             lease_after: config.gateway.lease_after,
             // Only the account of the cluster may enter this directory.
             cold_door: config.retention.cold.then(|| socket_dir.to_owned()),
@@ -87,6 +101,18 @@ impl Services {
             retention: retention_config(&config.retention, &config.pressure, &stores),
             stores,
         })
+    }
+
+    /// Reads again what may have changed while everything runs: certificates and keys.
+    pub fn reload(&self) {
+        let Some(tls) = &self.gateway.tls else {
+            tracing::info!("nothing to read again: there is no TLS");
+            return;
+        };
+        match tls.reload() {
+            Ok(()) => tracing::info!(cert = %tls.settings().cert.display(), "read the certificate again"),
+            Err(error) => tracing::error!(%error, "the files of TLS are wrong; going on with those of before"),
+        }
     }
 
     /// Says what is wrong with settings that only PostgreSQL can judge.
@@ -250,6 +276,18 @@ fn http_config(
         key_retention: config.http.key_retention,
         tokens: tokens(&config.http)?,
         open_metrics: config.http.open_metrics,
+        gauges: vec![
+            (
+                "watershed_lake_queries_running",
+                "Queries over the lake whose rows are being made.",
+                gateway::engine::activity::running_queries,
+            ),
+            (
+                "watershed_lake_reads_running",
+                "Requests to the lake's store that queries wait for.",
+                gateway::engine::activity::running_reads,
+            ),
+        ],
         pressure: pressure.clone(),
         indices: Indices::new(patterns),
         routes: config.tables.clone(),
@@ -275,6 +313,17 @@ pub fn tokens(config: &Http) -> Result<Tokens> {
         .into());
     }
     Ok(tokens)
+}
+
+/// The files of TLS, read.
+pub fn tls(config: &config::Gateway) -> Result<Option<Arc<Tls>>> {
+    let load = |settings: &config::Tls| {
+        Tls::load(settings.clone()).map(Arc::new).map_err(|error| {
+            let advice = "correct [gateway.tls] in watershed.toml (or --tls-cert, --tls-key), or the files";
+            Failure::usage(format!("TLS cannot be offered: {error}"), advice).into()
+        })
+    };
+    config.tls.as_ref().map(load).transpose()
 }
 
 /// What must keep room, and how much.

@@ -45,6 +45,21 @@ pub fn layout(heading: &[(&str, Align)], rows: &[Vec<String>]) -> String {
     text
 }
 
+/// The same as a table of Markdown, for a document.
+pub fn markdown(heading: &[(&str, Align)], rows: &[Vec<String>]) -> String {
+    let cell = |value: &str| -> String {
+        value.chars().map(|c| if c.is_control() { ' ' } else { c }).collect::<String>().replace('|', "\\|")
+    };
+    let line = |cells: Vec<String>| format!("| {} |\n", cells.join(" | "));
+    let mut text = line(heading.iter().map(|(name, _)| cell(name)).collect());
+    let rule = |align: &Align| if *align == Align::Right { "---:" } else { "---" }.to_owned();
+    text.push_str(&line(heading.iter().map(|(_, align)| rule(align)).collect()));
+    for row in rows {
+        text.push_str(&line(row.iter().take(heading.len()).map(|value| cell(value)).collect()));
+    }
+    text
+}
+
 /// At most `most` characters, the last an ellipsis if some are left out.
 pub fn shorten(text: &str, most: usize) -> String {
     if text.chars().count() <= most {

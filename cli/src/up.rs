@@ -12,7 +12,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::bootstrap::{self, DATABASE, OWNER, Secrets};
-use crate::config::{Config, check_lake, machine_memory};
+use crate::config::{Config, Tls, check_lake, machine_memory};
 use crate::datadir::{DataDir, Held, Pairs, replace_private};
 use crate::exit::Failure;
 use crate::postgres::{Cluster, Settings, Supervised, supervise};
@@ -38,36 +38,71 @@ pub struct Up {
     _held: Held,
 }
 
-/// ctrl-C, SIGTERM and, unless it is ignored (nohup), SIGHUP.
+/// ctrl-C, SIGTERM and SIGHUP.
 pub struct Stops {
     interrupt: Signal,
     terminate: Signal,
-    hang_up: Option<Signal>,
+    hang_up: Signal,
+    /// Started so as to survive its terminal (nohup).
+    outlives_terminal: bool,
+    had_terminal: bool,
+}
+
+/// What a signal asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Request {
+    Stop,
+    /// Read again what may have changed.
+    Reload,
 }
 
 impl Stops {
     pub fn listen() -> Result<Stops> {
+        let outlives_terminal = hang_up_is_ignored();
         Ok(Stops {
             interrupt: signal(SignalKind::interrupt())?,
             terminate: signal(SignalKind::terminate())?,
-            hang_up: if hang_up_is_ignored() { None } else { Some(signal(SignalKind::hangup())?) },
+            hang_up: signal(SignalKind::hangup())?,
+            outlives_terminal,
+            had_terminal: has_terminal(),
         })
     }
 
-    /// The next request to stop. Cancel safe.
+    /// The next request to stop, for programs that have nothing to read again. Cancel safe.
     pub async fn next(&mut self) {
-        let hang_up = async {
-            match &mut self.hang_up {
-                Some(signal) => signal.recv().await,
-                None => std::future::pending().await,
+        while self.take().await == SignalKind::hangup() && self.outlives_terminal {}
+    }
+
+    /// The next request; SIGHUP asks to reload unless it was the terminal that went. Cancel safe.
+    pub async fn request(&mut self) -> Request {
+        loop {
+            if self.take().await != SignalKind::hangup() {
+                return Request::Stop;
             }
-        };
-        tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
-            _ = hang_up => {}
+            match (self.had_terminal && !has_terminal(), self.outlives_terminal) {
+                (false, _) => return Request::Reload,
+                (true, false) => return Request::Stop,
+                (true, true) => self.had_terminal = false,
+            }
         }
     }
+
+    /// The next request to stop, for programs that could reload but not now. Cancel safe.
+    pub async fn stop_request(&mut self) {
+        while self.request().await == Request::Reload {}
+    }
+
+    async fn take(&mut self) -> SignalKind {
+        tokio::select! {
+            _ = self.interrupt.recv() => SignalKind::interrupt(),
+            _ = self.terminate.recv() => SignalKind::terminate(),
+            _ = self.hang_up.recv() => SignalKind::hangup(),
+        }
+    }
+}
+
+fn has_terminal() -> bool {
+    fs::File::open("/dev/tty").is_ok()
 }
 
 fn hang_up_is_ignored() -> bool {
@@ -86,6 +121,7 @@ impl Up {
         let held = data.hold()?;
         // Before anything is made or opened.
         services::tokens(&config.http)?;
+        let tls = services::tls(&config.gateway)?;
         lake::store::configure(config.lake.store.clone());
         if let Some(url) = &config.lake.url {
             check_lake(url)?;
@@ -101,6 +137,7 @@ impl Up {
             memory: machine_memory(),
             sessions: config.gateway.max_sessions,
             shared_buffers: config.postgres.shared_buffers,
+            icu_locale: config.postgres.icu_locale.clone(),
             data_dir: data.root().display().to_string(),
             small_shm: Settings::shm_is_small(),
             lz4: false, // asked of the server once it is found
@@ -128,8 +165,8 @@ impl Up {
                 password: secrets.password(OWNER).into(),
                 database: DATABASE.into(),
             };
-            write_connection(&data, &secrets, &target)?;
-            let services = services::Services::new(config, &data, &secrets, &socket_dir)?;
+            write_connection(&data, &secrets, &target, config.gateway.tls.as_ref())?;
+            let services = services::Services::new(config, &data, &secrets, &socket_dir, tls)?;
             services.check().await?;
             services.serve(&mut serving, gateway_socket, http_socket)?;
             services.keep_up(&mut upkeep);
@@ -190,7 +227,7 @@ impl Up {
         loop {
             tokio::select! {
                 () = &mut drained => break,
-                () = stops.next() => hurry.cancel(),
+                () = stops.stop_request() => hurry.cancel(),
             }
         }
         say("stopping PostgreSQL");
@@ -201,7 +238,7 @@ impl Up {
         loop {
             tokio::select! {
                 ended = &mut self.postgres.task => return ended.context("stop PostgreSQL")?,
-                () = stops.next() => self.postgres.stop_now(),
+                () = stops.stop_request() => self.postgres.stop_now(),
             }
         }
     }
@@ -249,13 +286,17 @@ pub fn reachable(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(ip, address.port())
 }
 
-fn write_connection(data: &DataDir, secrets: &Secrets, target: &Target) -> Result<()> {
+fn write_connection(data: &DataDir, secrets: &Secrets, target: &Target, tls: Option<&Tls>) -> Result<()> {
     let mut pairs = Pairs::default();
     pairs.set("PGHOST", &target.host);
     pairs.set("PGPORT", target.port.to_string());
     pairs.set("PGUSER", &target.user);
     pairs.set("PGPASSWORD", &target.password);
     pairs.set("PGDATABASE", &target.database);
+    // libpq tries TLS first, and whoever sources this has no client certificate to show.
+    if tls.is_some_and(|tls| tls.client_ca.is_some() && !tls.client_certificate_optional) {
+        pairs.set("PGSSLMODE", "disable");
+    }
     pairs.set("WATERSHED_POSTGRES_URL", secrets.url(OWNER, DATABASE));
     replace_private(
         &data.connection_env(),

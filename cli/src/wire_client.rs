@@ -142,14 +142,29 @@ impl Client {
 
     /// Runs one statement without parameters by the extended protocol, asking for binary values.
     pub async fn binary(&mut self, sql: &str) -> Result<Answer> {
+        self.extended(sql, &[], true).await
+    }
+
+    /// Runs one statement by the extended protocol. Parameters have a type and a value as text, or NULL.
+    pub async fn extended(&mut self, sql: &str, parameters: &[(u32, Option<&str>)], binary: bool) -> Result<Answer> {
         let start = Instant::now();
+        let count = u16::try_from(parameters.len()).context("too many parameters")?.to_be_bytes();
         let mut out = Vec::with_capacity(sql.len() + 64);
         let mut parse = vec![0];
         parse.extend_from_slice(&c_string(sql));
-        parse.extend_from_slice(&[0, 0]);
+        parse.extend_from_slice(&count);
+        parse.extend(parameters.iter().flat_map(|(oid, _)| oid.to_be_bytes()));
         frame(&mut out, b'P', &parse);
-        // Unnamed portal and statement, no parameters, one format code for all columns: binary.
-        frame(&mut out, b'B', &[0, 0, 0, 0, 0, 0, 0, 1, 0, 1]);
+        // Unnamed portal and statement; parameters as text, one format code for all columns.
+        let mut bind = vec![0, 0, 0, 0];
+        bind.extend_from_slice(&count);
+        for (_, value) in parameters {
+            let length = value.map_or(-1, |value| value.len() as i32);
+            bind.extend_from_slice(&length.to_be_bytes());
+            bind.extend_from_slice(value.unwrap_or_default().as_bytes());
+        }
+        bind.extend_from_slice(&[0, 1, 0, u8::from(binary)]);
+        frame(&mut out, b'B', &bind);
         frame(&mut out, b'D', &[b'P', 0]);
         frame(&mut out, b'E', &[0, 0, 0, 0, 0]);
         frame(&mut out, b'S', &[]);

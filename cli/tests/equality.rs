@@ -447,7 +447,7 @@ fn random_statements_are_equal() {
         }
     }
     let pid = gateway.pid;
-    let routes = gateway.run(&format!("SELECT route, count(*) FROM watershed.queries WHERE pid = {pid} AND sql LIKE 'SELECT%FROM zoo%' GROUP BY route ORDER BY route"));
+    let routes = gateway.run(&format!("SELECT route, count(*) FROM watershed.queries WHERE pid = {pid} AND sql LIKE '% zoo%' GROUP BY route ORDER BY route"));
     println!("random statements: {:?}", routes.rows());
     assert!(wrong.is_empty(), "{wrong}");
     let by_lake =
@@ -595,7 +595,18 @@ fn random_statement(random: &mut Sequence) -> (String, bool) {
         };
         outputs.push(format!("{aggregate}{filter}"));
     }
-    let mut sql = format!("SELECT {} FROM zoo", outputs.join(", "));
+    // Most read the table alone; the others read it joined, chosen or put together.
+    let from = match random.below(12) {
+        0 => "(SELECT z.* FROM zoo z JOIN ant a ON a.id = z.id) zoo",
+        1 => "(SELECT z.* FROM zoo z LEFT JOIN ant a ON a.g = z.g AND a.id < 90) zoo",
+        2 => "(SELECT z.* FROM ant a RIGHT JOIN zoo z ON a.t = z.t AND a.k = z.g) zoo",
+        3 => "(SELECT z.* FROM zoo z WHERE EXISTS (SELECT FROM ant a WHERE a.g = z.g AND a.t = z.t)) zoo",
+        4 => "(SELECT z.* FROM zoo z WHERE z.g NOT IN (SELECT g FROM ant WHERE g > 9)) zoo",
+        5 => "(SELECT * FROM zoo WHERE g IN (SELECT g FROM kinds WHERE name > 'kind 3') UNION ALL SELECT * FROM zoo WHERE b) zoo",
+        6 => "(SELECT z.* FROM zoo z JOIN kinds k USING (g) WHERE z.i4 > (SELECT avg(k) FROM ant)) zoo",
+        _ => "zoo",
+    };
+    let mut sql = format!("SELECT {} FROM {from}", outputs.join(", "));
     if random.below(4) > 0 {
         let _ = write!(sql, " WHERE {}", condition(random, 3)); // writing to a String cannot fail, here and below
     }
@@ -721,7 +732,7 @@ fn virtual_tables_answer_like_relations() {
 
     // Their shape is the stub's shape, whoever describes them.
     let mut direct = Client::connect(&instance.direct());
-    for table in ["watershed.queries", "watershed.route_stats"] {
+    for table in ["watershed.queries", "watershed.route_stats", "watershed.functions"] {
         let sql = format!("SELECT * FROM {table} LIMIT 1");
         let described = |client: &mut Client| {
             let mut bytes = support::wire::frontend::parse("", &sql, &[]);
@@ -732,6 +743,14 @@ fn virtual_tables_answer_like_relations() {
         };
         assert_eq!(difference(&described(&mut direct), &described(&mut gateway), true), None, "{sql}");
     }
+    // What may run where, as the page says it.
+    let judged = gateway.run(
+        "SELECT lake, count(*) > 30 FROM watershed.functions WHERE kind = 'function' GROUP BY lake ORDER BY lake",
+    );
+    let row = |lake: &str| [Some(lake.to_owned()), Some("t".to_owned())];
+    assert_eq!(judged.rows(), [row("never"), row("same"), row("same if")], "{judged:?}");
+    let random = gateway.value("SELECT reason FROM watershed.functions WHERE signature = 'random()'");
+    assert_eq!(random, "volatile");
     // Directly on PostgreSQL nothing shows an empty answer.
     assert_eq!(direct.query("SELECT * FROM watershed.queries").sqlstate(), "0A000");
     let through_function = "DO $$ BEGIN PERFORM count(*) FROM watershed.queries; END $$";

@@ -3,6 +3,7 @@
 //! A stale view costs speed only: what a statement means is asked of PostgreSQL each time.
 //! ✗ lake files, statements.
 
+use crate::cost::Constants;
 use crate::analyze;
 use crate::classify::{NameKind, Names};
 use crate::virtual_tables;
@@ -29,6 +30,8 @@ pub struct Snapshot {
     pub analyze: analyze::Catalog,
     /// Some tiered table has dropped rows from PostgreSQL.
     pub has_floor: bool,
+    /// What estimates mean in time on this machine.
+    pub constants: Constants,
 }
 
 impl Snapshot {
@@ -132,6 +135,7 @@ impl Catalog {
 impl Snapshot {
     fn differs(&self, other: &Snapshot) -> bool {
         self.names != other.names
+            || self.constants != other.constants
             || self.analyze.tiered != other.analyze.tiered
             || self.analyze.virtual_functions.len() != other.analyze.virtual_functions.len()
     }
@@ -161,15 +165,29 @@ async fn look(conn: &mut PgConnection, generation: u64) -> Result<Snapshot, lake
     for row in sqlx::query(VIEWS).bind(functions).fetch_all(&mut *conn).await? {
         names.insert(row.try_get(0)?, NameKind::View);
     }
-    let default_collation_is_c: bool = sqlx::query_scalar(
-        "SELECT datlocprovider = 'c' AND datcollate IN ('C', 'POSIX', 'C.UTF-8', 'C.utf8') FROM pg_catalog.pg_database WHERE datname = current_database()",
+    let (default_collation_is_c, provider, ctype): (bool, String, String) = sqlx::query_as(
+        "SELECT datlocprovider = 'c' AND datcollate IN ('C', 'POSIX', 'C.UTF-8', 'C.utf8'), datlocprovider::text, datctype::text FROM pg_catalog.pg_database WHERE datname = current_database()",
     )
     .fetch_one(&mut *conn)
     .await?;
+    let measured: Option<(f64, f64, f64, f64, f64)> = sqlx::query_as(
+        "SELECT postgres_base_us, postgres_unit_us, lake_base_us, lake_file_us, lake_value_us FROM watershed_control.calibration",
+    )
+    .fetch_optional(&mut *conn)
+    .await?;
+    let constants = measured.map_or_else(Constants::default, |m| Constants {
+        postgres_base_us: m.0,
+        postgres_unit_us: m.1,
+        lake_base_us: m.2,
+        lake_file_us: m.3,
+        lake_value_us: m.4,
+    });
+    let default_letters = analyze::Letters::of(&provider, &ctype);
     Ok(Snapshot {
         generation,
         names,
-        analyze: analyze::Catalog { tiered, virtual_functions, default_collation_is_c },
+        analyze: analyze::Catalog { tiered, virtual_functions, default_collation_is_c, default_letters },
         has_floor,
+        constants,
     })
 }

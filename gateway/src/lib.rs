@@ -7,11 +7,16 @@ pub mod catalog;
 pub mod classify;
 mod cold_door;
 pub mod engine;
+mod limits;
 pub mod plan;
 pub mod query;
 pub mod route;
 pub mod server;
 pub mod session;
+pub mod cost;
+mod threads;
+pub mod tls;
+mod verifiers;
 pub mod virtual_tables;
 pub mod wire;
 
@@ -44,6 +49,19 @@ pub struct Config {
     /// For lake queries, all together; a quarter of it bounds the tail of one statement.
     pub memory_limit_bytes: usize,
     pub max_sessions: usize,
+    /// Of two stores that may answer, the one answers that is expected to be faster (see [`cost`]); else the kind of statement decides.
+    pub route_by_cost: bool,
+    /// With what TLS is offered; None: it is refused. Whoever holds it may have its files read again at any time.
+    pub tls: Option<Arc<tls::Tls>>,
+    /// Clients of other machines may speak in the clear.
+    pub allow_plaintext: bool,
+    /// Users whom PostgreSQL lets in without asking for proof, and who may come in all the same.
+    pub trusted_users: Vec<String>,
+    /// How long a client may take to say who it is, and to log in, both from the first byte on.
+    pub startup_timeout: Duration,
+    pub login_timeout: Duration,
+    /// New connections a second from one address; None: any number.
+    pub connection_rate: Option<u32>,
     /// A statement that reads an old version for longer keeps its files from vacuum; far below vacuum's grace period.
     pub lease_after: Duration,
     /// Where the door to cold rows has its socket, so that PostgreSQL itself answers what the lake cannot; None: it is closed.
@@ -68,6 +86,10 @@ pub enum StartError {
     Engine(#[from] engine::EngineError),
     #[error("the door to cold rows cannot be opened or closed: {0}")]
     Door(#[from] cold_door::DoorError),
+    #[error("the sessions' threads cannot be started: {0}")]
+    Threads(std::io::Error),
+    #[error("the control connection is not described by a URL: {0}")]
+    ControlUrl(sqlx::Error),
 }
 
 /// Runs a gateway on `listener` until `shutdown`, then drains.
@@ -91,8 +113,11 @@ pub async fn run(config: Config, listener: TcpListener, shutdown: CancellationTo
         catalog,
         classified: classify::Cache::default(),
         log: Arc::default(),
+        costs: Arc::default(),
         engine,
-        policy: Policy::default(),
+        policy: Policy { trusted_users: config.trusted_users.clone() },
+        verifiers: verifiers::Verifiers::new(&config.control_url).map_err(StartError::ControlUrl)?,
+        places: Arc::new(tokio::sync::Semaphore::new(config.max_sessions)),
         config,
     });
     let upkeep = shutdown.child_token();
@@ -112,7 +137,10 @@ pub async fn run(config: Config, listener: TcpListener, shutdown: CancellationTo
         })
     };
     let ended = tokio::select! {
-        () = server::serve(shared, listener, shutdown) => None,
+        served = server::serve(shared, listener, shutdown) => {
+            served.map_err(StartError::Threads)?;
+            None
+        }
         ended = &mut door => Some(ended),
     };
     close.cancel();

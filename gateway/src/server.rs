@@ -1,24 +1,31 @@
 //! Accepts connections, admits as many as configured, and drains on shutdown. ✗ SQL, frame contents.
+//!
+//! A connection goes through three counts: how many are on their way in ([`crate::limits`], which costs an attacker
+//! nothing but bounds what it costs us), a session's place once its client has said who it is, before PostgreSQL gets
+//! a connection for it, and the deadlines of the start-up packet and of the login.
 
 use crate::Config;
 use crate::cancel::Registry;
 use crate::catalog::Catalog;
 use crate::classify::Cache;
 use crate::engine::Engine;
+use crate::limits::{Admission, OnItsWay, Refusal};
+use crate::cost::Costs;
 use crate::query::log::QueryLog;
-use crate::session::link::{Side, UpstreamAddress};
-use crate::session::login::{self, LoginEnd, Policy};
+use crate::session::link::UpstreamAddress;
+use crate::session::login::{self, Desk, LoginEnd, Policy};
+use crate::session::opening::{self, Opener, Peer, Terms};
 use crate::session::{Session, SessionEnd};
+use crate::threads::Threads;
+use crate::verifiers::Verifiers;
 use crate::wire::message::{self, ErrorReport};
+use bytes::BytesMut;
+use std::io;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
-
-/// How long a client may take to log in.
-const LOGIN_LIMIT: Duration = Duration::from_secs(60);
 
 /// What every session of a gateway shares.
 pub struct Shared {
@@ -28,14 +35,20 @@ pub struct Shared {
     pub catalog: Catalog,
     pub classified: Cache,
     pub log: Arc<QueryLog>,
+    pub costs: Arc<Costs>,
     pub engine: Arc<Engine>,
     pub policy: Policy,
+    pub verifiers: Verifiers,
+    /// One for each session and each login that PostgreSQL has a connection for.
+    pub places: Arc<Semaphore>,
 }
 
 /// Serves until `shutdown`, then drains.
-pub async fn serve(shared: Arc<Shared>, listener: TcpListener, shutdown: CancellationToken) {
-    let places = Arc::new(Semaphore::new(shared.config.max_sessions));
-    let sessions = TaskTracker::new();
+///
+/// Errors: no threads for the sessions.
+pub async fn serve(shared: Arc<Shared>, listener: TcpListener, shutdown: CancellationToken) -> io::Result<()> {
+    let mut admission = Admission::new(shared.config.max_sessions, shared.config.connection_rate);
+    let sessions = Threads::start(std::thread::available_parallelism().map_or(1, usize::from))?;
     let now = CancellationToken::new();
     loop {
         let stream = tokio::select! {
@@ -50,55 +63,124 @@ pub async fn serve(shared: Arc<Shared>, listener: TcpListener, shutdown: Cancell
             },
             () = shutdown.cancelled() => break,
         };
-        let (shared, shutdown, now) = (shared.clone(), shutdown.clone(), now.clone());
-        let place = places.clone().try_acquire_owned().ok();
-        sessions.spawn(async move {
-            let full = place.is_none();
-            tokio::select! {
-                () = connection(shared, stream, shutdown, full) => {}
-                () = now.cancelled() => {}
+        // An error means that the client is gone already.
+        let Ok(peer) = Peer::of(&stream) else { continue };
+        // As PostgreSQL: a machine that vanished is found out in the end, and its session's place is free again.
+        let _ = socket2::SockRef::from(&stream).set_keepalive(true);
+        let on_its_way = match admission.admit(peer.ip, Instant::now()) {
+            Ok(admitted) => admitted,
+            Err(refusal) => {
+                turn_away(&stream, refusal);
+                continue;
             }
-            drop(place);
-        });
+        };
+        // The session's thread waits for it, not this one.
+        let Ok(stream) = stream.into_std() else { continue };
+        // Each its own, since sessions look at them whenever they wake: one for all would go from processor to processor.
+        let (shared, shutdown, now) = (shared.clone(), shutdown.child_token(), now.child_token());
+        sessions.spawn(move || connection(shared, stream, peer, on_its_way, shutdown, now));
     }
     drop(listener);
-    sessions.close();
     if tokio::time::timeout(shared.config.drain_timeout, sessions.wait()).await.is_err() {
-        tracing::warn!(sessions = sessions.len(), "closing sessions that are still inside a transaction");
+        tracing::warn!(sessions = sessions.sessions(), "closing sessions that are still inside a transaction");
         now.cancel();
         sessions.wait().await;
     }
+    Ok(())
 }
 
-async fn connection(shared: Arc<Shared>, stream: TcpStream, shutdown: CancellationToken, full: bool) {
-    let peer = stream.peer_addr().ok();
-    let client = Side::tcp(stream);
-    let login = login::login(client, &shared.upstream, &shared.cancels, &shared.policy);
-    let logged_in = match tokio::time::timeout(LOGIN_LIMIT, login).await {
-        Ok(Ok(l)) => l,
-        Ok(Err(LoginEnd::Closed)) | Err(_) => return,
-        Ok(Err(e)) => {
-            tracing::info!(?peer, reason = %e, "login refused");
+/// Says why, as far as that costs nothing.
+fn turn_away(stream: &TcpStream, refusal: Refusal) {
+    let e = match refusal {
+        Refusal::Rate => {
+            ErrorReport::fatal("53300", "too many connections from this address in a short time")
+                .hint("Keep connections open (a pool does), or raise connection_rate of the gateway.")
+        }
+        Refusal::Crowd | Refusal::Address => too_many(),
+    };
+    let mut out = BytesMut::new();
+    message::put_error(&mut out, &e);
+    // The socket's buffer is empty; whoever does not get it sees the connection close.
+    let _ = stream.try_write(&out);
+}
+
+fn too_many() -> ErrorReport {
+    ErrorReport::fatal("53300", "sorry, too many clients already")
+        .hint("Close idle sessions, or raise max_sessions of the gateway.")
+}
+
+async fn connection(
+    shared: Arc<Shared>,
+    stream: std::net::TcpStream,
+    peer: Peer,
+    on_its_way: OnItsWay,
+    shutdown: CancellationToken,
+    now: CancellationToken,
+) {
+    let stream = match TcpStream::from_std(stream) {
+        Ok(stream) => stream,
+        Err(e) => return tracing::warn!(error = %e, "a connection could not be watched"),
+    };
+    let logged_in = tokio::select! {
+        entered = enter(&shared, stream, peer) => entered,
+        () = now.cancelled() => return,
+    };
+    drop(on_its_way);
+    let (logged_in, place) = match logged_in {
+        Ok(entered) => entered,
+        Err(LoginEnd::Closed) => return,
+        Err(LoginEnd::Io(e)) if is_ordinary(&e) => return,
+        Err(e) => {
+            tracing::info!(peer = %peer.ip, reason = %e, "login refused");
             return;
         }
     };
-    if full {
-        let mut logged_in = logged_in;
-        let e = ErrorReport::fatal("53300", "sorry, too many clients already")
-            .hint("Close idle sessions, or raise max_sessions of the gateway.");
-        message::put_error(&mut logged_in.link.client.output, &e);
-        logged_in.link.client.finish().await;
-        return;
-    }
-    match Session::new(shared, logged_in).run(shutdown).await {
+    match Session::new(shared, logged_in).run(shutdown, now).await {
         SessionEnd::Client | SessionEnd::Upstream | SessionEnd::Shutdown => {}
         SessionEnd::Io(e) if is_ordinary(&e) => {}
-        end => tracing::warn!(?peer, reason = %end, "session ended"),
+        end => tracing::warn!(peer = %peer.ip, reason = %end, "session ended"),
     }
+    drop(place);
+}
+
+/// From accepted to logged in, each step within its time.
+async fn enter(
+    shared: &Shared,
+    stream: TcpStream,
+    peer: Peer,
+) -> Result<(login::LoggedIn, tokio::sync::OwnedSemaphorePermit), LoginEnd> {
+    let config = &shared.config;
+    let deadline = tokio::time::Instant::now() + config.login_timeout;
+    let terms = Terms { tls: config.tls.as_deref(), allow_plaintext: config.allow_plaintext };
+    let opened = opening::open(stream, peer, &terms);
+    // As PostgreSQL: who says nothing is told nothing.
+    let opened = tokio::time::timeout(config.startup_timeout.min(config.login_timeout), opened)
+        .await
+        .map_err(|_| LoginEnd::Io(io::Error::new(io::ErrorKind::TimedOut, "no startup packet in time")))??;
+    let mut opened = match opened {
+        Opener::Session(opened) => opened,
+        Opener::Cancel { key, client } => {
+            let cancelled = login::cancel(&shared.upstream, &shared.cancels, &key);
+            let _ = tokio::time::timeout_at(deadline, cancelled).await; // nobody hears how it went
+            drop(client);
+            return Err(LoginEnd::Closed);
+        }
+    };
+    let Ok(place) = shared.places.clone().try_acquire_owned() else {
+        return Err(opening::refuse(&mut opened.client, too_many()).await);
+    };
+    let desk = Desk {
+        upstream: &shared.upstream,
+        policy: &shared.policy,
+        verifiers: &shared.verifiers,
+        cancels: &shared.cancels,
+        deadline,
+    };
+    Ok((login::login(*opened, peer, &desk).await?, place))
 }
 
 /// A client that vanished is not worth a line.
-fn is_ordinary(e: &std::io::Error) -> bool {
-    use std::io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
+fn is_ordinary(e: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
     matches!(e.kind(), ConnectionReset | BrokenPipe | ConnectionAborted | UnexpectedEof)
 }

@@ -14,16 +14,26 @@
 
 pub mod arith;
 mod calendar;
+pub mod cast;
+pub mod cut;
 pub mod datetime;
+pub mod deviation;
 pub mod encode;
 mod error;
+pub mod extract;
+pub mod extreme;
 pub mod fixed;
 mod float;
+pub mod interval;
 pub mod like;
 pub mod numeric;
+pub mod real;
+pub mod regexp;
+pub mod scalar;
 #[cfg(test)]
 mod testpg;
 pub mod text;
+pub mod tochar;
 pub mod zone;
 
 pub use error::PgError;

@@ -264,3 +264,13 @@ impl Random {
         &from[self.below(from.len() as u64) as usize]
     }
 }
+
+/// A text to stand in `U&'...'`: everything but plain ASCII as an escape.
+pub(crate) fn escaped(text: &str) -> String {
+    text.chars()
+        .map(|c| match c {
+            c if (c.is_ascii_graphic() || c == ' ') && !matches!(c, '\'' | '\\') => c.to_string(),
+            c => format!("\\+{:06x}", u32::from(c)),
+        })
+        .collect()
+}

@@ -6,9 +6,9 @@ mod operators;
 #[cfg(test)]
 mod tests;
 
-pub use functions::{Aggregate, Arith, Function, aggregate, function};
+pub use functions::{Aggregate, Arith, Function};
 pub use operators::{
-    Compare, Comparison, Foldable, comparison, comparison_operator, foldable_function, foldable_operator,
+    Compare, Comparison, Foldable, comparison, comparison_operator, comparisons, foldable_function, foldable_operator,
 };
 
 pub const BOOL: u32 = 16;
@@ -28,6 +28,24 @@ pub const NUMERIC: u32 = 1700;
 pub const UUID: u32 = 2950;
 pub const JSONB: u32 = 3802;
 pub const XID8: u32 = 5069;
+
+// Types that signatures name and that are not kept.
+pub const NAME: u32 = 19;
+pub const OID: u32 = 26;
+pub const JSON: u32 = 114;
+pub const TEXT_ARRAY: u32 = 1009;
+/// A literal whose type nothing asked for.
+pub const UNKNOWN: u32 = 705;
+pub const FLOAT8_ARRAY: u32 = 1022;
+pub const BPCHAR: u32 = 1042;
+pub const TIME: u32 = 1083;
+pub const TIMETZ: u32 = 1266;
+pub const REGCLASS: u32 = 2205;
+pub const RECORD: u32 = 2249;
+pub const ANY: u32 = 2276;
+pub const ANYARRAY: u32 = 2277;
+pub const ANYELEMENT: u32 = 2283;
+pub const ANYNONARRAY: u32 = 2776;
 
 /// First OID that `initdb` and users assign: nothing at or above it is known by number.
 pub const FIRST_UNPINNED: u32 = 10_000;

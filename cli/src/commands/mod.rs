@@ -3,9 +3,12 @@
 
 pub mod archive;
 pub mod bench;
+pub mod calibrate;
 pub mod compact;
+pub mod compatibility;
 pub mod dead_letters;
 pub mod demo;
+pub mod difftest;
 pub mod generate;
 pub mod ingest;
 pub mod load;

@@ -6,7 +6,7 @@ use crate::args::UpArgs;
 use crate::config::Config;
 use crate::console::{complain, say};
 use crate::exit::Code;
-use crate::up::{Stops, Up};
+use crate::up::{Request, Stops, Up};
 
 pub async fn run(args: &UpArgs) -> Result<Code> {
     let config = Config::resolve(args)?;
@@ -14,16 +14,21 @@ pub async fn run(args: &UpArgs) -> Result<Code> {
     let tell = |step: &str| say(step);
     let mut up = tokio::select! {
         started = Up::start(&config, &tell) => started?,
-        () = stops.next() => {
+        () = stops.stop_request() => {
             // What was started ends with the process; PostgreSQL, if it runs, is settled by the next start.
             say("stopped before it was ready");
             return Ok(Code::Done);
         }
     };
     announce(&up);
-    let failure = tokio::select! {
-        () = stops.next() => None,
-        error = up.failure() => Some(error),
+    let failure = loop {
+        tokio::select! {
+            request = stops.request() => match request {
+                Request::Stop => break None,
+                Request::Reload => up.services.reload(),
+            },
+            error = up.failure() => break Some(error),
+        }
     };
     if let Some(error) = &failure {
         complain(format_args!("watershed: {error:#}"));

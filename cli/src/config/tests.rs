@@ -107,3 +107,38 @@ fn the_compactor_takes_what_it_is_given() {
         assert!(merged(&UpArgs::default(), wrong).is_err(), "{wrong}");
     }
 }
+
+#[test]
+fn tls_is_needed_where_others_can_listen() {
+    let of = |listen: &str, more: &str| {
+        let args = UpArgs { listen: listen.parse().ok(), ..UpArgs::default() };
+        merged(&args, more).map(|config| config.gateway)
+    };
+    let tls = "[gateway.tls]\ncert = \"c\"\nkey = \"k\"\n";
+    assert_eq!(of("127.0.0.1:1", "").unwrap().tls, None);
+    assert!(of("[::1]:1", "").is_ok());
+    for open in ["0.0.0.0:1", "[::]:1", "10.0.0.1:1"] {
+        let error = of(open, "").unwrap_err().to_string();
+        assert!(error.contains("allow_plaintext"), "{error}");
+        assert!(of(open, "[gateway]\nallow_plaintext = true").unwrap().tls.is_none());
+        let with = of(open, tls).unwrap();
+        assert!(!with.allow_plaintext && with.tls.is_some_and(|tls| tls.client_ca.is_none()));
+    }
+    let clients = of("127.0.0.1:1", &format!("{tls}client_ca = \"a\"\n")).unwrap().tls.unwrap();
+    assert!(!clients.client_certificate_optional && clients.client_ca.is_some());
+    for wrong in [
+        "[gateway.tls]\ncert = \"c\"",
+        "[gateway.tls]\nclient_ca = \"c\"",
+        "[gateway.tls]\ncert = \"c\"\nkey = \"k\"\nclient_certificate = \"maybe\"",
+        "[gateway]\nlogin_timeout = \"1ms\"",
+    ] {
+        assert!(of("127.0.0.1:1", wrong).is_err(), "{wrong}");
+    }
+    let flags = UpArgs { tls_cert: Some("x".into()), ..UpArgs::default() };
+    assert_eq!(merged(&flags, tls).unwrap().gateway.tls.unwrap().cert, PathBuf::from("x"));
+    // Who connects how often matters where there are others.
+    assert_eq!(of("127.0.0.1:1", "").unwrap().connection_rate, None);
+    assert_eq!(of("0.0.0.0:1", tls).unwrap().connection_rate, Some(100));
+    assert_eq!(of("0.0.0.0:1", &format!("[gateway]\nconnection_rate = 0\n{tls}")).unwrap().connection_rate, None);
+    assert_eq!(of("127.0.0.1:1", "[gateway]\nconnection_rate = 5").unwrap().connection_rate, Some(5));
+}

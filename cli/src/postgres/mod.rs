@@ -169,6 +169,7 @@ impl Cluster {
         let output = self
             .command("initdb")
             .args(["--encoding=UTF8", "--locale=C.UTF-8", "--data-checksums", "--no-instructions"])
+            .args(self.settings.icu_locale.iter().flat_map(|l| ["--locale-provider=icu".to_owned(), format!("--icu-locale={l}")]))
             .args(["--auth-local=scram-sha-256", "--auth-host=scram-sha-256"])
             .arg(format!("--username={ADMIN}"))
             .arg("--pwfile")
@@ -399,7 +400,8 @@ fn is_free(port: u16) -> bool {
     TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok()
 }
 
-fn free_port() -> Result<u16> {
+/// A loopback port that nobody listens on now.
+pub fn free_port() -> Result<u16> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("find a free loopback port")?;
     Ok(listener.local_addr()?.port())
 }

@@ -12,6 +12,8 @@ pub struct Settings {
     pub sessions: usize,
     /// Bytes; None: an eighth of the memory.
     pub shared_buffers: Option<u64>,
+    /// ICU's name of the language by which texts are sorted and folded in a new cluster; None: by code points (C.UTF-8).
+    pub icu_locale: Option<String>,
     /// The data directory, which clients can ask for as `watershed.data_dir`.
     pub data_dir: String,
     /// Whether dynamic shared memory must be files: /dev/shm is too small (containers give it 64 MiB).

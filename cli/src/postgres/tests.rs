@@ -39,6 +39,7 @@ fn settings_follow_memory_and_quote_paths() {
         memory: 16 << 30,
         sessions: 100,
         shared_buffers: None,
+        icu_locale: None,
         data_dir: "/it's here".into(),
         small_shm: true,
         lz4: true,

@@ -15,3 +15,12 @@ fn numbers_and_long_texts() {
     assert_eq!(shorten("größer", 6), "größer");
     assert_eq!(shorten("größeres", 6), "größe…");
 }
+
+#[test]
+fn a_document_gets_cells_that_stay_apart() {
+    let text = markdown(
+        &[("query", Align::Left), ("ms", Align::Right)],
+        &[vec!["a || b".into(), "1.5".into()], vec!["two\nlines".into(), "2".into()]],
+    );
+    assert_eq!(text, "| query | ms |\n| --- | ---: |\n| a \\|\\| b | 1.5 |\n| two lines | 2 |\n");
+}

@@ -1,6 +1,9 @@
 //! The statements that PostgreSQL and the gateway must answer alike, with the store that must answer each.
 //! Knows SQL only; how they are run and compared stands in `equality.rs`.
 
+mod relations;
+mod scalars;
+
 /// Who answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Expect {
@@ -72,7 +75,7 @@ impl Case {
 
 /// The whole corpus.
 pub fn all() -> impl Iterator<Item = &'static Case> {
-    [AGGREGATES, GROUPS, FILTERS, SHAPES, ROWS, FAR, PARAMETERS, VIEWS, LOGS, OTHERS, ERRORS]
+    [AGGREGATES, GROUPS, FILTERS, SHAPES, ROWS, FAR, PARAMETERS, VIEWS, LOGS, OTHERS, ERRORS, relations::JOINS, scalars::SCALARS]
         .into_iter()
         .flatten()
 }
@@ -129,13 +132,11 @@ const AGGREGATES: &[Case] = &[
     free("SELECT count(nullif(t, '')) FROM zoo"),
     postgres("SELECT sum(f8), avg(f8) FROM zoo WHERE f8 BETWEEN -1 AND 1"),
     postgres("SELECT sum(nu), min(nu), max(nu) FROM zoo WHERE nu < 100"),
-    postgres("SELECT stddev(i4), variance(n) FROM zoo"),
     postgres("SELECT percentile_cont(0.5) WITHIN GROUP (ORDER BY i4) FROM zoo"),
     postgres("SELECT mode() WITHIN GROUP (ORDER BY g) FROM zoo"),
     postgres("SELECT count(DISTINCT j) FROM zoo"),
     postgres("SELECT jsonb_agg(g ORDER BY id) FROM zoo WHERE id < 30"),
     postgres("SELECT corr(i4, i2) FROM zoo WHERE id < 40"),
-    postgres("SELECT min(u::text) FROM zoo WHERE t ~ '^a+$'"),
 ];
 
 const GROUPS: &[Case] = &[
@@ -222,7 +223,6 @@ const GROUPS: &[Case] = &[
     free("SELECT g, b, count(*) FROM zoo GROUP BY GROUPING SETS ((g), (b), ()) ORDER BY g, b, count(*)"),
     postgres("SELECT j, count(*) FROM zoo WHERE id < 200 GROUP BY j ORDER BY count(*), j::text"),
     postgres("SELECT f8, count(*) FROM zoo GROUP BY f8 ORDER BY f8"),
-    postgres("SELECT to_char(ts, 'YYYY-MM'), count(*) FROM zoo GROUP BY 1 ORDER BY 1"),
     postgres("SELECT own_add(g, 1), count(*) FROM zoo GROUP BY 1 ORDER BY 1"),
 ];
 
@@ -368,11 +368,10 @@ const SHAPES: &[Case] = &[
     free("SELECT g FROM zoo GROUP BY g HAVING count(*) > (SELECT 10) ORDER BY g"),
     free("WITH c AS (SELECT g, count(*) AS n FROM zoo GROUP BY g) SELECT max(n), min(n) FROM c"),
     free("WITH c AS MATERIALIZED (SELECT g FROM zoo) SELECT count(*) FROM c"),
-    postgres("SELECT k.name, count(*) FROM zoo JOIN kinds k USING (g) GROUP BY k.name ORDER BY k.name"),
-    postgres("SELECT count(*) FROM zoo a JOIN zoo b ON a.id = b.id AND a.g = 1"),
+    lake("SELECT k.name, count(*) FROM zoo JOIN kinds k USING (g) GROUP BY k.name ORDER BY k.name"),
     postgres("SELECT k.name, (SELECT count(*) FROM zoo z WHERE z.g = k.g) FROM kinds k ORDER BY k.g LIMIT 3"),
-    postgres("SELECT count(*) FROM zoo WHERE g IN (SELECT g FROM kinds WHERE name LIKE '%1%')"),
-    postgres("SELECT count(*) FROM zoo WHERE EXISTS (SELECT FROM kinds k WHERE k.g = zoo.g)"),
+    lake("SELECT count(*) FROM zoo WHERE g IN (SELECT g FROM kinds WHERE name LIKE '%1%')"),
+    lake("SELECT count(*) FROM zoo WHERE EXISTS (SELECT FROM kinds k WHERE k.g = zoo.g)"),
     postgres("SELECT count(*) FROM zoo, LATERAL (SELECT zoo.g + 1) x(y)"),
     postgres("SELECT id, row_number() OVER (PARTITION BY g ORDER BY id) FROM zoo WHERE id < 40 ORDER BY id"),
     postgres("SELECT count(*) FROM zoo TABLESAMPLE SYSTEM (100)"),
@@ -530,6 +529,9 @@ const LOGS: &[Case] = &[
 ];
 /// Statements that are not the lake's business at all.
 const OTHERS: &[Case] = &[
+    // A plan that knows a type more narrowly than the statement: RowDescription tells the plan's, in a simple Query.
+    free("SELECT '1'::numeric AS a FROM zoo WHERE false UNION ALL SELECT nb FROM zoo WHERE id < 9 ORDER BY 1"),
+    free("SELECT ''::text AS a FROM zoo WHERE false UNION ALL SELECT v FROM zoo WHERE id < 9").any_order(),
     free("SELECT 1 AS one, 'two' AS two"),
     free("SHOW TimeZone"),
     free("SELECT current_user, current_database(), current_setting('TimeZone')"),

@@ -40,4 +40,20 @@ SELECT
     CASE WHEN k % 3 = 0 THEN NULL ELSE decode(left(md5(k::text), (k % 8)::int * 2), 'hex') END,
     CASE k % 4 WHEN 0 THEN 'odd' WHEN 1 THEN 'Odd' END,
     k % 13
-FROM (SELECT k, ('x' || left(md5(k::text), 8))::bit(32)::int4 AS h FROM generate_series(:from::int8, :to::int8) k) numbers
+FROM (SELECT k, ('x' || left(md5(k::text), 8))::bit(32)::int4 AS h FROM generate_series(:from::int8, :to::int8) k) numbers;
+
+-- A second, smaller table, with duplicates and NULLs among its keys, and keys that the zoo lacks.
+INSERT INTO public.ant (ts, id, g, k, t, v, n, nb, b, d, u)
+SELECT
+    timestamptz '2024-03-09 21:00:00+00' + k * interval '1 hour', k,
+    CASE k % 8 WHEN 0 THEN NULL ELSE k % 15 END,
+    CASE k % 6 WHEN 0 THEN NULL ELSE k % 20 END,
+    (ARRAY['a', 'A', 'ä', '', NULL, 'nobody'])[k % 6 + 1],
+    (ARRAY['v', 'vc4', 'va', NULL])[k % 4 + 1],
+    CASE k % 4 WHEN 0 THEN NULL WHEN 1 THEN 99999999.99 WHEN 2 THEN 0.00 ELSE k % 100 END,
+    CASE k % 4 WHEN 0 THEN NULL WHEN 1 THEN 99999999.99 WHEN 2 THEN 0 ELSE k % 100 END,
+    CASE k % 3 WHEN 0 THEN true WHEN 1 THEN false END,
+    CASE k % 5 WHEN 0 THEN NULL WHEN 1 THEN date '5874897-12-31' ELSE date '2024-01-01' + (k % 40)::int END,
+    md5((k % 500)::text)::uuid
+FROM generate_series(:from::int8, :to::int8) k
+WHERE k % 10 < 3;

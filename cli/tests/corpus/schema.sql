@@ -23,6 +23,21 @@ CREATE TABLE public.zoo (
 );
 SELECT watershed.attach_table('public.zoo', event_time => 'ts');
 
+CREATE TABLE public.ant (
+    ts timestamptz NOT NULL,
+    id int8 NOT NULL,
+    g int4,
+    k int8,
+    t text,
+    v varchar(24),
+    n numeric(10,2),
+    nb numeric(28,10),
+    b bool,
+    d date,
+    u uuid
+);
+SELECT watershed.attach_table('public.ant', event_time => 'ts');
+
 CREATE VIEW zoo_view AS SELECT id, ts AS at, g AS kind, t AS label, n AS amount FROM zoo WHERE g < 8;
 CREATE VIEW zoo_by_kind AS SELECT g AS kind, count(*) AS rows, sum(n) AS amount FROM zoo GROUP BY g;
 CREATE TABLE kinds (g int4 PRIMARY KEY, name text NOT NULL);

@@ -146,6 +146,8 @@ impl Instance {
         command.args(["--http", &format!("127.0.0.1:{}", self.http)]);
         scrub(&mut command);
         command.env("WATERSHED_CONFIG", self.file("settings.toml", SETTINGS));
+        // Tests are about small tables, which PostgreSQL alone would answer.
+        command.env("WATERSHED_ROUTE_BY_COST", "false");
         command.envs(self.options.environment.iter().map(|(name, value)| (name, value)));
         command.envs(environment.iter().copied());
         command.current_dir(&self.home).stdin(Stdio::piped()).stdout(Stdio::null());
@@ -297,6 +299,23 @@ impl Instance {
     pub fn admin_through_gateway(&self) -> Target {
         let admin = self.admin();
         self.gateway().login(&admin.user, &admin.password)
+    }
+
+    /// Where the session's latest run of `sql` was answered, and why.
+    #[track_caller]
+    pub fn route(&self, client: &Client, sql: &str) -> (String, String) {
+        let mut reader = Client::connect(&self.admin_through_gateway());
+        let reply = reader.run(&format!(
+            "SELECT route, reasons FROM watershed.queries WHERE pid = {} AND sql = $sql${sql}$sql$ ORDER BY id DESC LIMIT 1",
+            client.pid
+        ));
+        let rows = reply.rows();
+        let row = rows.first().unwrap_or_else(|| panic!("watershed.queries does not know {sql}"));
+        (row[0].clone().unwrap_or_default(), row[1].clone().unwrap_or_default())
+    }
+
+    pub fn port(&self) -> u16 {
+        self.listen
     }
 
     pub fn http_port(&self) -> u16 {

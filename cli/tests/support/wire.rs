@@ -510,7 +510,7 @@ pub mod frontend {
         message(b'p', body)
     }
 
-    pub(super) fn terminate() -> Vec<u8> {
+    pub fn terminate() -> Vec<u8> {
         message(b'X', &[])
     }
 }
@@ -539,7 +539,8 @@ pub struct Client {
     /// Frames of the login, authentication left out.
     pub greeting: Vec<Frame>,
     pub pid: i32,
-    key: i32,
+    /// Of four bytes, or more in newer protocols.
+    key: Vec<u8>,
 }
 
 /// What CancelRequest needs.
@@ -547,17 +548,29 @@ pub struct Client {
 pub struct CancelKey {
     host: Host,
     pid: i32,
-    key: i32,
+    key: Vec<u8>,
 }
 
 impl CancelKey {
+    /// The same key, for another server.
+    pub fn at(&self, host: &Host) -> CancelKey {
+        CancelKey { host: host.clone(), ..self.clone() }
+    }
+
+    /// Another key: one bit of its secret is different.
+    pub fn with_bit(mut self, bit: usize) -> CancelKey {
+        self.key[bit / 8] ^= 1 << (bit % 8);
+        self
+    }
+
     /// Sends CancelRequest on a connection of its own and waits until the server has closed it.
     pub fn cancel(&self) {
         let mut socket = open(&self.host).expect("a connection for CancelRequest");
         let mut body = Vec::new();
-        for number in [16, 80_877_102, self.pid, self.key] {
+        for number in [12 + self.key.len() as i32, 80_877_102, self.pid] {
             body.extend_from_slice(&number.to_be_bytes());
         }
+        body.extend_from_slice(&self.key);
         socket.write_all(&body).expect("CancelRequest sent");
         let _ = socket.read(&mut [0; 16]); // either end of file or a reset: both mean it was taken
     }
@@ -582,7 +595,7 @@ impl Client {
             parameters: BTreeMap::new(),
             greeting: Vec::new(),
             pid: 0,
-            key: 0,
+            key: Vec::new(),
         })
     }
 
@@ -625,7 +638,7 @@ impl Client {
                 }
                 b'K' => {
                     self.pid = i32::from_be_bytes(frame.body[..4].try_into().expect("four bytes"));
-                    self.key = i32::from_be_bytes(frame.body[4..8].try_into().expect("four bytes"));
+                    self.key = frame.body[4..].to_vec();
                 }
                 b'E' => return Err(LoginError::Refused(frame)),
                 b'Z' => {
@@ -638,7 +651,7 @@ impl Client {
     }
 
     pub fn cancel_key(&self) -> CancelKey {
-        CancelKey { host: self.host.clone(), pid: self.pid, key: self.key }
+        CancelKey { host: self.host.clone(), pid: self.pid, key: self.key.clone() }
     }
 
     /// Sends bytes as they are.
@@ -670,9 +683,12 @@ impl Client {
                     return Ok(frame);
                 }
             }
-            match self.socket.read(&mut chunk)? {
-                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
-                n => self.pending.extend_from_slice(&chunk[..n]),
+            match self.socket.read(&mut chunk) {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(n) => self.pending.extend_from_slice(&chunk[..n]),
+                // The process was stopped, and goes on.
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(e),
             }
         }
     }
@@ -814,8 +830,78 @@ impl Client {
 
     /// A handle that can write while another thread reads.
     pub fn writer(&self) -> impl FnMut(&[u8]) + Send + use<> {
+        let mut write = self.try_writer();
+        move |bytes: &[u8]| write(bytes).expect("the server takes what is sent")
+    }
+
+    /// Like [`Client::writer`], but a lost connection is a value.
+    pub fn try_writer(&self) -> impl FnMut(&[u8]) -> io::Result<()> + Send + use<> {
         let mut socket = self.socket.other();
-        move |bytes: &[u8]| socket.write_all(bytes).expect("the server takes what is sent")
+        move |bytes: &[u8]| socket.write_all(bytes)
+    }
+}
+
+impl Client {
+    /// Logs in with a protocol version of its own. What the server said, up to ReadyForQuery or a refusal, is there to be read
+    /// again as frames.
+    pub fn open(target: &Target, version: i32, options: &[(&str, &str)]) -> io::Result<Client> {
+        let mut client = Client::unspoken(target)?;
+        client.socket.write_all(&frontend::startup(version, target, options))?;
+        let mut scram = Scram::new(&target.password);
+        let mut said = Vec::new();
+        loop {
+            let frame = match client.try_frame() {
+                Ok(frame) => frame,
+                // A refusal is the last word.
+                Err(_) if !said.is_empty() => break,
+                Err(e) => return Err(e),
+            };
+            let code = || i32::from_be_bytes(frame.body[..4].try_into().expect("four bytes"));
+            let answer = match (frame.tag, frame.tag == b'R') {
+                (_, true) if code() == 10 => Some(scram.first()),
+                (_, true) if code() == 11 => Some(scram.last(&frame.body[4..])),
+                (_, true) if code() == 3 => Some([target.password.as_bytes(), &[0]].concat()),
+                (_, true) if code() == 12 => {
+                    scram.verify(&frame.body[4..]);
+                    None
+                }
+                (b'K', _) => {
+                    client.pid = code();
+                    client.key = frame.body[4..].to_vec();
+                    None
+                }
+                _ => None,
+            };
+            if let Some(answer) = answer {
+                client.socket.write_all(&frontend::password(&answer))?;
+            }
+            let ready = frame.tag == b'Z';
+            said.push(frame);
+            if ready {
+                break;
+            }
+        }
+        let mut bytes = Vec::new();
+        for frame in said {
+            bytes.push(frame.tag);
+            bytes.extend_from_slice(&(frame.body.len() as u32 + 4).to_be_bytes());
+            bytes.extend(frame.body);
+        }
+        bytes.append(&mut client.pending);
+        client.pending = bytes;
+        Ok(client)
+    }
+
+    /// The next frame, or nothing if none comes within `wait`.
+    pub fn frame_within(&mut self, wait: Duration) -> io::Result<Option<Frame>> {
+        self.socket.bound_reads(Some(wait));
+        let answer = self.try_frame();
+        self.socket.bound_reads(Some(FRAME_TIMEOUT));
+        match answer {
+            Ok(frame) => Ok(Some(frame)),
+            Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => Ok(None),
+            Err(e) => Err(e),
+        }
     }
 }
 

@@ -2,33 +2,43 @@
 //! here means "any row".
 
 use super::ir::{Compare, Constant, Expr, List, Node, Rel};
+use super::pushed;
 use lake::types::{ColType, DAY_MICROS};
 use pgtree::value::Value;
 
-/// The largest instant (inclusive, µs since 1970) known to be at or below the event time of every row the plan needs. `value_of` gives what
-/// a constant stands for, where that is known. Only filters right above the scan count: those PostgreSQL's pruning sees as well.
-pub fn lower_bound<'v>(
-    plan: &'v Rel,
-    relid: u32,
-    event_time: i16,
-    value_of: &dyn Fn(&'v Constant) -> Option<&'v Value>,
+/// The largest instant (inclusive, µs since 1970) known to be at or below the event time of every row the plan needs of the tables whose
+/// event times `event_time` gives. `value_of` gives what a constant stands for, where that is known. Only filters that reach the scan count
+/// which PostgreSQL's pruning sees as well.
+pub fn lower_bound(
+    plan: &Rel,
+    event_time: &dyn Fn(u32) -> Option<i16>,
+    value_of: &dyn Fn(&Constant) -> Option<Value>,
 ) -> Option<i64> {
-    let mut bound: Option<i64> = None;
-    each_conjunct(plan, &mut |input, conjunct| {
-        if let Some(from) = lower_of(conjunct, input, relid, event_time, value_of) {
-            bound = Some(bound.map_or(from, |b| b.max(from)));
-        }
+    // Of all scans the least; a scan without bound: None.
+    let mut least: Option<Option<i64>> = None;
+    pushed::each_scan(plan, &mut |scan, conditions| {
+        let Rel::Scan { source, .. } = scan else { return };
+        let Some(event) = event_time(*source) else { return };
+        let plain = conditions.iter().filter(|(_, plain)| *plain);
+        let own = plain.filter_map(|(c, _)| lower_of(c, scan, event, value_of)).max();
+        least = Some(match (least, own) {
+            (None, own) => own,
+            (Some(Some(a)), Some(b)) => Some(a.min(b)),
+            _ => None,
+        });
     });
-    bound
+    least.flatten()
 }
 
 /// Whether some column of a scan must equal a constant.
 pub fn looks_up(plan: &Rel) -> bool {
     let mut found = false;
-    each_conjunct(plan, &mut |input, conjunct| {
-        if let Node::Compare(Compare::Eq, a, b) = &conjunct.node {
-            let (column, constant) = if b.as_constant().is_some() { (a, b) } else { (b, a) };
-            found |= constant.as_constant().is_some() && column_of(column, input).is_some();
+    pushed::each_scan(plan, &mut |scan, conditions| {
+        for (condition, _) in conditions {
+            if let Node::Compare(Compare::Eq, a, b) = &condition.node {
+                let (column, constant) = if b.as_constant().is_some() { (a, b) } else { (b, a) };
+                found |= constant.as_constant().is_some() && column_of(column, scan).is_some();
+            }
         }
     });
     found
@@ -43,58 +53,19 @@ pub fn orders_and_limits(plan: &Rel) -> bool {
     }
 }
 
-/// The predicates of all filters that [`each_conjunct`] visits.
-pub fn filters(plan: &Rel) -> Vec<&Expr> {
-    match plan {
-        Rel::OneRow | Rel::Scan { .. } | Rel::Join { .. } => Vec::new(),
-        Rel::Filter { input, predicate } => {
-            let mut all = filters(input);
-            all.push(predicate);
-            all
-        }
-        Rel::Project { input, .. }
-        | Rel::Aggregate { input, .. }
-        | Rel::Distinct { input }
-        | Rel::Sort { input, .. }
-        | Rel::Limit { input, .. } => filters(input),
-    }
-}
-
-/// Calls `f` with each conjunct of each filter, and the filter's input.
-pub fn each_conjunct<'p>(plan: &'p Rel, f: &mut dyn FnMut(&'p Rel, &'p Expr)) {
-    match plan {
-        Rel::OneRow | Rel::Scan { .. } => {}
-        Rel::Filter { input, predicate } => {
-            match &predicate.node {
-                Node::And(items) => items.iter().for_each(|e| f(input, e)),
-                _ => f(input, predicate),
-            }
-            each_conjunct(input, f);
-        }
-        Rel::Project { input, .. }
-        | Rel::Aggregate { input, .. }
-        | Rel::Distinct { input }
-        | Rel::Sort { input, .. }
-        | Rel::Limit { input, .. } => each_conjunct(input, f),
-        // Which side a condition speaks of does not matter here: joins read virtual tables only.
-        Rel::Join { .. } => {}
-    }
-}
-
-fn lower_of<'v>(
-    expr: &'v Expr,
-    input: &Rel,
-    relid: u32,
+fn lower_of(
+    expr: &Expr,
+    scan: &Rel,
     event_time: i16,
-    value_of: &dyn Fn(&'v Constant) -> Option<&'v Value>,
+    value_of: &dyn Fn(&Constant) -> Option<Value>,
 ) -> Option<i64> {
-    let below = |e: &'v Expr| lower_of(e, input, relid, event_time, value_of);
-    let is_event = |e: &Expr| above_scan(input) && column_of(e, input) == Some((relid, event_time));
+    let below = |e: &Expr| lower_of(e, scan, event_time, value_of);
+    let is_event = |e: &Expr| column_of(e, scan) == Some(event_time);
     match &expr.node {
         Node::And(items) => items.iter().filter_map(below).max(),
         Node::Or(items) => items.iter().map(below).collect::<Option<Vec<_>>>()?.into_iter().min(),
         Node::InList { arg, list: List::Items(items), negated: false } if is_event(arg) => {
-            let instants = items.iter().map(|c| instant(value_of(c)?, arg.ty).map(|(at, _)| at));
+            let instants = items.iter().map(|c| instant(&value_of(c)?, arg.ty).map(|(at, _)| at));
             instants.collect::<Option<Vec<_>>>()?.into_iter().min()
         }
         Node::Compare(compare, a, b) => {
@@ -106,7 +77,7 @@ fn lower_of<'v>(
             if !is_event(column) {
                 return None;
             }
-            let (at, step) = instant(value_of(constant)?, column.ty)?;
+            let (at, step) = instant(&value_of(constant)?, column.ty)?;
             match compare {
                 Compare::Ge | Compare::Eq => Some(at),
                 Compare::Gt => Some(at.saturating_add(step)),
@@ -128,30 +99,12 @@ fn instant(value: &Value, column: ColType) -> Option<(i64, i64)> {
     }
 }
 
-/// Nothing but filters and projections lies between a relation and its scan.
-fn above_scan(rel: &Rel) -> bool {
-    match rel {
-        Rel::Scan { .. } => true,
-        Rel::Filter { input, .. } | Rel::Project { input, .. } => above_scan(input),
-        _ => false,
-    }
-}
-
-/// The scan column behind an expression, if each of its values is that column's and dropping the others drops only rows, not the choice of rows.
-pub fn column_of(expr: &Expr, input: &Rel) -> Option<(u32, i16)> {
-    let Node::Column(number) = expr.node else { return None };
-    match input {
-        Rel::Scan { source, columns, .. } => {
-            columns.iter().find(|c| c.output == number).map(|c| (*source, c.attnum))
+/// The attribute number of the scan's column that the expression is.
+pub fn column_of(expr: &Expr, scan: &Rel) -> Option<i16> {
+    match (&expr.node, scan) {
+        (Node::Column(number), Rel::Scan { columns, .. }) => {
+            columns.iter().find(|c| c.output == *number).map(|c| c.attnum)
         }
-        Rel::Filter { input, .. } | Rel::Distinct { input } | Rel::Sort { input, .. } => {
-            column_of(expr, input)
-        }
-        Rel::Project { input, outputs, .. } => {
-            outputs.iter().find(|(n, _)| *n == number).and_then(|(_, e)| column_of(e, input))
-        }
-        Rel::Aggregate { input, groups, .. } => groups.get(number).and_then(|g| column_of(g, input)),
-        // LIMIT chooses among all rows before the filter sees them.
-        Rel::OneRow | Rel::Limit { .. } | Rel::Join { .. } => None,
+        _ => None,
     }
 }

@@ -2,6 +2,7 @@
 //! `pg_catalog`, and every argument has the type it has in the tree, so that no search_path and no overload can give it another meaning.
 
 use super::ir::Constant;
+use super::registry::{self, Meaning};
 use super::{Analyzer, Fold, Outcome, ParamUse, names, refuse};
 use pgtree::oid::{self, Function};
 use pgtree::tree::{Expr, SqlValueOp};
@@ -37,8 +38,9 @@ impl Analyzer<'_> {
             }
             Expr::Collate { arg, .. } => self.constant(arg),
             Expr::Func(call) => {
-                let literal = match (call.args.as_slice(), oid::function(call.func)) {
-                    ([Expr::Const(c)], Some(Function::IntCast | Function::IntToNumeric)) => {
+                let meaning = registry::function(call.func).and_then(|f| f.rule.meaning());
+                let literal = match (call.args.as_slice(), meaning) {
+                    ([Expr::Const(c)], Some(Meaning::Of(Function::IntCast | Function::IntToNumeric))) => {
                         pgtree::value::from_datum(c.type_oid, c.datum.as_deref()).ok()
                     }
                     _ => None,
@@ -55,7 +57,8 @@ impl Analyzer<'_> {
 
     /// Asks PostgreSQL for the value of `expr`, if it may be asked.
     fn fold(&mut self, expr: &Expr) -> Option<(Constant, u32)> {
-        if self.guarded > 0 && !total(expr) {
+        // PostgreSQL computes it when it plans, but for what it never plans: outputs of sub-selects that nobody reads.
+        if (self.guarded > 0 || self.depth > 1) && !total(expr) {
             return None;
         }
         let sql = sql(expr).filter(|sql| sql.len() <= MAX_SQL)?;

@@ -2,7 +2,10 @@
 //! planner can build exactly. ✗ names, SQL, DataFusion.
 
 use lake::types::ColType;
-use pgexact::datetime::Unit;
+use pgexact::cut::Cut;
+use pgexact::datetime::{Interval, Unit};
+use pgexact::extract::Field;
+use pgexact::scalar::Scalar;
 pub use pgtree::oid::{Arith, Compare};
 pub use pgtree::tree::BoolTest;
 use pgtree::value::Value;
@@ -12,7 +15,7 @@ use pgtree::value::Value;
 pub enum Rel {
     /// The one row of a SELECT without FROM.
     OneRow,
-    /// A tiered table (`source` is its OID) or a virtual table (`source` is its function's OID).
+    /// A tiered table or one of PostgreSQL's own (`source` is its OID), or a virtual table (`source` is its function's OID).
     Scan {
         source: u32,
         columns: Vec<ScanColumn>,
@@ -46,13 +49,100 @@ pub enum Rel {
         offset: Option<Constant>,
         count: Option<Constant>,
     },
-    /// Outputs: those of the left, then those of the right.
+    /// Outputs: those of the left, then those of the right (which `Semi` and `Anti` do not show).
     Join {
         kind: JoinKind,
         left: Box<Rel>,
         right: Box<Rel>,
         on: Option<Expr>,
     },
+    /// Outputs: those of both sides, which have the same types.
+    SetOp {
+        op: SetOp,
+        left: Box<Rel>,
+        right: Box<Rel>,
+    },
+    Values {
+        rows: Vec<Vec<Constant>>,
+        types: Vec<ColType>,
+    },
+    /// Outputs: those of the input, then the first of `value`, which is exactly one row.
+    Attach {
+        input: Box<Rel>,
+        value: Box<Rel>,
+    },
+    /// Outputs: those of the input, then the calls.
+    Window {
+        input: Box<Rel>,
+        calls: Vec<WindowCall>,
+    },
+    /// Of the rows that are equal in the outputs `keys` the first by `sort`. Outputs as of the input.
+    DistinctOn {
+        input: Box<Rel>,
+        keys: Vec<usize>,
+        sort: Vec<SortKey>,
+    },
+    /// One row with the first output of the input's only row, or with NULL if it has none; 21000 if it has more.
+    Single {
+        input: Box<Rel>,
+    },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SetOp {
+    UnionAll,
+    Union,
+    Intersect,
+    Except,
+}
+
+/// A window function over a relation.
+#[derive(Debug, Clone, PartialEq)]
+pub struct WindowCall {
+    pub function: WindowFunction,
+    pub args: Vec<Expr>,
+    pub filter: Option<Expr>,
+    pub partition: Vec<Expr>,
+    pub order: Vec<SortKey>,
+    pub frame: Frame,
+    pub ty: ColType,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WindowFunction {
+    RowNumber,
+    Rank,
+    DenseRank,
+    /// So many rows before the current one, or after it where negative; the second argument is for where there is none.
+    Lag(i64),
+    FirstValue,
+    LastValue,
+    Aggregate(pgtree::oid::Aggregate),
+}
+
+/// The rows that a window function sees of its partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Frame {
+    pub units: FrameUnits,
+    pub start: Bound,
+    pub end: Bound,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FrameUnits {
+    Rows,
+    /// Peers come together.
+    Range,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Bound {
+    First,
+    /// So many rows.
+    Preceding(u64),
+    Current,
+    Following(u64),
+    Last,
 }
 
 /// A column of a scan.
@@ -71,6 +161,31 @@ pub struct ScanColumn {
 pub enum JoinKind {
     Inner,
     Left,
+    Right,
+    Full,
+    /// Rows of the left for which some row of the right fulfils the condition: EXISTS, IN.
+    Semi,
+    /// Rows of the left for which none does.
+    Anti,
+}
+
+impl WindowCall {
+    /// All that it reads of the relation.
+    pub fn reads(&self) -> impl Iterator<Item = &Expr> {
+        self.args.iter().chain(&self.filter).chain(&self.partition).chain(self.order.iter().map(|k| &k.expr))
+    }
+
+    pub fn reads_mut(&mut self) -> impl Iterator<Item = &mut Expr> {
+        let order = self.order.iter_mut().map(|k| &mut k.expr);
+        self.args.iter_mut().chain(&mut self.filter).chain(&mut self.partition).chain(order)
+    }
+}
+
+impl JoinKind {
+    /// Whether the rows of the right are shown.
+    pub fn shows_right(self) -> bool {
+        !matches!(self, JoinKind::Semi | JoinKind::Anti)
+    }
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -149,6 +264,24 @@ pub enum Node {
     Call(Kernel, Vec<Expr>),
 }
 
+/// A text that is the same for every row.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Word {
+    Literal(String),
+    /// Index into `Analysis::params`.
+    Param(usize),
+    /// Index into `Analysis::folds`.
+    Fold(usize),
+}
+
+/// An interval that is the same for every row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Span {
+    Literal(Interval),
+    Param(usize),
+    Fold(usize),
+}
+
 /// The right side of IN.
 #[derive(Debug, Clone, PartialEq)]
 pub enum List {
@@ -167,6 +300,8 @@ pub enum Kernel {
     IntCast,
     /// Exact arithmetic over decimals; never `Div`.
     NumericArith(Arith),
+    /// Over numerics of any scale, as text; never `Mod`.
+    TextArith(Arith),
     /// The quotient with PostgreSQL's scale, as text.
     NumericDivide,
     NumericNegate,
@@ -182,6 +317,74 @@ pub enum Kernel {
     TimestampToDate,
     TextConcat,
     TextLength,
+    /// A function of the arguments alone.
+    Scalar(Scalar),
+    /// The text of an integer, decimal, date, timestamp or (in the session's zone) timestamptz.
+    ToText,
+    TextToInt,
+    /// `extract` or, with a float8 result, `date_part`; in the session's zone.
+    Extract(Field),
+    /// The epoch of a difference of two times.
+    EpochBetween,
+    ToChar(Word),
+    /// timestamptz to timestamp, in the zone named or the session's.
+    ToLocal(Option<Word>),
+    /// timestamp to timestamptz
+    ToInstant(Option<Word>),
+    DateToTimestamp,
+    /// In the session's zone, where it matters.
+    AddInterval {
+        span: Span,
+        subtract: bool,
+    },
+    AddDays {
+        subtract: bool,
+    },
+    DaysBetween,
+    /// date_trunc by a unit that is a parameter; in the session's zone, where it matters.
+    DateTruncBy(Word),
+    /// To so many digits after the point.
+    Cut(Cut, i32),
+    /// Of a quotient.
+    CutQuotient(Cut, i32),
+    Sign,
+    NumericToInt,
+    FloatArith(Arith),
+    Float(pgexact::real::Unary),
+    FloatToInt,
+    ToFloat,
+    EpochToInstant,
+    /// `jsonb -> index` and `jsonb ->> index`
+    JsonbElement {
+        index: i32,
+        as_text: bool,
+    },
+    /// `jsonb #> path` and `jsonb #>> path`
+    JsonbPath {
+        path: Vec<String>,
+        as_text: bool,
+    },
+    /// A decimal as text, where its scale is one of several.
+    NumericToText,
+    /// Of a sum, the largest scale that was summed and, for averages, the count.
+    Rescale,
+    Extreme {
+        greatest: bool,
+    },
+    /// ILIKE; whether letters are more than the ASCII ones.
+    ILike {
+        pattern: Word,
+        negated: bool,
+        usual: bool,
+    },
+    /// `~`, `~*` and their negations.
+    Regex {
+        pattern: Word,
+        insensitive: bool,
+        negated: bool,
+    },
+    /// numeric's canonical text.
+    TextToNumeric,
     /// `jsonb ->> key` and `jsonb -> key`
     JsonbField {
         key: String,
@@ -196,6 +399,13 @@ impl Expr {
 
     pub fn boolean(node: Node) -> Expr {
         Expr { node, ty: ColType::Bool }
+    }
+
+    /// Reads no column: the same for every row.
+    pub fn is_constant(&self) -> bool {
+        let mut constant = true;
+        self.columns(&mut |_| constant = false);
+        constant
     }
 
     /// Calls `f` with the number of every column that the expression reads.
@@ -221,6 +431,40 @@ impl Expr {
                     default.columns(f);
                 }
             }
+        }
+    }
+
+    /// Calls `f` with the number of every column, to be changed.
+    pub fn renumber(&mut self, f: &mut dyn FnMut(&mut usize)) {
+        match &mut self.node {
+            Node::Column(number) => f(number),
+            Node::Constant(_) => {}
+            Node::Compare(_, a, b) | Node::Distinct(a, b) | Node::NullIf(a, b) => {
+                a.renumber(f);
+                b.renumber(f);
+            }
+            Node::InList { arg, .. } | Node::Like { arg, .. } | Node::DateBin { arg, .. } => arg.renumber(f),
+            Node::And(items) | Node::Or(items) | Node::Coalesce(items) | Node::Call(_, items) => {
+                items.iter_mut().for_each(|e| e.renumber(f))
+            }
+            Node::Not(a) | Node::IsNull(a) | Node::IsNotNull(a) | Node::BoolTest(a, _) => a.renumber(f),
+            Node::Case { whens, default } => {
+                for (condition, result) in whens {
+                    condition.renumber(f);
+                    result.renumber(f);
+                }
+                if let Some(default) = default {
+                    default.renumber(f);
+                }
+            }
+        }
+    }
+
+    /// The conditions that all must hold for it to hold.
+    pub fn conjuncts(&self) -> &[Expr] {
+        match &self.node {
+            Node::And(items) => items,
+            _ => std::slice::from_ref(self),
         }
     }
 
@@ -259,6 +503,41 @@ impl Expr {
 }
 
 impl Rel {
+    /// The relations that it reads, left to right.
+    pub fn inputs(&self) -> Vec<&Rel> {
+        match self {
+            Rel::OneRow | Rel::Scan { .. } | Rel::Values { .. } => Vec::new(),
+            Rel::Project { input, .. }
+            | Rel::Filter { input, .. }
+            | Rel::Distinct { input }
+            | Rel::Sort { input, .. }
+            | Rel::Limit { input, .. }
+            | Rel::Single { input }
+            | Rel::Window { input, .. }
+            | Rel::DistinctOn { input, .. }
+            | Rel::Aggregate { input, .. } => vec![input],
+            Rel::Join { left, right, .. } | Rel::SetOp { left, right, .. } => vec![left, right],
+            Rel::Attach { input, value } => vec![input, value],
+        }
+    }
+
+    pub fn inputs_mut(&mut self) -> Vec<&mut Rel> {
+        match self {
+            Rel::OneRow | Rel::Scan { .. } | Rel::Values { .. } => Vec::new(),
+            Rel::Project { input, .. }
+            | Rel::Filter { input, .. }
+            | Rel::Distinct { input }
+            | Rel::Sort { input, .. }
+            | Rel::Limit { input, .. }
+            | Rel::Single { input }
+            | Rel::Window { input, .. }
+            | Rel::DistinctOn { input, .. }
+            | Rel::Aggregate { input, .. } => vec![input],
+            Rel::Join { left, right, .. } | Rel::SetOp { left, right, .. } => vec![left, right],
+            Rel::Attach { input, value } => vec![input, value],
+        }
+    }
+
     /// How many outputs the relation has, those left out included.
     pub fn width(&self) -> usize {
         match self {
@@ -267,24 +546,28 @@ impl Rel {
             Rel::Filter { input, .. }
             | Rel::Distinct { input }
             | Rel::Sort { input, .. }
+            | Rel::DistinctOn { input, .. }
             | Rel::Limit { input, .. } => input.width(),
+            Rel::Window { input, calls } => input.width() + calls.len(),
             Rel::Aggregate { groups, aggregates, .. } => groups.len() + aggregates.len(),
-            Rel::Join { left, right, .. } => left.width() + right.width(),
+            Rel::Join { kind, left, right, .. } if kind.shows_right() => left.width() + right.width(),
+            Rel::Join { left, .. } | Rel::SetOp { left, .. } => left.width(),
+            Rel::Values { types, .. } => types.len(),
+            Rel::Attach { input, .. } => input.width() + 1,
+            Rel::Single { .. } => 1,
         }
     }
 
     /// Whether it reads the table or virtual table with this OID.
     pub fn reads(&self, oid: u32) -> bool {
+        self.scans_of(oid) > 0
+    }
+
+    /// How often it reads the table or virtual table with this OID.
+    pub fn scans_of(&self, oid: u32) -> usize {
         match self {
-            Rel::OneRow => false,
-            Rel::Scan { source, .. } => *source == oid,
-            Rel::Project { input, .. }
-            | Rel::Filter { input, .. }
-            | Rel::Distinct { input }
-            | Rel::Sort { input, .. }
-            | Rel::Limit { input, .. }
-            | Rel::Aggregate { input, .. } => input.reads(oid),
-            Rel::Join { left, right, .. } => left.reads(oid) || right.reads(oid),
+            Rel::Scan { source, .. } => usize::from(*source == oid),
+            other => other.inputs().into_iter().map(|input| input.scans_of(oid)).sum(),
         }
     }
 
@@ -297,15 +580,31 @@ impl Rel {
             Rel::Filter { input, .. }
             | Rel::Distinct { input }
             | Rel::Sort { input, .. }
+            | Rel::DistinctOn { input, .. }
             | Rel::Limit { input, .. } => input.types(),
+            Rel::Window { input, calls } => {
+                let mut types = input.types();
+                types.extend(calls.iter().map(|c| c.ty));
+                types
+            }
             Rel::Aggregate { groups, aggregates, .. } => {
                 groups.iter().map(|g| g.ty).chain(aggregates.iter().map(|a| a.ty)).collect()
             }
-            Rel::Join { left, right, .. } => {
+            Rel::Join { kind, left, right, .. } => {
                 let mut types = left.types();
-                types.extend(right.types());
+                if kind.shows_right() {
+                    types.extend(right.types());
+                }
                 types
             }
+            Rel::SetOp { left, .. } => left.types(),
+            Rel::Values { types, .. } => types.clone(),
+            Rel::Attach { input, value } => {
+                let mut types = input.types();
+                types.extend(value.types().first());
+                types
+            }
+            Rel::Single { input } => input.types().into_iter().take(1).collect(),
         }
     }
 }

@@ -4,15 +4,30 @@
 //! The set of proven nodes is an allow-list by OID (`pgtree::oid`): what is not on it goes to PostgreSQL with its name in the reason.
 
 mod bounds;
+mod calls;
+mod floats;
+pub mod dimension;
 mod fold;
+mod harmless;
+mod grouping;
 pub mod ir;
+mod joins;
+mod mixed;
+pub(crate) mod moments;
 mod names;
+mod numbers;
+mod patterns;
 mod prune;
+mod pushed;
+pub mod registry;
 mod relation;
 mod scalar;
+mod sets;
+mod sublinks;
 pub mod tail;
 #[cfg(test)]
 mod tests;
+mod window;
 
 use lake::spec::TableSpec;
 use lake::types::ColType;
@@ -29,6 +44,37 @@ pub struct Catalog {
     pub virtual_functions: HashMap<u32, Arc<VirtualTable>>,
     /// The database's collation is C, POSIX or C.UTF-8.
     pub default_collation_is_c: bool,
+    pub default_letters: Letters,
+}
+
+/// What upper and lower case are under the database's own collation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Letters {
+    /// Of the ASCII letters alone, as in the locale C.
+    Ascii,
+    /// Of the ASCII letters the usual ones; beyond, the locale's.
+    Usual,
+    /// Not known here.
+    #[default]
+    Unknown,
+}
+
+impl Letters {
+    /// Of a locale by its provider and name, as `pg_database` has them.
+    pub fn of(provider: &str, ctype: &str) -> Letters {
+        // Turkish and a few others have an i of their own.
+        const USUAL: [&str; 16] =
+            ["cs", "da", "de", "en", "es", "fi", "fr", "it", "ja", "ko", "nl", "pl", "pt", "ru", "sv", "zh"];
+        match ctype {
+            _ if provider != "c" => Letters::Unknown,
+            "C" | "POSIX" => Letters::Ascii,
+            "C.UTF-8" | "C.utf8" => Letters::Usual,
+            other => match other.split_once('_') {
+                Some((language, _)) if USUAL.contains(&language) => Letters::Usual,
+                _ => Letters::Unknown,
+            },
+        }
+    }
 }
 
 /// A relation that exists in the gateway alone.
@@ -83,6 +129,16 @@ pub struct TableUse {
     pub attnums: Vec<i16>,
 }
 
+/// A table that only PostgreSQL holds, and the columns that are read of it: its rows come from there, as the user, in the tails' own snapshot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Dimension {
+    pub relid: u32,
+    /// Ascending, without duplicates, never empty.
+    pub columns: Vec<(i16, ColType)>,
+    /// Row-level security is active for the user: PostgreSQL applies it when the table is read.
+    pub secured: bool,
+}
+
 /// What a role must be allowed to read of a relation: PostgreSQL's own check at the start of execution, for when that cannot be had.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Right {
@@ -112,15 +168,16 @@ pub struct Fold {
 /// What a proven statement needs, and how to compute it.
 #[derive(Debug)]
 pub struct Analysis {
-    /// At most one: one tiered table, read once.
+    /// Each once, however often it is read.
     pub tables: Vec<TableUse>,
+    pub dimensions: Vec<Dimension>,
     pub params: Vec<ParamUse>,
     pub folds: Vec<Fold>,
     pub shape: Shape,
-    /// Lower bound (inclusive, µs since 1970) of the event time that every needed row has, where constants imply one.
+    /// Lower bound (inclusive, µs since 1970) of the event time that every needed row of every table has, where constants imply one.
     pub time_from_us: Option<i64>,
-    /// The table's event time.
-    pub event: Option<(u32, i16)>,
+    /// The tables' event times, by relid.
+    pub events: Vec<(u32, i16)>,
     /// Reads through WITH, which PostgreSQL may compute whole before it filters.
     pub with: bool,
     pub rights: Vec<Right>,
@@ -131,13 +188,18 @@ pub struct Analysis {
 }
 
 impl Analysis {
+    /// Some rows of a table are left out: an index may find the others.
+    pub fn narrows(&self) -> bool {
+        pushed::predicates(&self.plan).into_iter().next().is_some()
+    }
+
     /// [`Self::time_from_us`], with the values of parameters and folds known too.
-    pub fn time_from<'v>(&'v self, params: &'v [Value], folded: &'v [Value]) -> Option<i64> {
-        let (relid, event_time) = self.event?;
-        bounds::lower_bound(&self.plan, relid, event_time, &|c| match c {
-            ir::Constant::Literal(value) => Some(value),
-            ir::Constant::Param(i) => params.get(*i),
-            ir::Constant::Fold(i) => folded.get(*i),
+    pub fn time_from(&self, params: &[Value], folded: &[Value]) -> Option<i64> {
+        let event_time = |relid| self.events.iter().find(|(r, _)| *r == relid).map(|(_, event)| *event);
+        bounds::lower_bound(&self.plan, &event_time, &|c| match c {
+            ir::Constant::Literal(value) => Some(value.clone()),
+            ir::Constant::Param(i) => params.get(*i).cloned(),
+            ir::Constant::Fold(i) => folded.get(*i).cloned(),
         })
     }
 }
@@ -192,6 +254,8 @@ const MAX_REASONS: usize = 8;
 const MAX_LEVELS: usize = 60;
 /// Conditions of one AND or OR: optimizers make chains of them, and recurse along these.
 const MAX_CONDITIONS: usize = 150;
+/// Relations of one statement, those of a WITH query counted where it is read: each is a scan, and joins of many take long to plan.
+const MAX_RELATIONS: usize = 24;
 /// Nodes of an expression that the planner may have to write several times (in COALESCE, NULLIF, CASE operand WHEN): nested, their number doubles
 /// at each level.
 const MAX_REPEATED: usize = 12;
@@ -202,10 +266,16 @@ struct Analyzer<'a> {
     reasons: Vec<String>,
     params: Vec<ParamUse>,
     folds: Vec<Fold>,
-    tiered: BTreeMap<u32, usize>,
+    tiered: BTreeSet<u32>,
+    relations: usize,
     virtuals: BTreeSet<u32>,
+    dimensions: BTreeMap<u32, dimension::Found>,
+    /// PostgreSQL has put policies into the tree.
+    row_security: bool,
     /// Enclosing CASE and COALESCE: what stands in them may never be computed by PostgreSQL.
     guarded: usize,
+    /// Queries that enclose what is read, and it.
+    depth: usize,
     levels: usize,
     /// The operands of the enclosing `CASE operand WHEN`.
     case_args: Vec<ir::Expr>,
@@ -222,9 +292,13 @@ impl<'a> Analyzer<'a> {
             reasons: Vec::new(),
             params: Vec::new(),
             folds: Vec::new(),
-            tiered: BTreeMap::new(),
+            tiered: BTreeSet::new(),
+            relations: 0,
             virtuals: BTreeSet::new(),
+            dimensions: BTreeMap::new(),
+            row_security: false,
             guarded: 0,
+            depth: 0,
             levels: 0,
             case_args: Vec::new(),
             aggregated: false,
@@ -276,17 +350,17 @@ impl<'a> Analyzer<'a> {
         prune::prune(&mut plan, &(0..outputs.len()).collect(), &mut attnums);
         let tables: Vec<_> = self
             .tiered
-            .keys()
+            .iter()
             .map(|relid| TableUse {
                 relid: *relid,
                 attnums: attnums.remove(relid).unwrap_or_default().into_iter().collect(),
             })
             .collect();
-        let mixed = !tables.is_empty() && !self.virtuals.is_empty();
-        if mixed {
+        let dimensions = self.dimensions(&mut plan, &mut attnums);
+        if !tables.is_empty() && !self.virtuals.is_empty() {
             self.note("joins a virtual table with a tiered one".into());
-        } else if tables.len() > 1 || self.tiered.values().any(|uses| *uses > 1) {
-            self.note("join of tiered tables".into());
+        } else if !dimensions.is_empty() && !self.virtuals.is_empty() {
+            self.note("joins a virtual table with one of PostgreSQL's".into());
         } else if tables.is_empty() && self.virtuals.is_empty() {
             self.note("reads no tiered or virtual table".into());
         }
@@ -303,15 +377,16 @@ impl<'a> Analyzer<'a> {
             Shape::Scan
         };
         let is_virtual = tables.is_empty();
-        let event =
-            tables.first().and_then(|t| self.catalog.tiered.get(&t.relid)).map(|s| (s.relid, s.event_time));
+        let specs = tables.iter().filter_map(|t| self.catalog.tiered.get(&t.relid));
+        let events = specs.map(|s| (s.relid, s.event_time)).collect();
         let mut analysis = Analysis {
             tables,
+            dimensions,
             params: self.params,
             folds: self.folds,
             shape,
             time_from_us: None,
-            event,
+            events,
             with: self.with,
             rights: self.rights,
             plan,

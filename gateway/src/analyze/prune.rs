@@ -1,12 +1,12 @@
 //! Leaves out the outputs that nothing needs, so that scans and the tail carry only what is read. Pure.
 
-use super::ir::{Expr, Rel};
+use super::ir::{Expr, Rel, SetOp};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Keeps of `rel` what `needed` outputs need; adds the attribute numbers that each scan keeps to `attnums`.
 pub fn prune(rel: &mut Rel, needed: &BTreeSet<usize>, attnums: &mut BTreeMap<u32, BTreeSet<i16>>) {
     match rel {
-        Rel::OneRow => {}
+        Rel::OneRow | Rel::Values { .. } => {}
         Rel::Scan { source, columns, .. } => {
             columns.retain(|c| needed.contains(&c.output));
             attnums.entry(*source).or_default().extend(columns.iter().map(|c| c.attnum));
@@ -28,9 +28,33 @@ pub fn prune(rel: &mut Rel, needed: &BTreeSet<usize>, attnums: &mut BTreeMap<u32
         }
         Rel::Sort { input, keys } => prune(input, &with(needed, keys.iter().map(|k| &k.expr)), attnums),
         Rel::Limit { input, .. } => prune(input, needed, attnums),
-        Rel::Join { left, right, on, .. } => {
-            let needed = with(needed, on.iter());
+        Rel::SetOp { op, left, right } => {
+            // Rows are told apart by all columns.
+            let all = (0..left.width()).collect();
+            let needed = if *op == SetOp::UnionAll { needed } else { &all };
+            prune(left, needed, attnums);
+            prune(right, needed, attnums);
+        }
+        Rel::Attach { input, value } => {
+            let width = input.width();
+            prune(input, &needed.iter().filter(|n| **n < width).copied().collect(), attnums);
+            prune(value, &[0].into(), attnums);
+        }
+        Rel::Window { input, calls } => {
+            let width = input.width();
+            let below = needed.iter().filter(|n| **n < width).copied().collect();
+            prune(input, &with(&below, calls.iter().flat_map(|c| c.reads())), attnums);
+        }
+        Rel::DistinctOn { input, keys, sort } => {
+            let mut all = with(needed, sort.iter().map(|k| &k.expr));
+            all.extend(keys.iter().copied());
+            prune(input, &all, attnums);
+        }
+        Rel::Single { input } => prune(input, &[0].into(), attnums),
+        Rel::Join { kind, left, right, on } => {
             let split = left.width();
+            let shown = |n: &&usize| kind.shows_right() || **n < split;
+            let needed = with(&needed.iter().filter(shown).copied().collect(), on.iter());
             let (of_left, of_right): (Vec<usize>, Vec<usize>) = needed.iter().partition(|n| **n < split);
             prune(left, &of_left.into_iter().collect(), attnums);
             prune(right, &of_right.into_iter().map(|n| n - split).collect(), attnums);

@@ -1,27 +1,78 @@
 //! Queries: FROM, WHERE, GROUP BY, HAVING, DISTINCT, ORDER BY, LIMIT. ✗ what an expression means (`scalar`).
 
+use super::harmless;
+use super::floats;
 use super::ir::{Constant, Expr, JoinKind, Rel, ScanColumn, SortKey};
-use super::{Analyzer, MAX_LEVELS, Outcome, Refused, Right, ir, names, refuse};
+use super::{Analyzer, MAX_LEVELS, MAX_RELATIONS, Outcome, Refused, Right, ir, names, refuse};
 use lake::types::ColType;
 use pgtree::oid::{self, Compare};
-use pgtree::tree::{self, FromItem, Query, Rte, RteKind, SortGroup, Target};
+use pgtree::tree::{self, Query, Rte, RteKind, SortGroup, Target};
 use pgtree::value::Value;
 
 /// What the expressions of one query may refer to.
 pub(super) struct Scope<'q> {
     pub query: &'q Query,
+    /// The queries around it and itself, outermost first.
+    pub stack: Vec<&'q Query>,
     /// First output of the input relation that belongs to each range table entry.
     pub offsets: Vec<Option<usize>>,
     /// Types of the input relation's outputs.
     pub types: Vec<ColType>,
     /// Set while expressions above the aggregation are translated.
     pub grouping: Option<Grouping<'q>>,
+    /// Values of sub-selects that are wanted beside the rows being read, and beside the groups.
+    pub below: Vec<Rel>,
+    pub above: Vec<Rel>,
+    /// Window functions met so far.
+    pub windows: Vec<(&'q tree::WindowFunc, ir::WindowCall)>,
+    /// What the query around an EXISTS reads.
+    pub outer: Option<Outer<'q>>,
+    /// Types of the columns of the sub-select on the right side of an IN.
+    pub compared: Option<Vec<ColType>>,
+}
+
+/// Placeholders for columns whose numbers are known only when the relation is whole: values of sub-selects,
+pub(super) const ATTACHED: usize = 1 << 32;
+/// columns of the query around an EXISTS,
+pub(super) const OUTER: usize = 1 << 33;
+/// columns of the sub-select of an IN,
+pub(super) const INNER: usize = 1 << 34;
+/// results of GROUPING(),
+pub(super) const GROUPED: usize = 1 << 35;
+/// and of window functions.
+pub(super) const WINDOWED: usize = 1 << 36;
+
+/// What the expressions of a sub-select may refer to in the query around it.
+#[derive(Clone)]
+pub(super) struct Outer<'q> {
+    pub query: &'q Query,
+    pub offsets: Vec<Option<usize>>,
+    pub types: Vec<ColType>,
+}
+
+impl<'q> Scope<'q> {
+    pub fn new(query: &'q Query, stack: Vec<&'q Query>) -> Self {
+        Scope {
+            query,
+            stack,
+            offsets: vec![None; query.rtable.len()],
+            types: Vec::new(),
+            grouping: None,
+            below: Vec::new(),
+            above: Vec::new(),
+            windows: Vec::new(),
+            outer: None,
+            compared: None,
+        }
+    }
 }
 
 /// The aggregation of one query.
 pub(super) struct Grouping<'q> {
     pub groups: Vec<(&'q tree::Expr, Expr)>,
     pub aggregates: Vec<(&'q tree::Aggref, ir::Aggregate)>,
+    /// The arguments of GROUPING().
+    pub calls: Vec<Vec<u32>>,
 }
 
 impl<'a> Analyzer<'a> {
@@ -31,7 +82,9 @@ impl<'a> Analyzer<'a> {
         if self.levels > MAX_LEVELS {
             return refuse("sub-selects nested too deeply");
         }
+        self.depth += 1;
         let outcome = self.query_inner(query, enclosing);
+        self.depth -= 1;
         self.levels -= 1;
         outcome
     }
@@ -41,11 +94,33 @@ impl<'a> Analyzer<'a> {
         self.note_rights(query);
         let mut stack = enclosing.to_vec();
         stack.push(query);
-        let mut scope =
-            Scope { query, offsets: vec![None; query.rtable.len()], types: Vec::new(), grouping: None };
+        if let Some(tree) = &query.set_operations {
+            return self.set_query(query, tree, &stack);
+        }
+        let mut scope = Scope::new(query, stack);
+        let mut rel = self.from(query, &mut scope)?;
+        if let Some(quals) = &query.quals {
+            rel = self.selection(quals, rel, &mut scope)?;
+        }
+        if query.has_aggs || !query.group.is_empty() || query.having.is_some() {
+            self.aggregated = true;
+            rel = self.aggregation(query, rel, &mut scope)?;
+        } else {
+            let mut outputs = self.targets(query, &mut scope)?;
+            let windows = scope.windows.iter_mut().flat_map(|(_, call)| call.reads_mut());
+            rel = attach(rel, &mut scope.below, outputs.iter_mut().chain(windows));
+            rel = self.windowed(rel, &mut scope, &mut outputs)?;
+            rel = project(rel, outputs);
+        }
+        self.finish(query, rel)
+    }
+
+    /// What the query reads, and its outputs in the scope.
+    pub(super) fn from<'q>(&mut self, query: &'q Query, scope: &mut Scope<'q>) -> Outcome<Rel> {
         let mut rel = Rel::OneRow;
+        let stack = scope.stack.clone();
         for (index, item) in query.from.iter().enumerate() {
-            let next = self.from_item(item, &stack, &mut scope)?;
+            let next = self.from_item(item, &stack, scope)?;
             rel = match index {
                 0 => next,
                 _ => {
@@ -54,24 +129,11 @@ impl<'a> Analyzer<'a> {
             };
         }
         scope.types = rel.types();
-        if let Some(quals) = &query.quals {
-            match self.condition(quals, &mut scope) {
-                Ok(predicate) => rel = Rel::Filter { input: Box::new(rel), predicate },
-                Err(Refused(reason)) => self.note(reason),
-            }
-        }
-        if query.has_aggs || !query.group.is_empty() || query.having.is_some() {
-            self.aggregated = true;
-            rel = self.aggregation(query, rel, &mut scope)?;
-        } else {
-            let outputs = self.targets(query, &mut scope)?;
-            rel = project(rel, outputs);
-        }
-        self.finish(query, rel)
+        Ok(rel)
     }
 
     /// What PostgreSQL would check of the relations of this query; a view read here left its own entry behind.
-    fn note_rights(&mut self, q: &Query) {
+    pub(super) fn note_rights(&mut self, q: &Query) {
         const SELECT: u64 = 2;
         for rte in &q.rtable {
             let RteKind::Relation { relid, .. } = rte.kind else { continue };
@@ -88,19 +150,16 @@ impl<'a> Analyzer<'a> {
         }
     }
 
-    fn refuse_clauses(&mut self, q: &Query) {
+    pub(super) fn refuse_clauses(&mut self, q: &Query) {
         let clauses = [
-            (q.has_window_funcs || q.has_windows, "a window function"),
             (q.has_target_srfs, "a set-returning function in the select list"),
-            (q.has_distinct_on, "DISTINCT ON"),
             (q.has_recursive, "WITH RECURSIVE"),
             (q.has_modifying_cte, "a data-modifying WITH"),
             (q.has_for_update || q.has_row_marks, "FOR UPDATE or FOR SHARE"),
-            (q.has_row_security, "row-level security"),
-            (q.has_grouping_sets || q.group_distinct, "GROUPING SETS, ROLLUP or CUBE"),
-            (q.has_set_operations, "UNION, INTERSECT or EXCEPT"),
+            (q.group_distinct, "GROUP BY DISTINCT"),
             (q.with_ties, "WITH TIES"),
         ];
+        self.row_security |= q.has_row_security;
         for (present, name) in clauses {
             if present {
                 self.note(name.to_string());
@@ -108,47 +167,10 @@ impl<'a> Analyzer<'a> {
         }
     }
 
-    fn from_item<'q>(
-        &mut self,
-        item: &'q FromItem,
-        stack: &[&'q Query],
-        scope: &mut Scope<'q>,
-    ) -> Outcome<Rel> {
-        match item {
-            FromItem::Ref(index) => {
-                let Some(rte) = index.checked_sub(1).and_then(|i| scope.query.rtable.get(i)) else {
-                    return refuse("a range table reference that leads nowhere");
-                };
-                let rel = self.entry(rte, stack)?;
-                scope.offsets[index - 1] = Some(scope.types.len());
-                scope.types.extend(rel.types());
-                Ok(rel)
-            }
-            FromItem::Join { kind, left, right, quals, .. } => {
-                let kind = match kind {
-                    tree::JoinKind::Inner => JoinKind::Inner,
-                    tree::JoinKind::Left => JoinKind::Left,
-                    _ => return refuse("RIGHT or FULL JOIN"),
-                };
-                let start = scope.types.len();
-                let left = self.from_item(left, stack, scope)?;
-                let right = self.from_item(right, stack, scope)?;
-                let on = match quals {
-                    None => None,
-                    Some(quals) => {
-                        let mut on = self.condition(quals, scope)?;
-                        shift(&mut on, start)?;
-                        Some(on)
-                    }
-                };
-                Ok(Rel::Join { kind, left: Box::new(left), right: Box::new(right), on })
-            }
-            FromItem::Unknown(name) => refuse(format!("{name} in FROM")),
-        }
-    }
-
-    fn entry<'q>(&mut self, rte: &'q Rte, stack: &[&'q Query]) -> Outcome<Rel> {
-        if rte.has_security_quals {
+    pub(super) fn entry<'q>(&mut self, rte: &'q Rte, stack: &[&'q Query]) -> Outcome<Rel> {
+        let of_postgres =
+            matches!(&rte.kind, RteKind::Relation { relid, .. } if !self.catalog.tiered.contains_key(relid));
+        if rte.has_security_quals && !of_postgres {
             return refuse("row-level security or a security barrier view");
         }
         if rte.lateral {
@@ -177,7 +199,14 @@ impl<'a> Analyzer<'a> {
                     return refuse("a WITH query that is not there");
                 };
                 match &cte.query {
-                    Some(body) if !cte.recursive => self.query(body, &stack[..=at]),
+                    Some(body) if !cte.recursive => {
+                        let rel = self.query(body, &stack[..=at])?;
+                        // What nothing reads of it is left out by us, and computed by PostgreSQL.
+                        if cte.whole && !harmless::is_harmless_rel(&rel) {
+                            return refuse("a WITH query that is computed whole and may raise an error");
+                        }
+                        Ok(rel)
+                    }
                     _ => refuse("a WITH query that is recursive or not a SELECT"),
                 }
             }
@@ -188,15 +217,24 @@ impl<'a> Analyzer<'a> {
                 },
                 _ => refuse(names::relation(&rte.kind, &rte.name)),
             },
+            RteKind::Values { rows } => self.values(rows),
             // A SELECT without FROM inside a FROM.
             RteKind::Result => Ok(Rel::OneRow),
             other => refuse(names::relation(other, &rte.name)),
         }
     }
 
+    pub(super) fn count_relation(&mut self) -> Outcome<()> {
+        self.relations += 1;
+        match self.relations {
+            0..=MAX_RELATIONS => Ok(()),
+            _ => refuse(format!("more than {MAX_RELATIONS} relations")),
+        }
+    }
+
     fn tiered_scan(&mut self, rte: &Rte, relid: u32, relkind: char, tablesample: bool) -> Outcome<Rel> {
         let Some(spec) = self.catalog.tiered.get(&relid) else {
-            return refuse(format!("relation \"{}\" is not tiered", rte.name));
+            return self.dimension(rte, relid, relkind, tablesample);
         };
         if tablesample {
             return refuse("TABLESAMPLE");
@@ -207,7 +245,8 @@ impl<'a> Analyzer<'a> {
         if !matches!(relkind, 'p' | 'r') {
             return refuse(format!("relation \"{}\" is not a table", rte.name));
         }
-        *self.tiered.entry(relid).or_default() += 1;
+        self.tiered.insert(relid);
+        self.count_relation()?;
         let columns: Vec<_> = spec
             .columns
             .iter()
@@ -222,6 +261,7 @@ impl<'a> Analyzer<'a> {
             return refuse(format!("function \"{name}\" in FROM"));
         };
         self.virtuals.insert(func);
+        self.count_relation()?;
         let mut columns = Vec::with_capacity(table.columns.len());
         for (output, (name, type_oid)) in table.columns.iter().enumerate() {
             let Some(ty) = ColType::from_pg(*type_oid, -1) else {
@@ -240,10 +280,11 @@ impl<'a> Analyzer<'a> {
             self.groupable(&expr, &target.expr, clause, "GROUP BY")?;
             groups.push((&target.expr, expr));
         }
-        if !groups.is_empty() && groups.iter().all(|(_, e)| e.as_constant().is_some()) {
+        let sets = self.grouping_sets(query, &groups)?;
+        if !groups.is_empty() && sets.is_none() && groups.iter().all(|(_, e)| e.as_constant().is_some()) {
             return refuse("GROUP BY of constants only");
         }
-        scope.grouping = Some(Grouping { groups, aggregates: Vec::new() });
+        scope.grouping = Some(Grouping { groups, aggregates: Vec::new(), calls: Vec::new() });
         let having = match &query.having {
             Some(having) => match self.condition(having, scope) {
                 Ok(predicate) => Some(predicate),
@@ -254,10 +295,15 @@ impl<'a> Analyzer<'a> {
             },
             None => None,
         };
-        let outputs = self.targets(query, scope)?;
+        let mut outputs = self.targets(query, scope)?;
         let Some(grouping) = scope.grouping.take() else { return refuse("an aggregation inside another") };
+        let position = |r: &u32| query.group.iter().position(|clause| clause.target == *r).unwrap_or_default();
+        let calls: Vec<Vec<usize>> = grouping.calls.iter().map(|call| call.iter().map(position).collect()).collect();
         let mut aggregates: Vec<_> = grouping.aggregates.into_iter().map(|(_, a)| a).collect();
-        if grouping.groups.is_empty() && aggregates.is_empty() {
+        let mut groups: Vec<_> = grouping.groups.into_iter().map(|(_, e)| e).collect();
+        let read = aggregates.iter_mut().flat_map(|a| a.arg.iter_mut().chain(&mut a.filter)).chain(&mut groups);
+        let input = attach(input, &mut scope.below, read);
+        if groups.is_empty() && aggregates.is_empty() {
             // HAVING alone: one group of all rows.
             let count = oid::Aggregate::CountStar;
             aggregates.push(ir::Aggregate {
@@ -268,11 +314,23 @@ impl<'a> Analyzer<'a> {
                 ty: ColType::Int8,
             });
         }
-        let groups = grouping.groups.into_iter().map(|(_, e)| e).collect();
-        let mut rel = Rel::Aggregate { input: Box::new(input), groups, aggregates };
+        let mut having = having;
+        let windows = scope.windows.iter_mut().flat_map(|(_, call)| call.reads_mut());
+        let mut read: Vec<&mut Expr> = outputs.iter_mut().chain(&mut having).chain(windows).collect();
+        let by_sets = sets.is_some();
+        let mut rel = match sets {
+            None if calls.is_empty() => Rel::Aggregate { input: Box::new(input), groups, aggregates },
+            sets => self.by_sets(input, sets.unwrap_or_default(), groups, aggregates, &calls, &mut read)?,
+        };
+        rel = attach(rel, &mut scope.above, read.into_iter());
+        // A condition on a group that a set does not have is the same for all its rows, which are then not computed at all.
+        if by_sets && (having.is_some() || self.depth > 1) && !harmless::is_harmless_rel(&rel) {
+            return refuse("grouping sets under a condition over what may raise an error");
+        }
         if let Some(predicate) = having {
             rel = Rel::Filter { input: Box::new(rel), predicate };
         }
+        rel = self.windowed(rel, scope, &mut outputs)?;
         Ok(project(rel, outputs))
     }
 
@@ -295,13 +353,15 @@ impl<'a> Analyzer<'a> {
         }
     }
 
-    fn finish<'q>(&mut self, query: &'q Query, mut rel: Rel) -> Outcome<Rel> {
+    pub(super) fn finish<'q>(&mut self, query: &'q Query, mut rel: Rel) -> Outcome<Rel> {
         let types = rel.types();
         let mut dropped = false;
         let position = |reference: u32| {
             query.targets.iter().position(|t| t.sort_group_ref == reference && reference != 0)
         };
-        if !query.distinct.is_empty() {
+        if query.has_distinct_on {
+            rel = self.distinct_on(query, rel)?;
+        } else if !query.distinct.is_empty() {
             self.aggregated = true;
             let junk = |t: &Target| t.junk;
             let sorted_by = |t: &Target| query.sort.iter().any(|s| s.target == t.sort_group_ref);
@@ -329,27 +389,24 @@ impl<'a> Analyzer<'a> {
             rel = Rel::Distinct { input: Box::new(rel) };
         }
         if !query.sort.is_empty() {
-            let mut keys = Vec::with_capacity(query.sort.len());
-            for clause in &query.sort {
-                let target = referenced(query, clause.target)?;
-                let index = position(clause.target).unwrap_or_default();
-                let descending = match oid::comparison_operator(clause.sortop) {
-                    Some(c) if c.left == c.right && c.compare == Compare::Lt => false,
-                    Some(c) if c.left == c.right && c.compare == Compare::Gt => true,
-                    _ => return refuse(format!("ORDER BY with operator {}", clause.sortop)),
-                };
-                self.orderable(types[index], &target.expr, "ORDER BY")?;
-                keys.push(SortKey {
-                    expr: Expr::column(index, types[index]),
-                    descending,
-                    nulls_first: clause.nulls_first,
-                });
+            // PostgreSQL computes what it sorts by, and sorts, though nobody reads it; we leave out both.
+            if self.depth > 1 && !harmless::is_harmless_rel(&rel) {
+                return refuse("ORDER BY of a sub-select over what may raise an error");
             }
+            let keys = self.sort_keys(query, &types, Some(&rel))?;
             rel = Rel::Sort { input: Box::new(rel), keys };
         }
         let offset = self.row_count(query.limit_offset.as_ref())?;
         let count = self.row_count(query.limit_count.as_ref())?;
         if offset.is_some() || count.is_some() {
+            let sorted = |t: &Target| query.sort.iter().any(|c| c.target == t.sort_group_ref && c.target != 0);
+            let constant = |t: &Target| matches!(t.expr, tree::Expr::Const(_) | tree::Expr::Param(_));
+            // Groups are sorted by what was computed of them, which is equal often: which of them are kept is open then, and all else
+            // depends on it. (Columns that are sorted by are keys, as a rule.)
+            let told = || query.targets.iter().filter(|t| !t.junk).all(|t| sorted(t) || constant(t));
+            if self.depth > 1 && !query.group.is_empty() && !told() {
+                return refuse("LIMIT of grouped rows in a sub-select whose ORDER BY may have ties");
+            }
             rel = Rel::Limit { input: Box::new(rel), offset, count };
         }
         if !dropped && query.targets.iter().any(|t| t.junk) {
@@ -358,6 +415,28 @@ impl<'a> Analyzer<'a> {
             rel = project(rel, outputs);
         }
         Ok(rel)
+    }
+
+    /// ORDER BY, over the targets.
+    /// `rel` has the outputs that are sorted.
+    pub(super) fn sort_keys(&mut self, query: &Query, types: &[ColType], rel: Option<&Rel>) -> Outcome<Vec<SortKey>> {
+        let mut keys = Vec::with_capacity(query.sort.len());
+        for clause in &query.sort {
+            let target = referenced(query, clause.target)?;
+            let index = query.targets.iter().position(|t| std::ptr::eq(t, target)).unwrap_or_default();
+            let key = Expr::column(index, types[index]);
+            keys.push(match rel.is_some_and(|rel| floats::plain_output(rel, index)) {
+                true => SortKey { expr: key, descending: descending(clause)?, nulls_first: clause.nulls_first },
+                false => self.sort_key(clause, key, &target.expr)?,
+            });
+        }
+        Ok(keys)
+    }
+
+    pub(super) fn sort_key(&mut self, clause: &SortGroup, expr: Expr, source: &tree::Expr) -> Outcome<SortKey> {
+        let descending = descending(clause)?;
+        self.orderable(expr.ty, source, "ORDER BY")?;
+        Ok(SortKey { expr, descending, nulls_first: clause.nulls_first })
     }
 
     /// LIMIT or OFFSET: an int8 that does not depend on rows. NULL is no limit.
@@ -371,13 +450,16 @@ impl<'a> Analyzer<'a> {
     }
 
     /// GROUP BY and DISTINCT: equal values must be equal representations, and which of them is shown must not matter.
-    fn groupable(&self, expr: &Expr, source: &tree::Expr, clause: &SortGroup, place: &str) -> Outcome<()> {
+    pub(super) fn groupable(&self, expr: &Expr, source: &tree::Expr, clause: &SortGroup, place: &str) -> Outcome<()> {
         let known = oid::comparison_operator(clause.eqop)
             .is_some_and(|c| c.compare == Compare::Eq && c.left == c.right);
         if !known {
             return refuse(format!("{place} with operator {}", clause.eqop));
         }
-        self.hashable(expr.ty, source.collation(), place)
+        match floats::is_plain(expr) {
+            true => Ok(()),
+            false => self.hashable(expr.ty, source.collation(), place),
+        }
     }
 
     /// Types whose equal values are equal in the engine too.
@@ -437,7 +519,26 @@ impl<'a> Analyzer<'a> {
     }
 }
 
-fn project(input: Rel, outputs: Vec<Expr>) -> Rel {
+/// Puts the values of sub-selects beside the rows of `rel`, and their numbers into what reads them.
+pub(super) fn attach<'e>(mut rel: Rel, values: &mut Vec<Rel>, read: impl Iterator<Item = &'e mut Expr>) -> Rel {
+    let width = rel.width();
+    if values.is_empty() {
+        return rel;
+    }
+    for value in values.drain(..) {
+        rel = Rel::Attach { input: Box::new(rel), value: Box::new(value) };
+    }
+    for expr in read {
+        expr.renumber(&mut |n| {
+            if (ATTACHED..OUTER).contains(n) {
+                *n = *n - ATTACHED + width;
+            }
+        });
+    }
+    rel
+}
+
+pub(super) fn project(input: Rel, outputs: Vec<Expr>) -> Rel {
     Rel::Project {
         input: Box::new(input),
         width: outputs.len(),
@@ -445,43 +546,19 @@ fn project(input: Rel, outputs: Vec<Expr>) -> Rel {
     }
 }
 
+/// By an operator that is `<` or `>` of one type.
+fn descending(clause: &SortGroup) -> Outcome<bool> {
+    match oid::comparison_operator(clause.sortop) {
+        Some(c) if c.left == c.right && c.compare == Compare::Lt => Ok(false),
+        Some(c) if c.left == c.right && c.compare == Compare::Gt => Ok(true),
+        _ => refuse(format!("ORDER BY with operator {}", clause.sortop)),
+    }
+}
+
 /// The target that a sort, group or distinct clause means.
-fn referenced(query: &Query, reference: u32) -> Outcome<&Target> {
+pub(super) fn referenced(query: &Query, reference: u32) -> Outcome<&Target> {
     match query.targets.iter().find(|t| t.sort_group_ref == reference && reference != 0) {
         Some(target) => Ok(target),
         None => refuse("a sort or group clause without target"),
     }
-}
-
-/// Renumbers the columns of a join condition, translated against all of FROM so far, to those of the join itself.
-fn shift(on: &mut Expr, start: usize) -> Outcome<()> {
-    use ir::Node::*;
-    match &mut on.node {
-        Column(number) => match number.checked_sub(start) {
-            Some(shifted) => *number = shifted,
-            None => return refuse("a join condition that reads beyond its join"),
-        },
-        Constant(_) => {}
-        Compare(_, a, b) | Distinct(a, b) | NullIf(a, b) => {
-            shift(a, start)?;
-            shift(b, start)?;
-        }
-        InList { arg, .. } | Like { arg, .. } | DateBin { arg, .. } => shift(arg, start)?,
-        And(items) | Or(items) | Coalesce(items) | Call(_, items) => {
-            for item in items {
-                shift(item, start)?;
-            }
-        }
-        Not(a) | IsNull(a) | IsNotNull(a) | BoolTest(a, _) => shift(a, start)?,
-        Case { whens, default } => {
-            for (condition, result) in whens {
-                shift(condition, start)?;
-                shift(result, start)?;
-            }
-            if let Some(default) = default {
-                shift(default, start)?;
-            }
-        }
-    }
-    Ok(())
 }

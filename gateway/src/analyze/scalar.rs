@@ -1,9 +1,12 @@
 //! Expressions: from PostgreSQL's nodes to ours, each checked against the allow-list. ✗ relations, evaluation.
 
 use super::ir::{Aggregate, Arith, Compare, Constant, Expr, Kernel, List, Node};
-use super::relation::Scope;
+use super::numbers::cut_to;
+use super::registry::{self, Meaning, Routine, Rule};
+use super::relation::{INNER, OUTER, Scope};
 use super::{Analyzer, MAX_CONDITIONS, MAX_LEVELS, MAX_REPEATED, Outcome, names, refuse};
 use lake::types::ColType;
+use pgexact::cut::Cut;
 use pgexact::datetime::{Kind, Unit};
 use pgtree::oid::{self, Function};
 use pgtree::tree::{self, BoolOp, Call, RteKind, Var};
@@ -46,6 +49,17 @@ impl<'a> Analyzer<'a> {
         match expr {
             tree::Expr::Var(var) => self.var(var, scope),
             tree::Expr::Aggref(aggref) => self.aggregate(aggref, scope),
+            tree::Expr::SubLink(link) => self.sub_link(link, scope),
+            tree::Expr::Window(call) => self.window(call, scope),
+            tree::Expr::Grouping { refs, levels_up } => self.grouping_call(refs, *levels_up, scope),
+            // A column of the sub-select of an IN.
+            tree::Expr::Param(p) if p.kind == 2 => {
+                let number = usize::try_from(p.id).ok().and_then(|n| n.checked_sub(1));
+                match number.and_then(|n| Some((n, *scope.compared.as_ref()?.get(n)?))) {
+                    Some((number, ty)) if ty.type_oid() == p.type_oid => Ok(Expr::column(INNER + number, ty)),
+                    _ => refuse("a column of a sub-select that is not there"),
+                }
+            }
             tree::Expr::Func(call) | tree::Expr::Op(call) => self.call(call, scope),
             tree::Expr::Distinct(call) => {
                 let (compare, a, b) =
@@ -111,7 +125,7 @@ impl<'a> Analyzer<'a> {
                     _ => refuse(cast_reason(arg.type_oid(), *type_oid)),
                 }
             }
-            tree::Expr::CoerceViaIo { arg, type_oid, .. } => refuse(cast_reason(arg.type_oid(), *type_oid)),
+            tree::Expr::CoerceViaIo { arg, type_oid, .. } => self.cast(arg, *type_oid, scope),
             tree::Expr::Collate { arg, .. } => self.expr(arg, scope),
             tree::Expr::NullTest { arg, is_null, row: false } => {
                 let inner = Box::new(self.expr(arg, scope)?);
@@ -144,15 +158,23 @@ impl<'a> Analyzer<'a> {
                 let ty = unify(items.iter_mut().collect(), "COALESCE")?;
                 Ok(Expr { node: Node::Coalesce(items), ty })
             }
+            tree::Expr::MinMax { greatest, args, input_collation, .. } => {
+                self.extreme(*greatest, args, *input_collation, scope)
+            }
             other => refuse(names::node(other)),
         }
     }
 
     fn var<'q>(&mut self, var: &Var, scope: &mut Scope<'q>) -> Outcome<Expr> {
-        if var.levels_up > 0 {
-            return refuse("a correlated sub-select");
+        if scope.grouping.is_some() && var.levels_up == 0 && !is_join(scope.query, var) {
+            return refuse("a column that is not grouped");
         }
-        let Some(rte) = var.varno.checked_sub(1).and_then(|i| scope.query.rtable.get(i)) else {
+        let (query, offsets, types, start) = match (var.levels_up, &scope.outer) {
+            (0, _) => (scope.query, &scope.offsets, &scope.types, 0),
+            (1, Some(outer)) => (outer.query, &outer.offsets, &outer.types, OUTER),
+            _ => return refuse("a correlated sub-select"),
+        };
+        let Some(rte) = var.varno.checked_sub(1).and_then(|i| query.rtable.get(i)) else {
             return refuse("a column of a range table entry that is not there");
         };
         if let RteKind::Join { alias_vars, .. } = &rte.kind {
@@ -161,19 +183,24 @@ impl<'a> Analyzer<'a> {
                 .and_then(|n| n.checked_sub(1))
                 .and_then(|i| alias_vars.get(i));
             return match alias {
+                // Its own columns are of that query's level.
+                Some(_) if var.levels_up > 0 => refuse("a correlated column of a join"),
                 Some(expr) => self.expr(expr, scope),
                 None => refuse("a whole row"),
             };
         }
-        if scope.grouping.is_some() {
-            return refuse("a column that is not grouped");
-        }
         if var.attno <= 0 {
             return refuse(if var.attno == 0 { "a whole row" } else { "a system column" });
         }
-        let Some(offset) = scope.offsets[var.varno - 1] else {
+        let Some(offset) = offsets[var.varno - 1] else {
             return refuse("a column of a relation that is not in FROM");
         };
+        if let RteKind::Relation { relid, .. } = &rte.kind
+            && !self.catalog.tiered.contains_key(relid)
+        {
+            let (ty, index) = self.dimension_column(*relid, var, &rte.name)?;
+            return Ok(Expr::column(start + offset + index, ty));
+        }
         let position = match &rte.kind {
             RteKind::Relation { relid, .. } => {
                 let spec = self.catalog.tiered.get(relid);
@@ -185,14 +212,13 @@ impl<'a> Analyzer<'a> {
             }
             _ => usize::try_from(var.attno - 1).ok(),
         };
-        let Some((position, ty)) = position.and_then(|p| scope.types.get(offset + p).map(|ty| (p, *ty)))
-        else {
+        let Some((position, ty)) = position.and_then(|p| types.get(offset + p).map(|ty| (p, *ty))) else {
             return refuse(format!("a column of \"{}\" that the lake does not know", rte.name));
         };
         if ty.type_oid() != var.type_oid {
             return refuse(format!("a column of \"{}\" with another type", rte.name));
         }
-        Ok(Expr::column(offset + position, ty))
+        Ok(Expr::column(start + offset + position, ty))
     }
 
     fn aggregate<'q>(&mut self, aggref: &'q tree::Aggref, scope: &mut Scope<'q>) -> Outcome<Expr> {
@@ -200,19 +226,28 @@ impl<'a> Analyzer<'a> {
             return refuse("an aggregate inside another or outside its query");
         };
         let known = grouping.aggregates.iter().position(|(other, _)| *other == aggref);
-        let outcome = match known {
-            Some(_) => Ok(None),
-            None => self.aggregate_call(aggref, scope).map(Some),
+        let mixed = self.mixed_aggregate(aggref, scope);
+        let outcome = match (known, mixed) {
+            (_, Err(refused)) => Err(refused),
+            (Some(_), Ok(mixed)) => Ok((mixed.map(|(kernel, parts)| (kernel, parts.len())), Vec::new())),
+            (None, Ok(Some((kernel, parts)))) => Ok((Some((kernel, parts.len())), parts)),
+            (None, Ok(None)) => self.aggregate_call(aggref, scope).map(|call| (None, vec![call])),
         };
         let grouping = scope.grouping.insert(grouping);
-        if let Some(call) = outcome? {
-            grouping.aggregates.push((aggref, call));
-        }
-        let index = known.unwrap_or(grouping.aggregates.len() - 1);
-        Ok(Expr::column(grouping.groups.len() + index, grouping.aggregates[index].1.ty))
+        let (above, calls) = outcome?;
+        let index = known.unwrap_or(grouping.aggregates.len());
+        grouping.aggregates.extend(calls.into_iter().map(|call| (aggref, call)));
+        let part = |index: usize| Expr::column(grouping.groups.len() + index, grouping.aggregates[index].1.ty);
+        Ok(match above {
+            Some((kernel, parts)) => Expr {
+                node: Node::Call(kernel, (index..index + parts).map(part).collect()),
+                ty: ColType::NumericText,
+            },
+            None => part(index),
+        })
     }
 
-    fn aggregate_call<'q>(&mut self, aggref: &'q tree::Aggref, scope: &mut Scope<'q>) -> Outcome<Aggregate> {
+    pub(super) fn aggregate_call<'q>(&mut self, aggref: &'q tree::Aggref, scope: &mut Scope<'q>) -> Outcome<Aggregate> {
         use oid::Aggregate as Kind;
         let name = || names::aggregate(aggref.fnoid);
         if aggref.levels_up > 0
@@ -226,8 +261,12 @@ impl<'a> Analyzer<'a> {
         if !aggref.order.is_empty() {
             return refuse(format!("{} with ORDER BY", name()));
         }
-        let Some((kind, arg_type)) = oid::aggregate(aggref.fnoid) else {
-            return refuse(format!("{} is not proven equal", name()));
+        let (kind, arg_type) = match registry::aggregate(aggref.fnoid) {
+            Some(Routine { rule: Rule::Never(reason), .. }) => return refuse(format!("{}: {reason}", name())),
+            Some(Routine { rule: Rule::Same(kind) | Rule::When(kind, _), args, .. }) => {
+                (kind, args.first().copied().unwrap_or_default())
+            }
+            None => return refuse(format!("{} is not proven equal", name())),
         };
         let arg = match (kind, aggref.args.as_slice()) {
             (Kind::CountStar, []) if aggref.star => None,
@@ -238,6 +277,10 @@ impl<'a> Analyzer<'a> {
         let distinct = !aggref.distinct.is_empty();
         if let (true, Some(arg), [source]) = (distinct, &arg, aggref.args.as_slice()) {
             self.hashable(arg.ty, source.expr.collation(), "DISTINCT in an aggregate")?;
+            // DataFusion makes a group of it, and drops groups that are constant: of no rows it then counts one.
+            if arg.is_constant() {
+                return refuse("DISTINCT of a constant in an aggregate");
+            }
         }
         let ty = match (&arg, kind) {
             (None, _) | (_, Kind::Count | Kind::CountStar) => ColType::Int8,
@@ -257,6 +300,20 @@ impl<'a> Analyzer<'a> {
                 ColType::Numeric { precision, .. } if precision <= MAX_SUMMED => ColType::NumericText,
                 _ => return refuse(format!("{} of {}", name(), numeric_name(arg.ty))),
             },
+            (Some(arg), Kind::VarPop | Kind::VarSamp | Kind::StddevPop | Kind::StddevSamp) if !distinct => {
+                match arg.ty {
+                    ColType::Int2 | ColType::Int4 | ColType::Int8 => ColType::NumericText,
+                    ColType::Numeric { precision, .. } if precision <= MAX_SUMMED => ColType::NumericText,
+                    _ => return refuse(format!("{} of {}", name(), numeric_name(arg.ty))),
+                }
+            }
+            (Some(_), Kind::VarPop | Kind::VarSamp | Kind::StddevPop | Kind::StddevSamp) => {
+                return refuse(format!("{} of DISTINCT values", name()));
+            }
+            (Some(arg), Kind::BitAnd | Kind::BitOr | Kind::BitXor) if is_int(arg.ty.type_oid()) => arg.ty,
+            (Some(arg), Kind::BitAnd | Kind::BitOr | Kind::BitXor) => {
+                return refuse(format!("{} of {}", name(), numeric_name(arg.ty)));
+            }
             (Some(arg), Kind::Min | Kind::Max) => match arg.ty {
                 ColType::Int2
                 | ColType::Int4
@@ -435,8 +492,15 @@ impl<'a> Analyzer<'a> {
                 self.compared(call.op, call.func, call.input_collation, &call.args, scope)?;
             return Ok(Expr::boolean(Node::Compare(compare, Box::new(a), Box::new(b))));
         }
-        let unproven = || names::function(call.func) + " is not proven equal";
-        let Some(function) = oid::function(call.func) else { return refuse(unproven()) };
+        let unproven = || registry::refusal(call.func);
+        let function = match registry::function(call.func) {
+            Some(known) if known.result == call.type_oid => match known.rule.meaning() {
+                Some(Meaning::Of(function)) => function,
+                Some(Meaning::Run(scalar)) => return self.run(scalar, known.args, call, scope),
+                None => return refuse(unproven()),
+            },
+            _ => return refuse(unproven()),
+        };
         let result = match function {
             Function::Arith(arith) if call.type_oid == oid::NUMERIC => {
                 let (a, b) = self.pair(call, scope)?;
@@ -499,6 +563,34 @@ impl<'a> Analyzer<'a> {
                 }
             }
             Function::RoundNumeric => self.round(call, scope)?,
+            Function::Floor => self.cut(Cut::Floor, call, scope)?,
+            Function::Ceil => self.cut(Cut::Ceil, call, scope)?,
+            Function::Trunc => self.cut(Cut::Trunc, call, scope)?,
+            Function::Extract
+            | Function::DatePart
+            | Function::ExtractInterval
+            | Function::ToChar
+            | Function::ToLocal
+            | Function::ToInstant
+            | Function::DateToTimestamp
+            | Function::DateToInstant
+            | Function::PlusInterval
+            | Function::MinusInterval
+            | Function::PlusDays
+            | Function::MinusDays
+            | Function::DaysBetween
+            | Function::EpochToInstant => self.moment(function, call, scope)?,
+            Function::Sign
+            | Function::NumericToInt
+            | Function::FloatArith(_)
+            | Function::FloatNegate
+            | Function::FloatAbs
+            | Function::FloatFloor
+            | Function::FloatCeil
+            | Function::FloatTrunc
+            | Function::FloatRound
+            | Function::FloatToInt
+            | Function::ToFloat => self.number(function, call, scope)?,
             Function::DateTruncTimestamp
             | Function::DateTruncTimestampTz
             | Function::DateTruncTimestampTzZone => self.date_trunc(function, call, scope)?,
@@ -540,14 +632,16 @@ impl<'a> Analyzer<'a> {
                 }
             }
             Function::Like | Function::NotLike => self.like(call, function == Function::NotLike, scope)?,
+            Function::ILike
+            | Function::NotILike
+            | Function::Regex
+            | Function::NotRegex
+            | Function::IRegex
+            | Function::NotIRegex => self.pattern(function, call, scope)?,
             Function::TextConcat => {
                 let (a, b) = self.pair(call, scope)?;
-                match (a.ty, b.ty) {
-                    (ColType::Text, ColType::Text) => {
-                        Expr { node: Node::Call(Kernel::TextConcat, vec![a, b]), ty: ColType::Text }
-                    }
-                    _ => return refuse(unproven()),
-                }
+                let args = vec![self.as_text(a)?, self.as_text(b)?];
+                Expr { node: Node::Call(Kernel::TextConcat, args), ty: ColType::Text }
             }
             Function::TextLength => {
                 let arg = self.only(call, scope)?;
@@ -558,6 +652,10 @@ impl<'a> Analyzer<'a> {
                     _ => return refuse(unproven()),
                 }
             }
+            Function::JsonbElement
+            | Function::JsonbElementText
+            | Function::JsonbPath
+            | Function::JsonbPathText => self.jsonb_inside(function, call, scope)?,
             Function::JsonbField | Function::JsonbFieldText => {
                 let [document, key] = call.args.as_slice() else { return refuse(unproven()) };
                 let document = self.expr(document, scope)?;
@@ -570,7 +668,8 @@ impl<'a> Analyzer<'a> {
                     _ => return refuse("a jsonb field whose key is not a literal"),
                 }
             }
-            Function::Lower | Function::Upper => return refuse(unproven()),
+            Function::Lower | Function::Upper => self.letters(function == Function::Upper, call, scope)?,
+            Function::Concat | Function::ConcatWs => self.concat(function == Function::ConcatWs, call, scope)?,
         };
         if result.ty.type_oid() != call.type_oid {
             return refuse(unproven());
@@ -578,14 +677,14 @@ impl<'a> Analyzer<'a> {
         Ok(result)
     }
 
-    fn only<'q>(&mut self, call: &'q Call, scope: &mut Scope<'q>) -> Outcome<Expr> {
+    pub(super) fn only<'q>(&mut self, call: &'q Call, scope: &mut Scope<'q>) -> Outcome<Expr> {
         match call.args.as_slice() {
             [arg] => self.expr(arg, scope),
             _ => refuse(names::function(call.func)),
         }
     }
 
-    fn pair<'q>(&mut self, call: &'q Call, scope: &mut Scope<'q>) -> Outcome<(Expr, Expr)> {
+    pub(super) fn pair<'q>(&mut self, call: &'q Call, scope: &mut Scope<'q>) -> Outcome<(Expr, Expr)> {
         match call.args.as_slice() {
             [a, b] => Ok((self.expr(a, scope)?, self.expr(b, scope)?)),
             _ => refuse(names::function(call.func)),
@@ -602,6 +701,11 @@ impl<'a> Analyzer<'a> {
         };
         let Some(arg) = call.args.first() else { return refuse(names::function(call.func)) };
         let arg = self.expr(arg, scope)?;
+        if let Node::Call(Kernel::NumericDivide, _) = &arg.node
+            && (-30..=30).contains(&digits)
+        {
+            return cut_to(Cut::Round, arg, digits).ok_or_else(|| super::Refused(registry::refusal(call.func)));
+        }
         if !(-30..=200).contains(&digits) {
             return refuse("round to so many digits");
         }
@@ -624,6 +728,9 @@ impl<'a> Analyzer<'a> {
         let (Some(unit), Some(source)) = (call.args.first(), call.args.get(1)) else {
             return refuse(names::function(call.func));
         };
+        if let Some(cut) = self.date_trunc_by(call, scope)? {
+            return Ok(cut);
+        }
         let Some((Constant::Literal(Value::Text(unit)), _)) = self.constant(unit)? else {
             return refuse("date_trunc whose unit is not a literal");
         };
@@ -655,7 +762,7 @@ impl<'a> Analyzer<'a> {
         Ok(Expr { ty: arg.ty, node: Node::Call(kernel, vec![arg]) })
     }
 
-    fn session_zone(&self) -> Outcome<()> {
+    pub(super) fn session_zone(&self) -> Outcome<()> {
         match pgexact::Zone::parse(&self.settings.timezone) {
             Some(_) => Ok(()),
             None => refuse(format!("time zone {}", self.settings.timezone)),
@@ -683,6 +790,12 @@ impl<'a> Analyzer<'a> {
     }
 }
 
+/// Whether it is a column of a join as a whole: its alias stands for others.
+fn is_join(query: &tree::Query, var: &Var) -> bool {
+    let rte = var.varno.checked_sub(1).and_then(|i| query.rtable.get(i));
+    rte.is_some_and(|rte| matches!(rte.kind, RteKind::Join { .. }))
+}
+
 fn is_int(type_oid: u32) -> bool {
     matches!(type_oid, oid::INT2 | oid::INT4 | oid::INT8)
 }
@@ -705,7 +818,7 @@ fn widened(expr: Expr, ty: ColType) -> Outcome<Expr> {
 }
 
 /// A constant with its type; a numeric literal has the precision and scale of its digits.
-fn typed_constant(constant: Constant, type_oid: u32) -> Outcome<Expr> {
+pub(super) fn typed_constant(constant: Constant, type_oid: u32) -> Outcome<Expr> {
     let Some(mut ty) = ColType::from_pg(type_oid, -1) else {
         return refuse(format!("a value of type {}", names::type_name(type_oid)));
     };
@@ -732,19 +845,21 @@ fn flatten(items: Vec<Expr>) -> Vec<Expr> {
 }
 
 fn numeric_arith(arith: Arith, a: Expr, b: Expr) -> Outcome<Expr> {
-    if arith == Arith::Div {
-        return match (a.ty, b.ty) {
-            (ColType::Numeric { .. }, ColType::Numeric { .. }) => {
-                Ok(Expr { node: Node::Call(Kernel::NumericDivide, vec![a, b]), ty: ColType::NumericText })
-            }
-            _ => refuse("division of a numeric without fixed scale"),
-        };
-    }
+    let any_scale = |a, b| match arith {
+        Arith::Mod => refuse("% of numerics without fixed scale, or beyond 38 digits"),
+        _ => Ok(Expr { node: Node::Call(Kernel::TextArith(arith), vec![a, b]), ty: ColType::NumericText }),
+    };
     let (ColType::Numeric { precision: p1, scale: s1 }, ColType::Numeric { precision: p2, scale: s2 }) =
         (a.ty, b.ty)
     else {
-        return refuse("arithmetic on a numeric without fixed scale");
+        return match [a.ty, b.ty].iter().all(|ty| matches!(ty, ColType::Numeric { .. } | ColType::NumericText)) {
+            true => any_scale(a, b),
+            false => refuse("numeric arithmetic over other types"),
+        };
     };
+    if arith == Arith::Div {
+        return Ok(Expr { node: Node::Call(Kernel::NumericDivide, vec![a, b]), ty: ColType::NumericText });
+    }
     let (whole1, whole2) = (p1 as i16 - i16::from(s1), p2 as i16 - i16::from(s2));
     let scale = match arith {
         Arith::Mul => i16::from(s1) + i16::from(s2),
@@ -757,20 +872,53 @@ fn numeric_arith(arith: Arith, a: Expr, b: Expr) -> Outcome<Expr> {
     };
     let precision = (whole + scale).max(1);
     if precision > i16::from(MAX_PRECISION) {
-        return refuse("numeric arithmetic beyond 38 digits");
+        return any_scale(a, b);
     }
     let ty = ColType::Numeric { precision: precision as u8, scale: scale as i8 };
     Ok(Expr { node: Node::Call(Kernel::NumericArith(arith), vec![a, b]), ty })
 }
 
 /// The one type of several branches; NULL literals take it.
-fn unify(branches: Vec<&mut Expr>, place: &str) -> Outcome<ColType> {
+pub(super) fn unify(branches: Vec<&mut Expr>, place: &str) -> Outcome<ColType> {
     let null = |e: &Expr| matches!(e.node, Node::Constant(Constant::Literal(Value::Null)));
-    let mut types = branches.iter().filter(|e| !null(e)).map(|e| e.ty);
+    let found: Vec<ColType> = branches.iter().filter(|e| !null(e)).map(|e| e.ty).collect();
+    let mut types = found.iter().copied();
     let first = types.next().or(branches.first().map(|e| e.ty));
     let Some(ty) = first else { return refuse(format!("{place} without branches")) };
-    if types.any(|other| other != ty) {
-        return refuse(format!("{place} over different types or numeric scales"));
+    let scale = |ty: &ColType| match ty {
+        ColType::Numeric { precision, scale } => Some((*precision, *scale)),
+        _ => None,
+    };
+    // Of one scale: the widest holds them all.
+    if let Some((_, shown)) = scale(&ty)
+        && found.iter().all(|other| scale(other).is_some_and(|(_, s)| s == shown))
+    {
+        let precision = found.iter().filter_map(scale).map(|(p, _)| p).max().unwrap_or(MAX_PRECISION);
+        let ty = ColType::Numeric { precision, scale: shown };
+        for branch in branches {
+            if branch.ty == ty || branch.as_constant().is_some() {
+                branch.ty = ty;
+                continue;
+            }
+            let own = std::mem::replace(branch, Expr::column(0, ColType::Bool));
+            *branch = Expr { node: Node::Call(Kernel::NumericCast, vec![own]), ty };
+        }
+        return Ok(ty);
+    }
+    if types.clone().any(|other| other != ty) {
+        let numeric = |ty: &ColType| matches!(ty, ColType::Numeric { .. } | ColType::NumericText);
+        if !numeric(&ty) || !types.all(|other| numeric(&other)) {
+            return refuse(format!("{place} over different types"));
+        }
+        // Each value keeps its scale.
+        for branch in branches {
+            let own = std::mem::replace(branch, Expr::column(0, ColType::Bool));
+            *branch = match null(&own) {
+                true => Expr { ty: ColType::NumericText, ..own },
+                false => super::mixed::unscaled(own),
+            };
+        }
+        return Ok(ColType::NumericText);
     }
     for branch in branches {
         branch.ty = ty;
@@ -778,7 +926,7 @@ fn unify(branches: Vec<&mut Expr>, place: &str) -> Outcome<ColType> {
     Ok(ty)
 }
 
-fn cast_reason(from: u32, to: u32) -> String {
+pub(super) fn cast_reason(from: u32, to: u32) -> String {
     format!("cast from {} to {} is not proven equal", names::type_name(from), names::type_name(to))
 }
 

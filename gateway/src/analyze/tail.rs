@@ -1,11 +1,12 @@
 //! Which rows of the tail a plan can do without: conditions on single columns that PostgreSQL tests before it sends them. Pure.
 //!
 //! The plan filters what arrives again, so a condition may be left out, never made up. A filter counts only if it stands where dropping
-//! rows drops nothing else (`bounds`), and only if nothing in it can raise an error: a row that is not sent would not raise it.
+//! rows drops nothing else (`pushed`), and only if nothing in it can raise an error: a row that is not sent would not raise it.
 
-use super::bounds;
+use super::harmless::is_harmless;
+use super::{bounds, pushed};
 use super::fold::{literal, quoted};
-use super::ir::{Constant, Expr, Node, Rel};
+use super::ir::{Constant, Node, Rel};
 use lake::types::ColType;
 use pgtree::oid::Compare;
 use pgtree::value::Value;
@@ -22,29 +23,31 @@ pub struct Condition {
 }
 
 /// The conditions that every row of `relid` must fulfil to matter to the plan. `value_of` gives what a constant stands for.
-pub fn conditions<'v>(
-    plan: &'v Rel,
+pub fn conditions(
+    plan: &Rel,
     relid: u32,
-    value_of: &dyn Fn(&'v Constant) -> Option<&'v Value>,
+    value_of: &dyn Fn(&Constant) -> Option<Value>,
 ) -> Vec<Condition> {
     let mut found = Vec::new();
-    if !bounds::filters(plan).iter().all(|predicate| is_harmless(predicate)) {
+    // Read twice, it has rows that only one of the two can do without.
+    if plan.scans_of(relid) != 1 || !pushed::predicates(plan).into_iter().all(is_harmless) {
         return found;
     }
-    bounds::each_conjunct(plan, &mut |input, conjunct| {
-        let Node::Compare(compare, a, b) = &conjunct.node else { return };
-        let (compare, column, constant) = match (a.as_constant(), b.as_constant()) {
-            (None, Some(c)) => (*compare, a, c),
-            (Some(c), None) => (compare.swap(), b, c),
-            _ => return,
-        };
-        let Some((source, attnum)) = bounds::column_of(column, input) else { return };
-        if source != relid {
+    pushed::each_scan(plan, &mut |scan, all| {
+        if !matches!(scan, Rel::Scan { source, .. } if *source == relid) {
             return;
         }
-        let Some(value) = value_of(constant) else { return };
-        if let Some(test) = test_of(compare, column.ty, value) {
-            found.push(Condition { attnum, test });
+        for (conjunct, _) in all {
+            let Node::Compare(compare, a, b) = &conjunct.node else { continue };
+            let (compare, column, constant) = match (a.as_constant(), b.as_constant()) {
+                (None, Some(c)) => (*compare, a, c),
+                (Some(c), None) => (compare.swap(), b, c),
+                _ => continue,
+            };
+            let (Some(attnum), Some(value)) = (bounds::column_of(column, scan), value_of(constant)) else { continue };
+            if let Some(test) = test_of(compare, column.ty, &value) {
+                found.push(Condition { attnum, test });
+            }
         }
     });
     found
@@ -77,29 +80,10 @@ fn test_of(compare: Compare, column: ColType, value: &Value) -> Option<String> {
         .then(|| format!("OPERATOR(pg_catalog.{operator}) {}::pg_catalog.{ty}", quoted(&text)))
 }
 
-/// Whether computing the expression can raise no error, whatever the row.
-fn is_harmless(expr: &Expr) -> bool {
-    match &expr.node {
-        Node::Column(_) | Node::Constant(_) => true,
-        Node::Compare(_, a, b) | Node::Distinct(a, b) => is_harmless(a) && is_harmless(b),
-        // Its items are constants.
-        Node::InList { arg, .. } => is_harmless(arg),
-        Node::And(items) | Node::Or(items) => items.iter().all(is_harmless),
-        Node::Not(a) | Node::IsNull(a) | Node::IsNotNull(a) | Node::BoolTest(a, _) => is_harmless(a),
-        // Patterns, arithmetic, casts and fields may raise one.
-        Node::Like { .. }
-        | Node::DateBin { .. }
-        | Node::Case { .. }
-        | Node::Coalesce(_)
-        | Node::NullIf(..)
-        | Node::Call(..) => false,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::analyze::ir::{Kernel, ScanColumn};
+    use crate::analyze::ir::{Expr, Kernel, ScanColumn};
 
     fn scan() -> Rel {
         let column = |output, attnum, ty| ScanColumn { output, name: format!("c{attnum}"), attnum, ty };
@@ -117,7 +101,7 @@ mod tests {
 
     fn asked(plan: &Rel) -> Vec<(i16, String)> {
         conditions(plan, 7, &|c| match c {
-            Constant::Literal(v) => Some(v),
+            Constant::Literal(v) => Some(v.clone()),
             _ => None,
         })
         .into_iter()

@@ -4,6 +4,7 @@
 
 mod cache;
 mod copy;
+mod shape;
 
 pub use cache::Cache;
 pub use copy::CopyHead;
@@ -34,16 +35,25 @@ pub type Names = HashMap<String, NameKind>;
 pub enum Override {
     Auto,
     Postgres,
+    /// Or an error.
     Lake,
+    /// Where all of a statement is proven equal, whatever it costs there; PostgreSQL else.
+    PreferLake,
 }
 
 impl Override {
+    /// Asks for the lake where it may answer.
+    pub fn wants_lake(self) -> bool {
+        matches!(self, Override::Lake | Override::PreferLake)
+    }
+
     /// Reads a value of `watershed.route` or of a comment hint.
     pub fn parse(s: &str) -> Option<Self> {
         match s.trim().to_ascii_lowercase().as_str() {
             "auto" | "" => Some(Override::Auto),
             "postgres" => Some(Override::Postgres),
             "lake" => Some(Override::Lake),
+            "prefer_lake" => Some(Override::PreferLake),
             _ => None,
         }
     }
@@ -68,6 +78,21 @@ pub enum Kind {
 #[derive(Debug)]
 pub struct Classified {
     pub sql: Arc<str>,
+    /// What it has in common with all texts that differ from it in literals only.
+    pub shape: Arc<Shape>,
+}
+
+impl std::ops::Deref for Classified {
+    type Target = Shape;
+
+    fn deref(&self) -> &Shape {
+        &self.shape
+    }
+}
+
+/// What is known of a text and of all that differ from it in literals only.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Shape {
     pub kind: Kind,
     /// Of a leading comment `/* watershed: lake */`.
     pub hint: Option<Override>,
@@ -77,6 +102,16 @@ pub struct Classified {
     pub touches_level: bool,
     /// Only reads: may be stopped when its client is gone.
     pub reads: bool,
+    /// Speaks of cursors: FETCH, MOVE, DECLARE.
+    pub cursors: bool,
+    /// FETCH or MOVE.
+    pub fetches: bool,
+    /// May have a prepared statement executed, and so analyzed anew.
+    pub executes: bool,
+    /// May forget or replace prepared statements.
+    pub deallocates: bool,
+    /// Its names as PostgreSQL folds them, of statements that `cursors` or `deallocates`.
+    pub words: Vec<Box<str>>,
     /// May create, change or drop relations: the gateway looks at the catalog again afterwards.
     pub ddl: bool,
     /// Text with its literals hidden.
@@ -84,17 +119,34 @@ pub struct Classified {
     pub fingerprint: Arc<str>,
 }
 
+impl Shape {
+    /// Holds nothing of the text itself but its literals hidden.
+    fn is_general(&self) -> bool {
+        !matches!(self.kind, Kind::Explain(_) | Kind::Copy(_))
+    }
+}
+
 /// See the module.
 pub fn classify(sql: &str, names: &Names) -> Classified {
+    let shape = Arc::new(shape_of(sql, names));
+    let sql = if sql.len() > MAX_TEXT { shape.masked.clone() } else { sql.into() };
+    Classified { sql, shape }
+}
+
+fn shape_of(sql: &str, names: &Names) -> Shape {
     if sql.len() > MAX_TEXT {
         let masked: Arc<str> = format!("<statement of {} bytes>", sql.len()).into();
-        return Classified {
-            sql: masked.clone(),
+        return Shape {
             kind: Kind::Relay("the text is too long to look at"),
             hint: None,
             touches_route: true,
             touches_level: true,
             reads: false,
+            cursors: false,
+            fetches: false,
+            executes: true,
+            deallocates: false,
+            words: Vec::new(),
             ddl: true,
             fingerprint: fingerprint::fingerprint(&masked).into(),
             masked,
@@ -104,8 +156,16 @@ pub fn classify(sql: &str, names: &Names) -> Classified {
     let masked = fingerprint::mask(tokens.as_deref(), false);
     let folded = fingerprint::mask(tokens.as_deref(), true);
     let lower = sql.to_ascii_lowercase();
-    Classified {
-        sql: sql.into(),
+    let begins_with = |all: &[&str]| tokens.as_deref().is_some_and(|t| begins_with(t, all));
+    let fetches = begins_with(&["fetch", "move"]);
+    let cursors = fetches || begins_with(&["declare"]);
+    let deallocates = begins_with(&["deallocate", "discard", "prepare"]);
+    Shape {
+        cursors,
+        fetches,
+        deallocates,
+        executes: lower.contains("execute"),
+        words: if cursors || deallocates { tokens.as_deref().map_or_else(Vec::new, words) } else { Vec::new() },
         kind: tokens.as_deref().map_or(Kind::Relay("the text does not parse here"), |t| kind(sql, t, names)),
         hint: tokens.as_deref().and_then(hint),
         touches_route: lower.contains("watershed.route") || lower.contains("reset all") || lower.contains("discard"),
@@ -115,6 +175,26 @@ pub fn classify(sql: &str, names: &Names) -> Classified {
         fingerprint: fingerprint::fingerprint(&folded).into(),
         masked: masked.into(),
     }
+}
+
+/// Whether one of the text's statements begins with one of these words.
+fn begins_with(tokens: &[Token], all: &[&str]) -> bool {
+    let mut first = true;
+    solid(tokens).into_iter().any(|t| {
+        let beginning = std::mem::replace(&mut first, matches!(t, Token::SemiColon));
+        beginning
+            && matches!(t, Token::Word(w) if w.quote_style.is_none() && all.iter().any(|a| w.value.eq_ignore_ascii_case(a)))
+    })
+}
+
+/// Every word, folded as names are.
+fn words(tokens: &[Token]) -> Vec<Box<str>> {
+    let folded = |t: &Token| match t {
+        Token::Word(w) if w.quote_style.is_none() => Some(w.value.to_lowercase().into_boxed_str()),
+        Token::Word(w) => Some(w.value.as_str().into()),
+        _ => None,
+    };
+    tokens.iter().filter_map(folded).collect()
 }
 
 /// Words and signs without spaces and comments.
@@ -177,6 +257,9 @@ fn select(words: &[&Token], names: &Names) -> Kind {
         || has(Keyword::HAVING)
         || has(Keyword::DISTINCT)
         || has(Keyword::OVER)
+        || has(Keyword::INTERSECT)
+        || has(Keyword::EXCEPT)
+        || words.windows(2).any(|w| keyword(w[0]) == Keyword::UNION && keyword(w[1]) != Keyword::ALL)
         || words.windows(2).any(|w| matches!((w[0], w[1]), (Token::Word(f), Token::LParen) if is_aggregate(&f.value)));
     if found == NameKind::View || aggregates {
         return Kind::Candidate;
@@ -192,14 +275,18 @@ fn select(words: &[&Token], names: &Names) -> Kind {
 
 /// Aggregates whose statements are worth a probe. Others are PostgreSQL's anyway.
 fn is_aggregate(name: &str) -> bool {
-    const NAMES: [&str; 8] = ["count", "sum", "avg", "min", "max", "bool_and", "bool_or", "every"];
+    const NAMES: [&str; 17] = [
+        "count", "sum", "avg", "min", "max", "bool_and", "bool_or", "every", "bit_and", "bit_or", "bit_xor", "stddev", "stddev_pop", "stddev_samp",
+        "variance", "var_pop", "var_samp",
+    ];
     NAMES.iter().any(|n| name.eq_ignore_ascii_case(n))
 }
 
 /// `EXPLAIN [ANALYZE] [VERBOSE] stmt` or `EXPLAIN (options) stmt`, in text format.
 fn explain(sql: &str, tokens: &[Token], names: &Names) -> Kind {
     const RELAY: Kind = Kind::Relay("EXPLAIN of a statement that reads no tiered or virtual table");
-    // The inner statement starts at the first SELECT, WITH, TABLE or VALUES outside the option list.
+    // The inner statement starts at a SELECT, WITH, TABLE or VALUES that stands first outside the option list. (That of an
+    // INSERT, DECLARE or CREATE TABLE AS is only a part of what is explained.)
     let mut depth = 0usize;
     let mut started = false;
     let mut offset = 0usize;
@@ -230,6 +317,8 @@ fn explain(sql: &str, tokens: &[Token], names: &Names) -> Kind {
                         _ => RELAY,
                     };
                 }
+                Keyword::ANALYZE | Keyword::VERBOSE => {}
+                _ if depth == 0 && !matches!(t, Token::Word(w) if w.value.eq_ignore_ascii_case("analyse")) => return RELAY,
                 _ => {}
             },
         }

@@ -8,7 +8,7 @@ fn names() -> Names {
 }
 
 fn kind_of(sql: &str) -> Kind {
-    classify(sql, &names()).kind
+    classify(sql, &names()).kind.clone()
 }
 
 #[test]
@@ -68,6 +68,7 @@ fn explain_finds_its_inner_statement() {
     for sql in [
         "EXPLAIN SELECT count(*) FROM logs;",
         "explain analyze select count(*) from logs",
+        "explain analyse verbose select count(*) from logs",
         "EXPLAIN (ANALYZE, COSTS OFF) SELECT count(*) FROM logs WHERE level = 'ä'",
         "EXPLAIN (FORMAT TEXT) SELECT count(*) FROM logs",
     ] {
@@ -80,6 +81,14 @@ fn explain_finds_its_inner_statement() {
     }
     assert!(matches!(kind_of("EXPLAIN (FORMAT JSON) SELECT count(*) FROM logs"), Kind::Relay(_)));
     assert!(matches!(kind_of("EXPLAIN SELECT 1"), Kind::Relay(_)));
+    for sql in [
+        "EXPLAIN CREATE TABLE t AS SELECT count(*) FROM logs",
+        "EXPLAIN (COSTS OFF) CREATE TABLE t AS TABLE logs",
+        "EXPLAIN ANALYZE INSERT INTO t SELECT count(*) FROM logs",
+        "EXPLAIN DECLARE c CURSOR FOR SELECT count(*) FROM logs",
+    ] {
+        assert!(matches!(kind_of(sql), Kind::Relay(_)), "{sql}");
+    }
 }
 
 #[test]

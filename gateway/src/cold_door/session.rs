@@ -19,7 +19,7 @@ use super::judge::{Judge, Spool};
 use super::scan::Rows;
 use super::scram;
 use super::sql::{self, Statement};
-use crate::cancel::{Guard, Handle};
+use crate::cancel::{Guard, Handle, Key, MIN_SECRET};
 use crate::session::link::Side;
 use crate::wire::frame;
 use crate::wire::message::{self, Bind, ErrorReport, Execute, Parse, Reader, Target};
@@ -77,7 +77,10 @@ impl From<io::Error> for Gone {
 /// Serves a connection until it ends.
 pub(super) async fn serve(door: Arc<Door>, stream: UnixStream) {
     let pid = stream.peer_cred().ok().and_then(|c| c.pid());
-    let mut side = Side::unix(stream);
+    let mut side = match Side::unix(stream) {
+        Ok(side) => side,
+        Err(e) => return tracing::warn!(error = %e, "a connection to the door to cold rows could not be watched"),
+    };
     let login = tokio::time::timeout(LOGIN_LIMIT, login(&door, &mut side, pid)).await;
     let (role, guard, _place, pid) = match login {
         Ok(Ok(Some(in_))) => in_,
@@ -119,10 +122,14 @@ async fn login(door: &Arc<Door>, side: &mut Side, pid: Option<i32>) -> Result<Op
             }
             Ok(Opening::Cancel { pid, key }) => {
                 // Says nothing, like PostgreSQL.
-                door.cancels.request(&(pid, key));
+                door.cancels.request(&Key { pid, secret: key });
                 return Ok(None);
             }
+            Ok(Opening::BrokenCancel) => return Ok(None),
             Ok(Opening::Start(startup)) => break startup,
+            Ok(Opening::Unsupported) => {
+                return refuse(side, ErrorReport::fatal("0A000", "the door to cold rows speaks protocol 3")).await;
+            }
             Err(e) => return refuse(side, ErrorReport::fatal("08P01", e.to_string())).await,
         }
     };
@@ -138,8 +145,8 @@ async fn login(door: &Arc<Door>, side: &mut Side, pid: Option<i32>) -> Result<Op
         .await;
     };
     let encoding = startup.get("client_encoding").unwrap_or("UTF8").to_ascii_uppercase().replace('-', "");
-    if startup.version.0 != 3 || !["UTF8", "UNICODE"].contains(&encoding.as_str()) {
-        return refuse(side, ErrorReport::fatal("0A000", "the door to cold rows speaks protocol 3 in UTF8"))
+    if !["UTF8", "UNICODE"].contains(&encoding.as_str()) {
+        return refuse(side, ErrorReport::fatal("0A000", "the door to cold rows speaks UTF8"))
             .await;
     }
     let role: Option<u32> = startup.user().parse().ok();
@@ -167,8 +174,7 @@ async fn login(door: &Arc<Door>, side: &mut Side, pid: Option<i32>) -> Result<Op
     }
     let Some(role) = role else { return refuse(side, denied()).await };
     let number = door.next.fetch_add(1, Ordering::Relaxed);
-    let key: [u8; 4] = rand::rng().random();
-    let guard = door.cancels.register((number, key.to_vec()));
+    let guard = door.cancels.register(number, MIN_SECRET, None);
     let out = &mut side.output;
     message::frame(out, b'R', |b| b.put_i32(0));
     for (name, value) in [
@@ -188,10 +194,7 @@ async fn login(door: &Arc<Door>, side: &mut Side, pid: Option<i32>) -> Result<Op
             b.put_u8(0);
         });
     }
-    message::frame(out, b'K', |b| {
-        b.put_i32(number);
-        b.put_slice(&key);
-    });
+    message::put_key(out, number, &guard.key.secret);
     ready(out, b'I');
     side.flush().await?;
     Ok(Some((role, guard, place, pid)))

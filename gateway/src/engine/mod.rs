@@ -9,6 +9,7 @@
 //! One memory pool, one spill directory and one cache of footers serve all queries; a bounded number runs at
 //! once, a bounded number waits, the rest is refused.
 
+pub mod activity;
 mod coded;
 mod error;
 mod optimizer;
@@ -46,12 +47,12 @@ use url::Url;
 
 pub use error::EngineError;
 pub(crate) use coded::coded_type;
-pub use pins::{FileRow, Pin};
+pub use pins::{FileRow, Pin, Wanted};
 pub use provider::TieredProvider;
 pub use stream::{QueryStream, Stats};
 
 use pins::LakeCatalog;
-use stream::{BATCHES_AHEAD, Message};
+use stream::{BATCHES_AHEAD, Message, Place};
 
 /// Queries that may wait for each one that may run.
 const WAITING_PER_RUNNING: usize = 16;
@@ -159,10 +160,24 @@ impl Engine {
     /// Errors: [`EngineError::Internal`] if the relation is not tiered, [`EngineError::Lake`] if its log or the
     /// control tables cannot be read or do not fit together.
     pub async fn pin(&self, relid: u32, newer: bool) -> Result<Pin, EngineError> {
+        let wanted = if newer { Wanted::Newest } else { Wanted::AtHand };
+        let none = || EngineError::Internal("there is always a newest version".into());
+        self.pin_as(relid, &wanted).await?.ok_or_else(none)
+    }
+
+    /// Pins the version that is wanted; None if it is not to be had.
+    ///
+    /// Errors: as of [`Engine::pin`].
+    pub async fn pin_as(&self, relid: u32, wanted: &Wanted) -> Result<Option<Pin>, EngineError> {
         match &self.lake {
-            Some(lake) => lake.pin(relid, newer).await,
+            Some(lake) => lake.pin(relid, wanted).await,
             None => Err(EngineError::Internal("the engine has no lake".into())),
         }
+    }
+
+    /// The version of a table that is at hand, if one is: nothing is asked of anybody.
+    pub fn at_hand(&self, relid: u32) -> Option<Arc<lake::log::LakeVersion>> {
+        self.lake.as_ref()?.at_hand(relid)
     }
 
     /// The files of the lake that `user` may know of, as of the versions at hand.
@@ -210,10 +225,10 @@ impl Engine {
             if optimizer::topk_filter_is_safe(&plan) { self.state.clone() } else { self.cautious.clone() };
         let cpu = self.cpu.as_ref().ok_or_else(|| EngineError::Internal("the engine has stopped".into()))?;
         let stopped = cancel.clone();
+        let place = Place::new(permit, &self.running);
+        let at_work = place.at_work();
         cpu.spawn(async move {
-            // The place among the running queries is given back when all batches are made, even if the last
-            // ones are still to be fetched.
-            let _permit = permit;
+            let _at_work = at_work;
             tokio::select! {
                 biased;
                 () = stopped.cancelled() => {}
@@ -222,7 +237,7 @@ impl Engine {
         });
         match started.await {
             Ok(Ok(plan)) => {
-                Ok(QueryStream { schema: plan.schema(), plan, batches, ended: false, cancel, _stop: stop })
+                Ok(QueryStream { schema: plan.schema(), plan, batches, ended: false, place, cancel, _stop: stop })
             }
             Ok(Err(e)) => Err(e),
             // Dropped before it started: cancelled, or a panic while planning.

@@ -5,12 +5,11 @@
 //!
 //! - known to change answers: `rewrite_set_comparison` (ANY/ALL over one table, #25258),
 //!   `decorrelate_predicate_subquery` (mark joins blind to NULL #21309, correlated NOT IN #25347, EXISTS over
-//!   aggregates #24960 and OFFSET #25283), `scalar_subquery_to_join`, `decorrelate_lateral_join`. A plan with
-//!   a subquery fails instead, and the statement runs on PostgreSQL;
-//! - about windows and set operations, of which the proven-equal set has none, and rewrites of joins that
-//!   virtual tables (whose joins are inner and left ones on small relations) do not need: `eliminate_join`,
-//!   `eliminate_cross_join`, `eliminate_outer_join`, `filter_null_join_keys`, `optimize_unions`,
-//!   `unions_to_filter`, `HashJoinBuffering`, `WindowTopN`, `LimitPushPastWindows`;
+//!   aggregates #24960 and OFFSET #25283), `scalar_subquery_to_join`, `decorrelate_lateral_join`. No plan has a
+//!   subquery: analysis makes joins of those that are proven;
+//! - rewrites of joins, windows and set operations that only make plans faster, and were not compared with
+//!   PostgreSQL: `eliminate_join`, `eliminate_cross_join`, `eliminate_outer_join`, `filter_null_join_keys`,
+//!   `optimize_unions`, `unions_to_filter`, `HashJoinBuffering`, `WindowTopN`, `LimitPushPastWindows`;
 //! - not needed, and not covered by the comparison with PostgreSQL: `eliminate_group_by_constant`,
 //!   `extract_leaf_expressions`, `push_down_leaf_projections`, `LimitAggregation` (a top-k in place of a
 //!   grouped min or max), `PushdownSort`, `TopKRepartition`;

@@ -8,7 +8,7 @@
 //! A statement holds its version for as long as it runs. What an old one needs the compactor deletes after a grace period; where a
 //! statement may take longer, a *lease* in the control schema names the oldest version held here, and vacuum spares its files.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::str::FromStr;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
@@ -38,6 +38,8 @@ const LOOK_TIMEOUT: Duration = Duration::from_secs(20);
 const LEASE_SECONDS: f64 = 1200.0;
 /// and is renewed this often.
 const LEASE_EVERY: Duration = Duration::from_secs(120);
+/// Versions remembered of a table that are no longer the newest: so many, and no longer than until they would need a lease.
+const REMEMBERED: usize = 8;
 /// Boundaries remembered; they never change, only those of the newest versions are asked for.
 const BOUNDARIES: usize = 4096;
 
@@ -46,9 +48,24 @@ const BOUNDARIES: usize = 4096;
 pub struct Pin {
     pub spec: Arc<TableSpec>,
     pub version: Arc<LakeVersion>,
+    /// The version with the files below the lake's floor: whoever holds it can have it pinned again.
+    pub whole: Arc<LakeVersion>,
     /// None: nothing was archived, every row is tail.
     pub boundary: Option<Boundary>,
     pub(super) source: Option<Source>,
+}
+
+/// Which version is wanted.
+#[derive(Debug, Clone)]
+pub enum Wanted {
+    /// The one at hand.
+    AtHand,
+    /// The newest, after a look at specifications and log.
+    Newest,
+    /// This one ([`Pin::whole`], read under that specification), under the present specification.
+    Again(Arc<TableSpec>, Arc<LakeVersion>),
+    /// The newest of those that are remembered which holds nothing that a transaction with this snapshot does not see.
+    Serving(Boundary),
 }
 
 /// One table as last looked at.
@@ -61,6 +78,8 @@ struct Entry {
     since_floor: Mutex<Option<(i64, i32, Arc<LakeVersion>)>>,
     /// Versions that were handed out and are no longer the newest: number, since when, and whether somebody still has them.
     older: Mutex<Vec<(i64, Instant, Watch)>>,
+    /// The last of those, newest last, and since when they are not the newest, for transactions whose snapshot the newest does not fit.
+    remembered: Mutex<VecDeque<(Held, Instant)>>,
 }
 
 impl Entry {
@@ -186,6 +205,7 @@ impl LakeCatalog {
     async fn lease(&self) -> Result<(), EngineError> {
         let mut oldest: HashMap<u32, i64> = HashMap::new();
         for (relid, entry) in self.tables.read().iter() {
+            entry.remembered.lock().retain(|(_, since)| since.elapsed() < self.lease_after);
             let mut older = entry.older.lock();
             older.retain(|(_, _, watch)| watch.is_held());
             let long = older.iter().filter(|(_, since, _)| since.elapsed() >= self.lease_after);
@@ -258,9 +278,15 @@ impl LakeCatalog {
         Ok(files.collect())
     }
 
-    /// A version of the table; with `newer`, after a look at specifications and log.
-    pub(super) async fn pin(&self, relid: u32, newer: bool) -> Result<Pin, EngineError> {
-        if newer || !self.tables.read().contains_key(&relid) {
+    /// See [`super::Engine::at_hand`].
+    pub(super) fn at_hand(&self, relid: u32) -> Option<Arc<LakeVersion>> {
+        let held = self.tables.read().get(&relid)?.held.read().clone()?;
+        Some(held.version)
+    }
+
+    /// A version of the table; None if none that is remembered is as wanted.
+    pub(super) async fn pin(&self, relid: u32, wanted: &Wanted) -> Result<Option<Pin>, EngineError> {
+        if !matches!(wanted, Wanted::AtHand) || !self.tables.read().contains_key(&relid) {
             self.reload().await?;
         }
         let entry = self
@@ -269,15 +295,53 @@ impl LakeCatalog {
             .get(&relid)
             .cloned()
             .ok_or_else(|| EngineError::Internal(format!("relation {relid} is not a tiered table")))?;
-        let held = entry.held.read().clone().filter(|h| !newer && h.looked.elapsed() < STALE);
-        let held = match held {
+        let newest = matches!(wanted, Wanted::Newest);
+        let held = entry.held.read().clone().filter(|h| !newest && h.looked.elapsed() < STALE);
+        let mut held = match held {
             Some(held) => held,
             None => self.refresh(&entry).await?,
         };
         let spec = entry.spec.read().clone();
-        let boundary = self.boundary(&spec, held.version.archive).await?;
+        let boundary = match wanted {
+            Wanted::AtHand | Wanted::Newest => self.boundary(&spec, held.version.archive).await?,
+            Wanted::Again(read_as, _) if !same_in_lake(read_as, &spec) => return Ok(None),
+            Wanted::Again(_, version) => {
+                held.version = version.clone();
+                self.boundary(&spec, version.archive).await?
+            }
+            Wanted::Serving(snapshot) => match self.serving(&entry, &spec, snapshot).await? {
+                Some((found, boundary)) => {
+                    held = found;
+                    Some(boundary)
+                }
+                None => return Ok(None),
+            },
+        };
+        let whole = held.version.clone();
         let version = entry.since_floor(held.version, spec.lake_floor_us);
-        Ok(Pin { spec, version, boundary, source: held.source })
+        Ok(Some(Pin { spec, version, whole, boundary, source: held.source }))
+    }
+
+    /// The newest remembered version whose boundary serves `snapshot`.
+    async fn serving(
+        &self,
+        entry: &Entry,
+        spec: &TableSpec,
+        snapshot: &Boundary,
+    ) -> Result<Option<(Held, Boundary)>, EngineError> {
+        let all: Vec<Held> = entry.remembered.lock().iter().rev().map(|(held, _)| held.clone()).collect();
+        for held in all {
+            // What left PostgreSQL after a version's archive is not in its tail.
+            if held.version.archive == 0 || held.version.archive < spec.min_archive {
+                continue;
+            }
+            if let Some(boundary) = self.boundary(spec, held.version.archive).await?
+                && boundary.serves(snapshot)
+            {
+                return Ok(Some((held, boundary)));
+            }
+        }
+        Ok(None)
     }
 
     /// Reads the specifications, and replaces the entries of tables that are no longer the same.
@@ -306,6 +370,7 @@ impl LakeCatalog {
                         held: RwLock::default(),
                         since_floor: Mutex::default(),
                         older: Mutex::default(),
+                        remembered: Mutex::default(),
                     };
                     tables.insert(spec.relid, Arc::new(entry));
                 }
@@ -355,6 +420,11 @@ impl LakeCatalog {
         if let Some(before) = before.filter(|b| b.version.version != held.version.version && b.version.version >= 0) {
             let mut older = entry.older.lock();
             older.push((before.version.version, Instant::now(), before.version.files.watch()));
+            let mut remembered = entry.remembered.lock();
+            if remembered.len() == REMEMBERED {
+                remembered.pop_front();
+            }
+            remembered.push_back((before, Instant::now()));
             // Statements may hold what was left of it above the floor; this process itself does no longer.
             if let Some((of, _, kept)) = entry.since_floor.lock().take() {
                 older.push((of, Instant::now(), kept.files.watch()));

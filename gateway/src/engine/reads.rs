@@ -29,6 +29,7 @@ use object_store::ObjectMeta;
 use object_store::path::Path;
 use parking_lot::Mutex;
 
+use super::activity::Read;
 use super::coded::coded_type;
 use super::provider::Source;
 
@@ -167,12 +168,22 @@ fn group_at(footer: &ParquetMetaData, byte: u64) -> Option<usize> {
 impl AsyncFileReader for Reader {
     fn get_bytes(&mut self, range: Range<u64>) -> BoxFuture<'_, ParquetResult<Bytes>> {
         self.count(std::slice::from_ref(&range));
-        self.inner.get_bytes(range)
+        let fetched = self.inner.get_bytes(range);
+        async move {
+            let _read = Read::began();
+            fetched.await
+        }
+        .boxed()
     }
 
     fn get_byte_ranges(&mut self, ranges: Vec<Range<u64>>) -> BoxFuture<'_, ParquetResult<Vec<Bytes>>> {
         self.count(&ranges);
-        self.inner.get_byte_ranges(ranges)
+        let fetched = self.inner.get_byte_ranges(ranges);
+        async move {
+            let _read = Read::began();
+            fetched.await
+        }
+        .boxed()
     }
 
     fn get_metadata<'a>(

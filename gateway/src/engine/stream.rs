@@ -1,15 +1,17 @@
 //! A running query: batches out of the engine's own runtime, with back-pressure and prompt stops. ✗ encoding.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use datafusion::arrow::array::RecordBatch;
 use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::physical_plan::ExecutionPlan;
-use tokio::sync::mpsc;
+use parking_lot::Mutex;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::error::EngineError;
-use super::reads;
+use super::{activity, reads};
 
 /// Batches that may wait for the caller.
 pub(super) const BATCHES_AHEAD: usize = 2;
@@ -33,12 +35,47 @@ pub struct Stats {
     pub rows: u64,
 }
 
+/// A query's place among the running ones, shared by who makes its batches and who fetches them.
+#[derive(Debug)]
+pub(super) struct Place {
+    /// `None` if it needs none, has given it up for a while, or all batches are made.
+    permit: Mutex<Option<OwnedSemaphorePermit>>,
+    all: Option<Arc<Semaphore>>,
+    over: AtomicBool,
+}
+
+impl Place {
+    /// Holds `permit`, one of `all`, if there is one.
+    pub(super) fn new(permit: Option<OwnedSemaphorePermit>, all: &Arc<Semaphore>) -> Arc<Self> {
+        let all = permit.is_some().then(|| all.clone());
+        Arc::new(Place { permit: Mutex::new(permit), all, over: AtomicBool::new(false) })
+    }
+
+    /// Where batches are made: given back when that is over, even if the last ones are still to be fetched.
+    pub(super) fn at_work(self: &Arc<Self>) -> AtWork {
+        activity::query_began();
+        AtWork(self.clone())
+    }
+}
+
+/// See [`Place::at_work`].
+pub(super) struct AtWork(Arc<Place>);
+
+impl Drop for AtWork {
+    fn drop(&mut self) {
+        self.0.over.store(true, Ordering::SeqCst);
+        drop(self.0.permit.lock().take());
+        activity::query_ended();
+    }
+}
+
 /// The answer of a query. Dropping it stops the query.
 pub struct QueryStream {
     pub(super) schema: SchemaRef,
     pub(super) plan: Arc<dyn ExecutionPlan>,
     pub(super) batches: mpsc::Receiver<Result<Message, EngineError>>,
     pub(super) ended: bool,
+    pub(super) place: Arc<Place>,
     pub(super) cancel: CancellationToken,
     /// Cancels the same token.
     pub(super) _stop: DropGuard,
@@ -81,6 +118,26 @@ impl QueryStream {
                 self.ended = true;
                 Some(Err(EngineError::Internal("the query ended without saying so".into())))
             }
+        }
+    }
+
+    /// Gives up the place among the running queries: nobody may fetch for long. What is under way goes on until a few batches wait.
+    pub fn rest(&self) {
+        drop(self.place.permit.lock().take());
+    }
+
+    /// Takes a place again after [`Self::rest`], waiting for one if need be. Cancel-safe.
+    pub async fn resume(&self) {
+        let Some(all) = &self.place.all else { return };
+        let placed = || self.place.over.load(Ordering::SeqCst) || self.place.permit.lock().is_some();
+        if placed() {
+            return;
+        }
+        // Closed only when the engine is gone, which the next batch will say.
+        let Ok(permit) = all.clone().acquire_owned().await else { return };
+        *self.place.permit.lock() = Some(permit);
+        if self.place.over.load(Ordering::SeqCst) {
+            self.rest();
         }
     }
 

@@ -177,6 +177,7 @@ impl Fixture {
         Pin {
             spec: Arc::new(self.table.spec().clone()),
             version: self.table.current(),
+            whole: self.table.current(),
             boundary: None,
             source: Some(Source {
                 store: self.table.store(),
@@ -708,6 +709,32 @@ async fn a_slow_reader_holds_the_query_back() {
 }
 
 #[tokio::test]
+async fn who_rests_keeps_nobody_waiting() {
+    let (_dir, engine) = plain_engine(EngineConfig { max_concurrent: 1, ..EngineConfig::default() });
+    let plan = || scan(numbers(500, 8192)).build().unwrap();
+    let mut resting = engine.execute(plan(), CancellationToken::new()).await.unwrap();
+    let mut rows = resting.next().await.unwrap().unwrap().num_rows();
+    let patience = Duration::from_millis(300);
+    assert!(tokio::time::timeout(patience, engine.execute(plan(), CancellationToken::new())).await.is_err());
+    resting.rest();
+    let other = engine.execute(plan(), CancellationToken::new()).await.unwrap();
+    // The place is the other's now.
+    assert!(tokio::time::timeout(patience, resting.resume()).await.is_err());
+    drop(other);
+    resting.resume().await;
+    resting.resume().await;
+    assert!(tokio::time::timeout(patience, engine.execute(plan(), CancellationToken::new())).await.is_err());
+    while let Some(batch) = resting.next().await {
+        rows += batch.unwrap().num_rows();
+    }
+    assert_eq!(rows, 500 * 8192);
+    // All is made: there is nothing to wait for, and nothing held.
+    let other = engine.execute(plan(), CancellationToken::new()).await.unwrap();
+    tokio::time::timeout(Duration::from_secs(20), resting.resume()).await.unwrap();
+    drop((other, resting));
+}
+
+#[tokio::test]
 async fn what_outgrows_memory_spills_and_what_cannot_is_refused() {
     let config =
         || EngineConfig { memory_limit_bytes: 48 << 20, target_partitions: 1, ..EngineConfig::default() };
@@ -768,15 +795,12 @@ async fn joins_of_virtual_tables_run() {
 
 #[test]
 fn provider_refuses_what_does_not_fit() {
+    let nothing =
+        Arc::new(lake::log::LakeVersion { version: -1, archive: 0, files: Default::default(), rows: 0, bytes: 0 });
     let pin = || Pin {
         spec: Arc::new(spec()),
-        version: Arc::new(lake::log::LakeVersion {
-            version: -1,
-            archive: 0,
-            files: Default::default(),
-            rows: 0,
-            bytes: 0,
-        }),
+        version: nothing.clone(),
+        whole: nothing.clone(),
         boundary: None,
         source: None,
     };

@@ -39,6 +39,7 @@ impl Uses {
     fn walk(&mut self, rel: &Rel, relid: u32) -> Outputs {
         match rel {
             Rel::OneRow => Vec::new(),
+            Rel::Values { types, .. } => vec![None; types.len()],
             Rel::Scan { source, columns, width } => {
                 let mut outputs = vec![None; *width];
                 for column in columns.iter().filter(|_| *source == relid) {
@@ -115,13 +116,18 @@ impl Uses {
                 outputs
             }
             Rel::Limit { input, .. } => self.walk(input, relid),
-            Rel::Join { left, right, on, .. } => {
-                let mut outputs = self.walk(left, relid);
-                outputs.extend(self.walk(right, relid));
-                if let Some(on) = on {
-                    self.as_text(on, &outputs);
+            // Codes of one scan say nothing of another's.
+            Rel::Join { .. }
+            | Rel::SetOp { .. }
+            | Rel::Attach { .. }
+            | Rel::Single { .. }
+            | Rel::Window { .. }
+            | Rel::DistinctOn { .. } => {
+                for side in rel.inputs() {
+                    let outputs = self.walk(side, relid);
+                    self.as_text.extend(outputs.into_iter().flatten());
                 }
-                outputs
+                vec![None; rel.width()]
             }
         }
     }

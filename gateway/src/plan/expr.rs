@@ -6,12 +6,15 @@
 use super::kernel::{self, Function};
 use super::times;
 use super::{PlanError, PlanInputs, Result, Value};
-use crate::analyze::ir::{self, BoolTest, Compare, Constant, Kernel, List, Node};
+use crate::analyze::ir::{self, BoolTest, Compare, Constant, Kernel, List, Node, Span, Word};
+use crate::analyze::moments::named_zone;
 use datafusion::arrow::datatypes::DataType;
 use datafusion::common::ScalarValue;
 use datafusion::logical_expr::expr::{InList, Like};
 use datafusion::logical_expr::{Case, Cast, Expr, Operator, binary_expr};
 use lake::types::ColType;
+use pgexact::datetime::{Interval, Kind, Unit};
+use pgexact::tochar::Template;
 use pgtree::value::{Numeric, uuid_text};
 use std::sync::Arc;
 
@@ -81,7 +84,7 @@ impl Expressions<'_> {
                 match (stride, self.inputs.value(origin)?) {
                     (Value::Null, _) | (_, Value::Null) => Expr::Literal(null(expr.ty)?, None),
                     (_, Value::Timestamp(origin) | Value::TimestampTz(origin)) => kernel::call(
-                        Function::DateBin(kernel::interval(stride)?, *origin),
+                        Function::DateBin(kernel::interval_of(stride)?, *origin),
                         vec![source],
                         expr.ty.arrow(),
                     ),
@@ -188,12 +191,90 @@ impl Expressions<'_> {
                     .ok_or_else(|| PlanError::Unproven(format!("time zone {name}")))?;
                 Function::Zoned(kernel.clone(), zone)
             }
-            Kernel::DateTruncTz(_, None) | Kernel::TimestampTzToDate => {
+            Kernel::DateTruncBy(word) => {
+                let Some(unit) = self.word(word)? else { return Ok(Expr::Literal(null(ty)?, None)) };
+                let zoned = ty == ColType::TimestampTz;
+                let kind = if zoned { Kind::TimestampTz } else { Kind::Timestamp };
+                // What is no unit raises an error, if there are rows.
+                let unit = Unit::parse(&unit, kind).map_err(|e| PlanError::Unproven(e.message))?;
+                match zoned {
+                    true => Function::Zoned(Kernel::DateTruncTz(unit, None), self.inputs.zone.clone()),
+                    false => Function::Kernel(Kernel::DateTrunc(unit)),
+                }
+            }
+            Kernel::ILike { pattern, negated, usual } => {
+                let Some(pattern) = self.word(pattern)? else { return Ok(boolean(None)) };
+                Function::ILike { pattern, negated: *negated, usual: *usual }
+            }
+            Kernel::Regex { pattern, insensitive, negated } => {
+                let Some(pattern) = self.word(pattern)? else { return Ok(boolean(None)) };
+                match pgexact::regexp::Pattern::parse(&pattern, *insensitive) {
+                    Some(parsed) => Function::Regex {
+                        pattern: kernel::Parsed { text: pattern, insensitive: *insensitive, parsed },
+                        negated: *negated,
+                    },
+                    None => return Err(PlanError::Unproven(format!("the regular expression \"{pattern}\""))),
+                }
+            }
+            Kernel::ToChar(word) => {
+                let Some(template) = self.word(word)? else { return Ok(Expr::Literal(null(ty)?, None)) };
+                if Template::parse(&template).is_none() {
+                    return Err(PlanError::Unproven(format!("to_char with template \"{template}\"")));
+                }
+                Function::ToChar(template, self.inputs.zone.clone())
+            }
+            Kernel::ToLocal(Some(word)) | Kernel::ToInstant(Some(word)) => {
+                let Some(name) = self.word(word)? else { return Ok(Expr::Literal(null(ty)?, None)) };
+                let zone = named_zone(&name)
+                    .ok_or_else(|| PlanError::Unproven(format!("AT TIME ZONE \"{name}\"")))?;
+                Function::Zoned(kernel.clone(), zone)
+            }
+            Kernel::AddInterval { span, subtract } => {
+                let interval = match span {
+                    Span::Literal(interval) => Some(*interval),
+                    Span::Param(n) => self.span(&Constant::Param(*n))?,
+                    Span::Fold(n) => self.span(&Constant::Fold(*n))?,
+                };
+                let Some(interval) = interval else { return Ok(Expr::Literal(null(ty)?, None)) };
+                let interval = match subtract {
+                    false => Some(interval),
+                    true => interval.negated(),
+                };
+                let interval = interval.ok_or_else(|| PlanError::Unproven("an enormous interval".into()))?;
+                Function::AddInterval(interval, self.inputs.zone.clone())
+            }
+            Kernel::DateTruncTz(_, None)
+            | Kernel::TimestampTzToDate
+            | Kernel::ToText
+            | Kernel::Extract(_)
+            | Kernel::ToLocal(None)
+            | Kernel::ToInstant(None) => {
                 Function::Zoned(kernel.clone(), self.inputs.zone.clone())
             }
             other => Function::Kernel(other.clone()),
         };
         Ok(kernel::call(function, exprs, ty.arrow()))
+    }
+
+    /// A text that does not depend on rows; None if it is NULL.
+    fn word(&self, word: &Word) -> Result<Option<String>> {
+        let constant = match word {
+            Word::Literal(text) => return Ok(Some(text.clone())),
+            Word::Param(n) => Constant::Param(*n),
+            Word::Fold(n) => Constant::Fold(*n),
+        };
+        match self.inputs.value(&constant)? {
+            Value::Null => Ok(None),
+            Value::Text(text) => Ok(Some(text.clone())),
+            _ => Err(PlanError::Internal("a word that is no text".into())),
+        }
+    }
+
+    fn span(&self, constant: &Constant) -> Result<Option<Interval>> {
+        match self.inputs.value(constant)? {
+            Value::Null => Ok(None),
+            value => kernel::interval_of(value).map(Some),
+        }
     }
 
     fn compare(&self, compare: Compare, a: &ir::Expr, b: &ir::Expr) -> Result<Expr> {
@@ -408,7 +489,7 @@ fn null(ty: ColType) -> Result<ScalarValue> {
 }
 
 /// A value as a literal of exactly the Arrow type of `ty`.
-fn scalar(value: &Value, ty: ColType) -> Result<ScalarValue> {
+pub(super) fn scalar(value: &Value, ty: ColType) -> Result<ScalarValue> {
     let utc = || Some(Arc::from("UTC"));
     Ok(match (value, ty) {
         (Value::Null, _) => null(ty)?,

@@ -3,13 +3,13 @@
 use super::{PlanError, Result};
 use crate::analyze::ir::{Arith, Compare, Kernel};
 use datafusion::arrow::array::{Array, ArrayRef, AsArray, Date32Array};
-use datafusion::arrow::datatypes::{DataType, TimestampMicrosecondType};
+use datafusion::arrow::datatypes::{DataType, Int64Type, TimestampMicrosecondType};
 use datafusion::common::{DataFusionError, ScalarValue};
 use datafusion::logical_expr::{
     ColumnarValue, Expr, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
 };
 use pgexact::arith::{BinaryOp, UnaryOp};
-use pgexact::{PgError, Zone, arith, datetime, fixed, like, numeric, text};
+use pgexact::{PgError, Zone, arith, cast, cut, datetime, deviation, extract, extreme, interval, real, regexp, tochar, fixed, like, numeric, text};
 use std::sync::Arc;
 
 /// What a function computes. Two functions are the same if these and their result types are.
@@ -19,16 +19,56 @@ pub(super) enum Function {
     /// date_trunc and casts in a zone.
     Zoned(Kernel, Zone),
     DateBin(datetime::Interval, i64),
+    AddInterval(datetime::Interval, Zone),
+    /// The template is one that is known.
+    ToChar(String, Zone),
     /// Numerics in any representation.
     NumericCompare(Compare),
     /// Bytes that sort as numerics do.
     NumericKey,
     /// Sum and count to PostgreSQL's text of the average.
     Average,
+    /// A count and a value: the value, where the count is at most one.
+    Single,
+    /// In 76 digits.
+    Squares,
+    /// Of sum, sum of squares and count.
+    Deviation(deviation::Deviation),
     Like {
         pattern: String,
         negated: bool,
     },
+    ILike {
+        pattern: String,
+        negated: bool,
+        usual: bool,
+    },
+    Regex {
+        pattern: Parsed,
+        negated: bool,
+    },
+}
+
+/// A regular expression, made ready once: two are the same if their texts are.
+#[derive(Debug, Clone)]
+pub(super) struct Parsed {
+    pub text: String,
+    pub insensitive: bool,
+    pub parsed: regexp::Pattern,
+}
+
+impl PartialEq for Parsed {
+    fn eq(&self, other: &Self) -> bool {
+        (&self.text, self.insensitive) == (&other.text, other.insensitive)
+    }
+}
+
+impl Eq for Parsed {}
+
+impl std::hash::Hash for Parsed {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        (&self.text, self.insensitive).hash(state);
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -53,6 +93,7 @@ impl ScalarUDFImpl for PgFunction {
                 Kernel::IntAbs => "pg_int_abs",
                 Kernel::IntCast => "pg_int_cast",
                 Kernel::NumericArith(_) => "pg_numeric_arith",
+                Kernel::TextArith(_) => "pg_numeric_arith",
                 Kernel::NumericDivide => "pg_numeric_divide",
                 Kernel::NumericNegate => "pg_numeric_negate",
                 Kernel::NumericAbs => "pg_numeric_abs",
@@ -64,20 +105,58 @@ impl ScalarUDFImpl for PgFunction {
                 Kernel::TimestampToDate => "pg_timestamp_date",
                 Kernel::TextConcat => "pg_text_concat",
                 Kernel::TextLength => "pg_text_length",
+                Kernel::Scalar(_) => "pg_scalar",
+                Kernel::ToText => "pg_to_text",
+                Kernel::TextToInt => "pg_text_int",
+                Kernel::Extract(_) | Kernel::EpochBetween => "pg_extract",
+                Kernel::ToChar(_) => "pg_to_char",
+                Kernel::JsonbElement { .. } => "pg_jsonb_element",
+                Kernel::JsonbPath { .. } => "pg_jsonb_path",
+                Kernel::NumericToText => "pg_numeric_text",
+                Kernel::Rescale => "pg_rescale",
+                Kernel::Extreme { .. } => "pg_extreme",
+                Kernel::ILike { .. } => "pg_ilike",
+                Kernel::Regex { .. } => "pg_regex",
+                Kernel::ToLocal(_) => "pg_timestamp",
+                Kernel::ToInstant(_) => "pg_timestamptz",
+                Kernel::DateToTimestamp => "pg_date_timestamp",
+                Kernel::AddInterval { .. } => "pg_add_interval",
+                Kernel::AddDays { .. } => "pg_add_days",
+                Kernel::DaysBetween => "pg_days_between",
+                Kernel::DateTruncBy(_) => "pg_date_trunc",
+                Kernel::Cut(..) | Kernel::CutQuotient(..) => "pg_cut",
+                Kernel::Sign => "pg_sign",
+                Kernel::NumericToInt => "pg_numeric_int",
+                Kernel::FloatArith(_) | Kernel::Float(_) => "pg_float",
+                Kernel::FloatToInt => "pg_float_int",
+                Kernel::ToFloat => "pg_to_float",
+                Kernel::EpochToInstant => "pg_to_timestamp",
+                Kernel::TextToNumeric => "pg_text_numeric",
                 Kernel::JsonbField { .. } => "pg_jsonb_field",
             },
+            Function::ToChar(..) => "pg_to_char",
+            Function::AddInterval(..) => "pg_add_interval",
             Function::DateBin(..) => "pg_date_bin",
             Function::NumericCompare(_) => "pg_numeric_compare",
             Function::NumericKey => "pg_numeric_key",
             Function::Average => "pg_average",
+            Function::Single => "pg_single",
+            Function::Squares => "pg_squares",
+            Function::Deviation(_) => "pg_deviation",
             Function::Like { .. } => "pg_like",
+            Function::ILike { .. } => "pg_ilike",
+            Function::Regex { .. } => "pg_regex",
         }
     }
 
     /// The parameters of a kernel are no arguments: two calls that differ in them alone must not share a name.
     fn schema_name(&self, args: &[Expr]) -> datafusion::common::Result<String> {
+        let parameters = match &self.function {
+            Function::Regex { pattern, negated } => format!("{:?} {} {negated}", pattern.text, pattern.insensitive),
+            other => format!("{other:?}"),
+        };
         let args: Vec<String> = args.iter().map(|a| a.schema_name().to_string()).collect();
-        Ok(format!("{}<{:?} {:?}>({})", self.name(), self.function, self.returns, args.join(",")))
+        Ok(format!("{}<{parameters} {:?}>({})", self.name(), self.returns, args.join(",")))
     }
 
     fn signature(&self) -> &Signature {
@@ -143,6 +222,7 @@ fn compute(
                 };
                 fixed::binary(op, first, second()?, decimal()?)
             }
+            Kernel::TextArith(op) => numeric::arith(int_op(*op), first, second()?),
             Kernel::NumericDivide => numeric::divide(first, second()?),
             Kernel::NumericNegate => fixed::negate(first),
             Kernel::NumericAbs => fixed::abs(first),
@@ -155,8 +235,39 @@ fn compute(
             Kernel::TimestampToDate => Ok(dates(first.as_primitive_opt().ok_or_else(misused)?)),
             Kernel::TextConcat => text::concat(first, second()?),
             Kernel::TextLength => text::length(first),
+            Kernel::Scalar(scalar) => pgexact::scalar::compute(*scalar, args, returns),
+            Kernel::TextToInt => cast::text_to_int(first, returns),
+            Kernel::JsonbElement { index, as_text } => text::jsonb_element(first, *index, *as_text),
+            Kernel::JsonbPath { path, as_text } => text::jsonb_path(first, path, *as_text),
+            Kernel::NumericToText => numeric::to_text(first),
+            Kernel::Rescale => numeric::rescale(first, second()?, args.get(2).map(|a| a.as_ref())),
+            Kernel::Extreme { greatest } => extreme::extreme(*greatest, args),
+            Kernel::EpochBetween => extract::epoch_between(first, second()?, returns),
+            Kernel::DateToTimestamp => Ok(Arc::new(interval::date_to_timestamp(first)?)),
+            Kernel::AddDays { subtract } => interval::add_days(first, second()?, *subtract),
+            Kernel::DaysBetween => interval::days_between(first, second()?),
+            Kernel::Cut(kind, digits) => cut::cut(*kind, first, *digits, returns),
+            Kernel::CutQuotient(kind, digits) => cut::cut_quotient(*kind, first, second()?, *digits, returns),
+            Kernel::Sign => cut::sign(first, returns),
+            Kernel::NumericToInt => cut::to_int(first, returns),
+            Kernel::FloatArith(op) => real::binary(int_op(*op), first, second()?),
+            Kernel::Float(function) => real::unary(*function, first),
+            Kernel::FloatToInt => real::to_int(first, returns),
+            Kernel::ToFloat => real::from_number(first),
+            Kernel::EpochToInstant => real::to_timestamp(first),
+            Kernel::TextToNumeric => cast::text_to_numeric(first),
             Kernel::JsonbField { key, as_text } => text::jsonb_field(first, key, *as_text),
-            Kernel::DateTruncTz(..) | Kernel::TimestampTzToDate => Err(misused()),
+            Kernel::DateTruncTz(..)
+            | Kernel::DateTruncBy(_)
+            | Kernel::TimestampTzToDate
+            | Kernel::ToText
+            | Kernel::Extract(_)
+            | Kernel::ToChar(_)
+            | Kernel::ILike { .. }
+            | Kernel::Regex { .. }
+            | Kernel::ToLocal(_)
+            | Kernel::ToInstant(_)
+            | Kernel::AddInterval { .. } => Err(misused()),
         },
         Function::Zoned(Kernel::DateTruncTz(unit, _), zone) => {
             Ok(Arc::new(datetime::date_trunc_timestamptz(*unit, instants()?, zone)?))
@@ -164,7 +275,20 @@ fn compute(
         Function::Zoned(Kernel::TimestampTzToDate, zone) => {
             Ok(dates(&datetime::timestamptz_to_timestamp(instants()?, zone)?))
         }
+        Function::Zoned(Kernel::ToText, zone) => cast::to_text(first, zone),
+        Function::Zoned(Kernel::Extract(field), zone) => extract::extract(*field, first, zone, returns),
+        Function::Zoned(Kernel::ToLocal(_), zone) => {
+            Ok(Arc::new(datetime::timestamptz_to_timestamp(instants()?, zone)?))
+        }
+        Function::Zoned(Kernel::ToInstant(_), zone) => {
+            Ok(Arc::new(datetime::timestamp_to_timestamptz(instants()?, zone)?))
+        }
         Function::Zoned(..) => Err(misused()),
+        Function::AddInterval(span, zone) => interval::add(instants()?, *span, zone),
+        Function::ToChar(template, zone) => {
+            let template = tochar::Template::parse(template).ok_or_else(misused)?;
+            tochar::to_char(instants()?, &template, zone)
+        }
         Function::DateBin(stride, origin) => Ok(Arc::new(datetime::date_bin(*stride, instants()?, *origin)?)),
         Function::NumericCompare(compare) => {
             let op = match compare {
@@ -179,6 +303,21 @@ fn compute(
         }
         Function::NumericKey => numeric::sort_keys(first),
         Function::Average => numeric::average(first, second()?),
+        Function::Single => {
+            let rows = first.as_primitive_opt::<Int64Type>().ok_or_else(|| PgError::new("XX000", "a count that is none"))?;
+            match rows.iter().flatten().any(|n| n > 1) {
+                true => Err(PgError::new("21000", "more than one row returned by a subquery used as an expression")),
+                false => Ok(second()?.clone()),
+            }
+        }
+        Function::Squares => deviation::squares(first, returns),
+        Function::Deviation(kind) => {
+            deviation::finish(*kind, first, second()?, args.get(2).ok_or_else(misused)?)
+        }
+        Function::ILike { pattern, negated, usual } => {
+            Ok(Arc::new(like::ilike(first, pattern, *negated, *usual)?))
+        }
+        Function::Regex { pattern, negated } => Ok(Arc::new(regexp::matches(first, &pattern.parsed, *negated)?)),
         Function::Like { pattern, negated } => {
             Ok(Arc::new(like::like(first, &like::Pattern::new(pattern), *negated)?))
         }
@@ -208,7 +347,7 @@ fn dates(local: &datafusion::arrow::array::TimestampMicrosecondArray) -> ArrayRe
 }
 
 /// An interval for `date_bin`.
-pub(super) fn interval(value: &super::Value) -> Result<datetime::Interval> {
+pub(super) fn interval_of(value: &super::Value) -> Result<datetime::Interval> {
     match value {
         super::Value::Interval { months, days, micros } => {
             Ok(datetime::Interval { months: *months, days: *days, microseconds: *micros })

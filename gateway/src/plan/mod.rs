@@ -6,23 +6,28 @@
 
 pub mod coded;
 mod expr;
+mod joins;
 mod kernel;
+mod sets;
 pub mod times;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
+mod window;
 
 use crate::analyze::Analysis;
-use crate::analyze::ir::{Aggregate, Constant, JoinKind, Rel, SortKey};
+use crate::analyze::ir::{Aggregate, Constant, Rel, SortKey};
 use crate::engine::coded_type;
 use datafusion::common::{Column, DataFusionError, ScalarValue};
 use datafusion::datasource::{TableProvider, provider_as_source};
-use datafusion::functions_aggregate::{bool_and_or, count, min_max, sum};
+use datafusion::arrow::datatypes::DataType;
+use datafusion::functions_aggregate::{bit_and_or_xor, bool_and_or, count, min_max, sum};
 use datafusion::logical_expr::expr::{AggregateFunction, Sort};
-use datafusion::logical_expr::{Cast, Expr, JoinType, LogicalPlan, LogicalPlanBuilder};
+use datafusion::logical_expr::{Cast, Expr, LogicalPlan, LogicalPlanBuilder};
 use expr::Expressions;
 use kernel::Function;
 use lake::types::ColType;
 use pgexact::PgError;
+use pgexact::deviation::Deviation;
 use pgtree::oid::Aggregate as Kind;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -84,7 +89,7 @@ pub fn plan(analysis: &Analysis, inputs: &PlanInputs) -> Result<LogicalPlan> {
     if inputs.params.len() != analysis.params.len() || inputs.folded.len() != analysis.folds.len() {
         return Err(PlanError::Internal("values are missing".into()));
     }
-    let mut planner = Planner { inputs, next: 0 };
+    let mut planner = Planner { inputs, next: 0, conditions: 0 };
     let built = planner.rel(&analysis.plan)?;
     let outputs =
         (0..analysis.outputs.len()).map(|number| built.column(number)).collect::<Result<Vec<_>>>()?;
@@ -122,6 +127,8 @@ impl Built {
 struct Planner<'i> {
     inputs: &'i PlanInputs,
     next: usize,
+    /// Filters and joins above.
+    conditions: usize,
 }
 
 impl Planner<'_> {
@@ -174,7 +181,10 @@ impl Planner<'_> {
                 Ok(Built { plan, names, coded })
             }
             Rel::Filter { input, predicate } => {
-                let built = self.rel(input)?;
+                self.conditions += 1;
+                let built = self.rel(input);
+                self.conditions -= 1;
+                let built = built?;
                 let predicate = self.expressions(&built).filter(predicate)?;
                 Ok(Built { plan: built.plan.filter(predicate)?, ..built })
             }
@@ -199,8 +209,16 @@ impl Planner<'_> {
                 Ok(Built { plan: built.plan.project(exprs)?, names, coded })
             }
             Rel::Aggregate { input, groups, aggregates } => {
-                let built = self.rel(input)?;
-                self.aggregate(built, groups, aggregates)
+                let above = std::mem::take(&mut self.conditions);
+                let built = self.rel(input);
+                self.conditions = above;
+                let built = self.aggregate(built?, groups, aggregates)?;
+                // DataFusion moves conditions without columns (such as come of NULL for a group) below an aggregation, which without
+                // groups makes a row of none. It moves nothing below a limit.
+                if groups.is_empty() && above > 0 {
+                    return Ok(Built { plan: built.plan.limit(0, Some(1))?, ..built });
+                }
+                Ok(built)
             }
             Rel::Distinct { input } => {
                 let built = self.rel(input)?;
@@ -226,25 +244,32 @@ impl Planner<'_> {
                 Ok(Built { plan: built.plan.limit(skip, fetch)?, ..built })
             }
             Rel::Join { kind, left, right, on } => {
+                self.conditions += 1;
+                let (left, right) = (self.rel(left), self.rel(right));
+                self.conditions -= 1;
+                let (left, right) = (left?, right?);
+                joins::join(self, *kind, left, right, on.as_ref())
+            }
+            Rel::SetOp { op, left, right } => {
                 let (left, right) = (self.rel(left)?, self.rel(right)?);
-                let (mut names, mut coded) = (left.names, left.coded);
-                coded.extend(right.coded.iter().map(|n| n + names.len()));
-                names.extend(right.names);
-                let right = right.plan.build()?;
-                let both = Built { plan: left.plan, names, coded };
-                let on = match on {
-                    Some(on) => Some(self.expressions(&both).expr(on)?),
-                    None => None,
-                };
-                let plan = match (kind, on) {
-                    (JoinKind::Inner, None) => both.plan.cross_join(right)?,
-                    (JoinKind::Inner, Some(on)) => both.plan.join_on(right, JoinType::Inner, [on])?,
-                    (JoinKind::Left, on) => {
-                        let always = Expr::Literal(ScalarValue::Boolean(Some(true)), None);
-                        both.plan.join_on(right, JoinType::Left, [on.unwrap_or(always)])?
-                    }
-                };
-                Ok(Built { plan, names: both.names, coded: both.coded })
+                sets::set_op(self, *op, left, right)
+            }
+            Rel::Values { rows, types } => sets::values(self, rows, types),
+            Rel::Attach { input, value } => {
+                let (input, value) = (self.rel(input)?, self.rel(value)?);
+                joins::attach(input, value)
+            }
+            Rel::Window { input, calls } => {
+                let built = self.rel(input)?;
+                window::window(self, built, calls)
+            }
+            Rel::DistinctOn { input, keys, sort } => {
+                let built = self.rel(input)?;
+                window::distinct_on(self, built, keys, sort, &input.types())
+            }
+            Rel::Single { input } => {
+                let built = self.rel(input)?;
+                joins::single(self, built, rel.types())
             }
         }
     }
@@ -342,6 +367,30 @@ impl Planner<'_> {
                 (Kind::Max, Some(arg)) => call(min_max::max_udaf(), arg, ""),
                 (Kind::BoolAnd, Some(arg)) => call(bool_and_or::bool_and_udaf(), arg, ""),
                 (Kind::BoolOr, Some(arg)) => call(bool_and_or::bool_or_udaf(), arg, ""),
+                (Kind::BitAnd, Some(arg)) => call(bit_and_or_xor::bit_and_udaf(), arg, ""),
+                (Kind::BitOr, Some(arg)) => call(bit_and_or_xor::bit_or_udaf(), arg, ""),
+                (Kind::BitXor, Some(arg)) => call(bit_and_or_xor::bit_xor_udaf(), arg, ""),
+                (kind @ (Kind::VarPop | Kind::VarSamp | Kind::StddevPop | Kind::StddevSamp), Some(arg)) => {
+                    let scale = match aggregate.arg.as_ref().map(|a| a.ty) {
+                        Some(ColType::Numeric { scale, .. }) => scale,
+                        _ => 0,
+                    };
+                    // Ten digits of rows remain.
+                    let squares =
+                        kernel::call(Function::Squares, vec![arg.clone()], DataType::Decimal256(66, 2 * scale));
+                    let sum = call(sum::sum_udaf(), arg.clone(), "s");
+                    let squares = call(sum::sum_udaf(), squares, "q");
+                    let count = call(count::count_udaf(), arg, "n");
+                    let finish = Deviation {
+                        sample: matches!(kind, Kind::VarSamp | Kind::StddevSamp),
+                        root: matches!(kind, Kind::StddevPop | Kind::StddevSamp),
+                    };
+                    kernel::call(
+                        Function::Deviation(finish),
+                        vec![sum, squares, count],
+                        ColType::NumericText.arrow(),
+                    )
+                }
                 (_, None) => return Err(PlanError::Internal("an aggregate without argument".into())),
             };
             let out = format!("r{id}_{}", groups.len() + number);
@@ -356,9 +405,13 @@ impl Planner<'_> {
 
 /// The argument in the type in which its sum is exact: int2 and int4 in Int64 (2^32 rows of the largest values fit), int8 in 38 digits.
 fn summed(arg: Expr, kind: Kind, ty: ColType) -> Expr {
-    let to = match (kind, ty) {
-        (Kind::Sum | Kind::Avg, ColType::Int2 | ColType::Int4) => ColType::Int8.arrow(),
-        (Kind::Sum | Kind::Avg, ColType::Int8) => ColType::Numeric { precision: 38, scale: 0 }.arrow(),
+    let exact = matches!(
+        kind,
+        Kind::Sum | Kind::Avg | Kind::VarPop | Kind::VarSamp | Kind::StddevPop | Kind::StddevSamp
+    );
+    let to = match (exact, ty) {
+        (true, ColType::Int2 | ColType::Int4) => ColType::Int8.arrow(),
+        (true, ColType::Int8) => ColType::Numeric { precision: 38, scale: 0 }.arrow(),
         _ => return arg,
     };
     Expr::Cast(Cast::new(Box::new(arg), to))

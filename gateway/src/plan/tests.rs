@@ -1,7 +1,8 @@
 //! Analysis and plan against a real PostgreSQL: each statement's own tree, analyzed, planned and executed over the same rows, must give the very
 //! frames that PostgreSQL gives, in text and in binary, under several time zones; and what is not proven must be refused for the right reason.
 
-mod pg;
+pub(crate) mod pg;
+mod relations;
 mod statements;
 
 use super::*;
@@ -76,6 +77,11 @@ fn virtual_table(client: &mut Client, function: &str) -> (u32, VirtualTable) {
     (text(&Answer::values(&oid[0])[0]).parse().expect("oid"), VirtualTable { name: function.into(), columns })
 }
 
+/// A connection to the server of these tests.
+pub(crate) fn client() -> Client {
+    world().cluster.connect()
+}
+
 struct World {
     cluster: &'static pg::Cluster,
     catalog: Catalog,
@@ -89,17 +95,23 @@ fn world() -> &'static World {
         let cluster = pg::cluster(SCHEMA);
         let mut client = cluster.connect();
         let zoo = spec(&mut client, "zoo");
-        let secret = spec(&mut client, "secret");
+        let (secret, ant) = (spec(&mut client, "secret"), spec(&mut client, "ant"));
         let functions =
             vec![virtual_table(&mut client, "virtual_queries"), virtual_table(&mut client, "virtual_stats")];
         let relid = zoo.relid;
         let catalog = Catalog {
-            tiered: [zoo, secret].into_iter().map(|s| (s.relid, Arc::new(s))).collect(),
+            tiered: [zoo, secret, ant].into_iter().map(|s| (s.relid, Arc::new(s))).collect(),
             virtual_functions: functions.iter().map(|(oid, t)| (*oid, Arc::new(t.clone()))).collect(),
             default_collation_is_c: true,
+            default_letters: analyze::Letters::Usual,
         };
         World { cluster, catalog, zoo: relid, functions }
     })
+}
+
+fn relation(client: &mut Client, relid: u32) -> String {
+    let rows = client.query(&format!("SELECT {relid}::regclass")).expect("a name").rows;
+    text(&Answer::values(&rows[0])[0])
 }
 
 /// The rows of a SELECT as batches of the given columns, cut into several partitions of several batches.
@@ -199,6 +211,17 @@ async fn ours(
         let sql = format!("SELECT {} FROM {} ORDER BY id", names.join(", "), spec.name);
         let typed: Vec<_> = columns.iter().map(|c| (c.lake_name.clone(), c.ty)).collect();
         providers.insert(used.relid, provider(client, &sql, &typed));
+    }
+    for beside in &analysis.dimensions {
+        let mut names = Vec::new();
+        for (attnum, _) in &beside.columns {
+            let sql = format!("SELECT quote_ident(attname) FROM pg_attribute WHERE attrelid = {} AND attnum = {attnum}", beside.relid);
+            names.push(text(&Answer::values(&client.query(&sql).expect("a name").rows[0])[0]));
+        }
+        let sql = format!("SELECT {} FROM {}", names.join(", "), relation(client, beside.relid));
+        let typed: Vec<_> =
+            beside.columns.iter().map(|(n, ty)| (analyze::dimension::column_name(*n), *ty)).collect();
+        providers.insert(beside.relid, provider(client, &sql, &typed));
     }
     if analysis.tables.is_empty() {
         for (oid, table) in &world.functions {
@@ -306,7 +329,8 @@ async fn proven_statements_answer_as_postgres_does() {
     let mut failures = Vec::new();
     for zone in ["UTC", "America/New_York", "Asia/Kolkata"] {
         client.query(&format!("SET TimeZone = '{zone}'")).expect("zone");
-        for case in statements::PROVEN {
+        use statements::{FURTHER, MOMENTS, NUMBERS, PROVEN, SCALARS};
+        for case in [PROVEN, SCALARS, MOMENTS, NUMBERS, FURTHER, relations::PROVEN].into_iter().flatten() {
             if let Err(difference) = compare(&engine, &mut client, case, zone).await {
                 failures.push(format!("[{zone}] {}\n{difference}", case.sql));
             }
@@ -320,7 +344,7 @@ async fn proven_statements_answer_as_postgres_does() {
 fn unproven_statements_name_their_reason() {
     let mut client = world().cluster.connect();
     let mut failures = Vec::new();
-    for (sql, reason) in statements::REFUSED {
+    for (sql, reason) in statements::REFUSED.iter().chain(relations::REFUSED) {
         let answer = match described(&mut client, &Case { sql, params: &[] }) {
             Ok(answer) => answer,
             Err(e) => {
@@ -345,6 +369,26 @@ fn row_level_security_is_refused() {
         described(&mut client, &Case { sql: "SELECT count(*) FROM secret", params: &[] }).expect("described");
     let Verdict::Postgres(reasons) = verdict(&answer, "UTC") else { panic!("proven") };
     assert!(reasons.iter().any(|r| r.contains("row-level security")), "{reasons:?}");
+    let refused = |client: &mut Client, sql: &'static str| match verdict(&described(client, &Case { sql, params: &[] }).expect("described"), "UTC") {
+        Verdict::Postgres(reasons) => reasons.join("; "),
+        Verdict::Lake(a) | Verdict::Virtual(a) => panic!("{sql} is proven: {:?}", a.dimensions),
+    };
+    let beside = "SELECT count(*) FROM secret s JOIN owned o USING (g)";
+    assert!(refused(&mut client, beside).contains("row-level security"));
+
+    // PostgreSQL applies the policies of its own tables where it reads them; the tree tells that there are any.
+    let secured = |client: &mut Client, sql| match verdict(&described(client, &Case { sql, params: &[] }).expect("described"), "UTC") {
+        Verdict::Lake(a) => a.dimensions.iter().map(|d| d.secured).collect::<Vec<_>>(),
+        other => panic!("{other:?}"),
+    };
+    let sql = "SELECT o.owner, count(*) FROM zoo z JOIN owned o USING (g) WHERE z.g IN (SELECT g FROM kinds) GROUP BY 1";
+    assert_eq!(secured(&mut client, sql), [false, true]);
+    client.query("RESET ROLE").expect("role");
+    assert!(refused(&mut client, sql).contains("row-level security"), "who sees all may not always do so");
+    let twice = "SELECT count(*) FROM zoo z JOIN owned o USING (g) JOIN owned_view v ON v.g = o.g";
+    client.query("GRANT SELECT ON owned_view TO watcher; SET ROLE watcher").expect("role");
+    assert!(refused(&mut client, twice).contains("not everywhere the same"), "the view's owner sees all");
+    client.query("RESET ROLE").expect("role");
 }
 
 #[test]
@@ -484,6 +528,17 @@ fn shapes_and_event_time_bounds() {
         None
     );
     assert_eq!(from("SELECT count(*) FROM zoo WHERE ts >= now()"), None, "known only when it runs");
+
+    // Of several scans, every one must have a bound.
+    let day = "'2024-01-01 00:00+00'";
+    let joined = |on: &str| from(Box::leak(format!("SELECT count(*) FROM zoo a {on}").into_boxed_str()));
+    assert_eq!(joined(&format!("JOIN ant b USING (g) WHERE a.ts >= {day}")), None);
+    assert_eq!(joined(&format!("JOIN ant b USING (g) WHERE a.ts >= {day} AND b.ts > {day}")), Some(DAY));
+    assert_eq!(joined(&format!("JOIN zoo b ON a.g = b.g AND b.ts > {day} AND a.ts >= {day}")), Some(DAY));
+    assert_eq!(joined(&format!("LEFT JOIN ant b ON a.g = b.g AND b.ts > {day} WHERE a.ts >= {day}")), Some(DAY));
+    assert_eq!(joined(&format!("LEFT JOIN ant b ON a.g = b.g AND a.ts > {day} WHERE b.ts >= {day}")), None);
+    assert_eq!(joined(&format!("RIGHT JOIN ant b ON a.g = b.g AND a.ts > {day} WHERE b.ts >= {day}")), Some(DAY));
+    assert_eq!(joined(&format!("FULL JOIN ant b ON a.g = b.g AND a.ts > {day} WHERE b.ts >= {day}")), None);
 }
 
 #[test]

@@ -55,8 +55,7 @@ impl Stats {
 
 impl QueryLog {
     /// Takes a finished record.
-    pub fn finish(&self, entry: &Entry) {
-        let mut entry = entry.clone();
+    pub fn finish(&self, mut entry: Entry) {
         entry.id = self.next.fetch_add(1, Ordering::Relaxed) + 1;
         if entry.fell_back {
             self.fallbacks.fetch_add(1, Ordering::Relaxed);

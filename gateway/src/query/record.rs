@@ -3,6 +3,8 @@
 
 use super::log::QueryLog;
 use crate::classify::Classified;
+use crate::cost::{Costs, Estimate};
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
@@ -43,7 +45,7 @@ pub struct Entry {
     pub protocol: &'static str,
     pub statement: Arc<Classified>,
     pub path: Path,
-    pub reasons: String,
+    pub reasons: Cow<'static, str>,
     pub classify_us: i64,
     pub probe_us: i64,
     pub plan_us: i64,
@@ -63,12 +65,28 @@ pub struct Entry {
     pub error: Option<String>,
 }
 
+impl Entry {
+    /// All of it; what is left has no texts.
+    fn take(&mut self) -> Entry {
+        let take = |text: &mut Option<String>| text.take();
+        Entry {
+            reasons: std::mem::take(&mut self.reasons),
+            boundary: take(&mut self.boundary),
+            sqlstate: take(&mut self.sqlstate),
+            error: take(&mut self.error),
+            ..self.clone()
+        }
+    }
+}
+
 /// A record under way.
 #[derive(Debug)]
 pub struct Record {
     pub entry: Entry,
     clock: Instant,
     log: Option<Arc<QueryLog>>,
+    /// What it was expected to take, and who learns what it took.
+    expected: Option<(Estimate, Arc<Costs>)>,
 }
 
 impl Record {
@@ -82,7 +100,7 @@ impl Record {
                 protocol,
                 statement: statement.clone(),
                 path: Path::Postgres,
-                reasons: String::new(),
+                reasons: Cow::Borrowed(""),
                 classify_us: 0,
                 probe_us: 0,
                 plan_us: 0,
@@ -103,7 +121,13 @@ impl Record {
             },
             clock: Instant::now(),
             log: Some(log.clone()),
+            expected: None,
         }
+    }
+
+    /// The route was chosen by this.
+    pub fn expect(&mut self, estimate: Estimate, costs: &Arc<Costs>) {
+        self.expected = Some((estimate, costs.clone()));
     }
 
     /// Microseconds since the statement arrived.
@@ -136,7 +160,15 @@ impl Drop for Record {
     fn drop(&mut self) {
         if let Some(log) = self.log.take() {
             self.entry.total_us = self.elapsed_us();
-            log.finish(&self.entry);
+            if let Some((estimate, costs)) = self.expected.take()
+                && self.entry.sqlstate.is_none()
+                && !self.entry.fell_back
+            {
+                // What choosing took is spent on either.
+                let took = self.entry.total_us - self.entry.classify_us - self.entry.probe_us;
+                costs.observe(&self.entry.statement.fingerprint, &estimate, self.entry.path, took as f64);
+            }
+            log.finish(self.entry.take());
         }
     }
 }

@@ -16,14 +16,17 @@ use std::sync::Arc;
 /// A row of a helper, by column.
 pub(super) type Row = Vec<Option<Vec<u8>>>;
 
-/// What the probe at Parse learned of a statement that the lake may answer.
+/// What the probe at Parse, and at Binds since, learned of a statement that the lake may answer.
+#[derive(Clone)]
 pub struct Probed {
     pub settings: Settings,
-    /// As printed: an equal tree at Bind needs no new analysis.
+    /// As printed last: PostgreSQL prints a tree only when it analyzes anew.
     pub tree: String,
     pub analysis: Arc<Analysis>,
+    /// Why PostgreSQL answers since the statement means something else (`analysis` is of before).
+    pub turned: Option<String>,
     pub path: Path,
-    pub reasons: String,
+    pub reasons: std::borrow::Cow<'static, str>,
     /// At Parse, PostgreSQL held every row that it needs, and was the better store to ask.
     pub hot: bool,
     /// The route that was asked for.
@@ -47,6 +50,8 @@ pub(super) struct Bracket {
     /// The RowDescription frame; `None` for a statement without rows.
     pub row_description: Option<Bytes>,
     pub prepared_at: Option<String>,
+    /// How often the statement's plan was made or taken, this Bind included; `None` for the unnamed one.
+    pub uses: Option<i64>,
 }
 
 /// What of the client's stands in a bracket.
@@ -75,16 +80,15 @@ impl Session {
 
     /// The session's messages at or below LOG level would mix with the probe's: such a session is not probed.
     /// Asks PostgreSQL where the level may have changed since it was last asked.
-    pub(super) async fn hears_too_much(&mut self) -> Result<bool, SessionEnd> {
+    pub(super) async fn hears_too_much(&mut self) -> Result<Outcome<bool>, SessionEnd> {
         if self.level_known {
-            return Ok(false);
+            return Ok(Outcome::Done(false));
         }
         self.log_level = None;
-        match self.own_log_level().await? {
-            Outcome::Done(_) => Ok(!self.level_known),
-            // The transaction has failed meanwhile, as a rule: PostgreSQL says so itself.
-            Outcome::Failed(_) => Ok(true),
-        }
+        Ok(match self.own_log_level().await? {
+            Outcome::Done(_) => Outcome::Done(!self.level_known),
+            Outcome::Failed(e) => Outcome::Failed(e),
+        })
     }
 
     fn secret(&self) -> String {
@@ -138,6 +142,7 @@ impl Session {
             // The settings go back when the transaction is rolled back, not before. (A BEGIN may have come in this
             // very pipeline, so the last known status says nothing; the next ReadyForQuery does.)
             self.swallow_trees = true;
+            self.doubt_analysis(statement);
         }
         Ok(read)
     }
@@ -162,6 +167,7 @@ impl Session {
         let read = self.read_bracket(Inside::Describe).await?;
         if let Outcome::Failed(_) = read {
             self.swallow_trees = true;
+            self.doubt_analysis(name);
         }
         Ok(read)
     }
@@ -216,14 +222,17 @@ impl Session {
             Outcome::Done(row) => row,
             Outcome::Failed(e) => return Ok(Outcome::Failed(e)),
         };
-        let prepared_at = off.into_iter().nth(4).flatten().and_then(|v| String::from_utf8(v).ok());
+        let (prepared_at, uses) = match off.into_iter().nth(4).flatten().and_then(|v| String::from_utf8(v).ok()) {
+            Some(text) => text.rsplit_once(' ').map_or((None, None), |(at, n)| (Some(at.to_owned()), n.parse().ok())),
+            None => (None, None),
+        };
         // A default of the role or the database names a route: from now on keyed statements are probed too.
         self.route_named |= !matches!(settings.route.as_str(), "" | "auto");
         // Superusers may change their level between brackets: theirs is asked each time.
         if settings.is_superuser {
             self.log_level = None;
         }
-        Ok(Outcome::Done(Bracket { settings, trees: window.close(), param_types, row_description, prepared_at }))
+        Ok(Outcome::Done(Bracket { settings, trees: window.close(), param_types, row_description, prepared_at, uses }))
     }
 
     /// Reads one helper's answer: its only row, or the error.
@@ -239,7 +248,8 @@ impl Session {
                 b'D' => {
                     row = message::data_row(frame::body(&f))?.into_iter().map(|v| v.map(<[u8]>::to_vec)).collect();
                 }
-                b'C' => complete = true,
+                // Suspended: no more was asked for.
+                b'C' | b's' => complete = true,
                 b'E' => return Ok(Outcome::Failed(f)),
                 other => return Err(unexpected(other)),
             }

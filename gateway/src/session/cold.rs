@@ -4,7 +4,7 @@
 //! ✗ how the lake answers.
 
 use super::bracket::{Outcome, Probed, unexpected};
-use super::lake::{Bound, LakePortal};
+use super::lake::{Bound, LakePortal, put_dimension_facts};
 use super::probe::{self, Facts};
 use super::{Session, SessionEnd};
 use crate::analyze::{Analysis, Shape};
@@ -16,7 +16,6 @@ use crate::wire::message::{self, Bind, ErrorReport, Fields};
 use bytes::Bytes;
 use lake::spec::{TRIPWIRE, TableSpec};
 use std::sync::Arc;
-use std::time::Instant;
 
 /// How postgres_fdw names the door (`crate::cold_door`) in its errors.
 const DOOR: &str = "\"watershed_cold\"";
@@ -55,19 +54,31 @@ impl Session {
         mut record: Record,
         floor: i64,
     ) -> Result<Bound, SessionEnd> {
-        let arrived = Instant::now();
         let msg = Bind::read(frame::body(bind_frame))?;
         let catalog = self.shared.catalog.current();
-        let Some((table, spec)) = probed.analysis.tables.first().and_then(|t| Some((t, catalog.tiered(t.relid)?))) else {
-            return Err(SessionEnd::Protocol("a statement without a table has a floor".into()));
+        let tables: Option<Vec<_>> =
+            probed.analysis.tables.iter().map(|t| Some((t, catalog.tiered(t.relid)?))).collect();
+        let Some(tables) = tables else {
+            return self.bind_in_postgres(bind_frame, "a table is no longer tiered".to_owned(), record).await;
         };
-        let provenance = probe::provenance(spec, spec.lake_floor_us.is_some());
+        if let Some(report) = miscounted(&msg, probed.param_types.len(), probed.fields.len()) {
+            self.fail(&report, &mut record).await?;
+            return Ok(Bound::Failed);
+        }
         // Every parameter is converted in its place, as Bind would do it.
         let constants = probed.constants_sql().or_else(|| (!probed.param_types.is_empty()).then(|| "SELECT true".to_owned()));
         let rights = &probed.analysis.rights;
+        if let Some(e) = self.forget_analyses(name).await? {
+            self.forward_error(&e, &mut record);
+            return Ok(Bound::Failed);
+        }
         let bracket = self
             .bracket_describe(name, |out| {
-                probe::put_facts(out, table.relid, &table.attnums, &provenance, spec.event_time);
+                for (table, spec) in &tables {
+                    let provenance = probe::provenance(spec, spec.lake_floor_us.is_some());
+                    probe::put_facts(out, table.relid, &table.attnums, &provenance, spec.event_time);
+                }
+                put_dimension_facts(out, &probed.analysis.dimensions);
                 probe::put_rights(out, rights);
                 if let Some(sql) = &constants {
                     probe::put_helper_formats(out, sql, &probed.param_types, &msg.param_formats, &msg.params, true);
@@ -81,18 +92,20 @@ impl Session {
                 return Ok(Bound::Failed);
             }
         };
-        let mut rows = Vec::with_capacity(3);
-        for _ in 0..2 + usize::from(constants.is_some()) {
+        let followed = self.follow(probed, &bracket, name, false);
+        let relations = tables.len() + probed.analysis.dimensions.len();
+        let mut rows = Vec::with_capacity(relations + 2);
+        for _ in 0..relations + 1 + usize::from(constants.is_some()) {
             match self.helper_row().await? {
                 Outcome::Done(row) => rows.push(row),
                 Outcome::Failed(e) => {
-                    self.forward_error(&e, &mut record);
+                    self.forward_error(&of_portal(&e, msg.portal), &mut record);
                     return Ok(Bound::Failed);
                 }
             }
         }
         let mut rows = rows.into_iter();
-        let facts = rows.next().and_then(|r| Facts::read(&r));
+        let facts = rows.by_ref().take(relations).map(|r| Facts::read(&r)).collect();
         let denied = rows.next().and_then(|r| r.into_iter().next().flatten());
         let constants = rows.next().unwrap_or_default();
         if let Some(denied) = denied {
@@ -100,16 +113,19 @@ impl Session {
             return Ok(Bound::Failed);
         }
         let settings = bracket.settings.clone();
-        let admitted = self.admit(probed, statement, &bracket, Some(facts), name);
-        let (analysis, facts) = match admitted {
-            Ok(admitted) => admitted,
+        let admitted = followed.and_then(|now| {
+            let (analysis, facts) = self.admit(&now, statement, &bracket, facts)?;
+            Ok((now, analysis, facts))
+        });
+        let (probed, analysis, facts) = match admitted {
+            Ok((now, analysis, facts)) if analysis.rights == probed.analysis.rights => (now, analysis, facts),
+            // A tree that was analyzed anew may read through other views.
+            Ok(_) => {
+                let reason = "what must be allowed to be read has changed since it was prepared".to_owned();
+                return self.bind_in_postgres(bind_frame, reason, record).await;
+            }
             Err(reason) => return self.bind_in_postgres(bind_frame, reason, record).await,
         };
-        // A tree that was analyzed anew may read through other views.
-        if analysis.rights != probed.analysis.rights {
-            let reason = "what must be allowed to be read has changed since it was prepared".to_owned();
-            return self.bind_in_postgres(bind_frame, reason, record).await;
-        }
         let mut values = Vec::with_capacity(constants.len());
         let types = analysis.params.iter().map(|p| p.type_oid).chain(analysis.folds.iter().map(|f| f.type_oid));
         for (oid, bytes) in types.zip(&constants) {
@@ -123,7 +139,7 @@ impl Session {
         let folded = values.split_off(analysis.params.len().min(values.len()));
         let cold = reaches_below(&analysis, analysis.time_from(&values, &folded), Some(floor));
         let wanted = statement.hint.or_else(|| Override::parse(&settings.route)).unwrap_or(Override::Auto);
-        if !cold && analysis.shape != Shape::Aggregate && wanted != Override::Lake {
+        if !cold && analysis.shape != Shape::Aggregate && !wanted.wants_lake() {
             let reason = format!("{}; needs no rows that PostgreSQL no longer holds", crate::route::shape(analysis.shape));
             return self.bind_in_postgres(bind_frame, reason, record).await;
         }
@@ -143,7 +159,6 @@ impl Session {
             facts,
             (values, folded),
             &msg.result_formats,
-            arrived,
             record,
             Bytes::copy_from_slice(bind_frame),
             cold,
@@ -157,7 +172,7 @@ impl Session {
         reason: String,
         mut record: Record,
     ) -> Result<Bound, SessionEnd> {
-        record.entry.reasons = reason;
+        record.entry.reasons = reason.into();
         record.entry.path = Path::Postgres;
         match self.bind_plainly(bind_frame).await? {
             None => Ok(Bound::Postgres(record)),
@@ -204,6 +219,7 @@ impl Session {
 
     /// Puts the client's own portal where the stand-in was, so that PostgreSQL can answer after all. An error is returned.
     pub(super) async fn bind_late(&mut self, portal: &[u8], bind_frame: &[u8]) -> Result<Option<Bytes>, SessionEnd> {
+        self.doubt_analysis(Bind::read(frame::body(bind_frame))?.statement);
         message::put_close(&mut self.link.upstream.output, b'P', portal);
         let outcome = self.bind_plainly(bind_frame).await;
         self.release_notices();
@@ -244,6 +260,33 @@ pub(super) fn needs_cold(spec: Option<&TableSpec>, reasons: &str) -> ErrorReport
         ))
 }
 
+/// An error of the helper that converts parameters, as if the client's own portal had been bound: its context names the portal.
+fn of_portal(f: &Bytes, portal: &[u8]) -> Bytes {
+    let helper = format!("portal \"{}\" parameter", String::from_utf8_lossy(probe::HELPER));
+    let own = match portal {
+        [] => "unnamed portal parameter".to_owned(),
+        name => format!("portal \"{}\" parameter", String::from_utf8_lossy(name)),
+    };
+    message::with_field(f, b'W', |context| context.contains(&helper).then(|| context.replace(&helper, &own)))
+        .map_or_else(|| f.clone(), bytes::BytesMut::freeze)
+}
+
+/// What Bind says of numbers that do not fit the statement, in PostgreSQL's own words and order.
+fn miscounted(bind: &Bind<'_>, parameters: usize, columns: usize) -> Option<ErrorReport> {
+    let (formats, values, results) = (bind.param_formats.len(), bind.params.len(), bind.result_formats.len());
+    let said = if formats > 1 && formats != values {
+        format!("bind message has {formats} parameter formats but {values} parameters")
+    } else if values != parameters {
+        let name = String::from_utf8_lossy(bind.statement);
+        format!("bind message supplies {values} parameters, but prepared statement \"{name}\" requires {parameters}")
+    } else if results > 1 && results != columns {
+        format!("bind message has {results} result formats but query has {columns} columns")
+    } else {
+        return None;
+    };
+    Some(ErrorReport::error("08P01", said))
+}
+
 /// As PostgreSQL prints a timestamptz in UTC.
 fn instant(us: i64) -> Option<String> {
     Some(chrono::DateTime::from_timestamp_micros(us)?.format("%Y-%m-%d %H:%M:%S+00").to_string())
@@ -272,6 +315,34 @@ mod tests {
         assert_eq!(permission_denied(b"plogs").message, "permission denied for table logs");
         assert_eq!(permission_denied("vähre".as_bytes()).message, "permission denied for view ähre");
         assert_eq!(permission_denied(b"rx").sqlstate, "42501");
+    }
+
+    #[test]
+    fn errors_of_parameters_name_the_clients_portal() {
+        let mut out = bytes::BytesMut::new();
+        message::frame(&mut out, b'E', |b| b.extend_from_slice(b"C22P02\0Mno\0Wportal \"_watershed_helper\" parameter $1\0\0"));
+        let f = out.freeze();
+        let context = |f: &Bytes| Fields::read(frame::body(f)).unwrap().text(b'W').to_owned();
+        assert_eq!(context(&of_portal(&f, b"")), "unnamed portal parameter $1");
+        assert_eq!(context(&of_portal(&f, b"p")), "portal \"p\" parameter $1");
+        assert_eq!(frame::whole(&of_portal(&f, b"p")).unwrap().unwrap().len(), of_portal(&f, b"p").len());
+    }
+
+    #[test]
+    fn numbers_that_do_not_fit_are_told_as_postgresql_tells_them() {
+        let bind = |formats: &[i16], values: usize, results: &[i16]| {
+            let mut out = bytes::BytesMut::new();
+            message::put_bind(&mut out, b"", b"s", formats, &vec![None; values], results);
+            let bound = Bind::read(frame::body(&out)).unwrap();
+            miscounted(&bound, 2, 3).map(|r| r.message)
+        };
+        assert_eq!(bind(&[], 2, &[]), None);
+        assert_eq!(bind(&[0], 2, &[1]), None);
+        assert_eq!(bind(&[0, 1], 2, &[1, 0, 1]), None);
+        assert_eq!(bind(&[0, 1], 1, &[]).unwrap(), "bind message has 2 parameter formats but 1 parameters");
+        let said = "bind message supplies 1 parameters, but prepared statement \"s\" requires 2";
+        assert_eq!(bind(&[], 1, &[]).unwrap(), said);
+        assert_eq!(bind(&[], 2, &[1, 0]).unwrap(), "bind message has 2 result formats but query has 3 columns");
     }
 
     #[test]

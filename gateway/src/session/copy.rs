@@ -7,7 +7,7 @@
 
 use super::bracket::Outcome;
 use super::probe;
-use super::state::{Added, Running};
+use super::state::{Added, Running, TxStatus};
 use super::{Prepared, Session, SessionEnd};
 use crate::classify::CopyHead;
 use crate::query::record::Record;
@@ -45,7 +45,8 @@ impl Session {
         record.entry.reasons = COPY_REASON.into();
         self.forget_unnamed();
         let mut running = Running::relayed(record);
-        if !self.settle().await? {
+        // In a failed transaction there is nothing to ask.
+        if !self.settle().await? || self.state.status() == TxStatus::Failed {
             self.relay_query(f, Some(Box::new(running)));
             return Ok(());
         }
@@ -84,8 +85,8 @@ impl Session {
         let message = Parse::read(frame::body(f))?;
         let name = f.slice_ref(message.name);
         prepared.reasons = COPY_REASON.into();
-        if !self.settle().await? {
-            self.link.upstream.output.extend_from_slice(f);
+        if !self.settle().await? || self.state.status() == TxStatus::Failed {
+            self.pass(f);
             return Ok(());
         }
         match self.columns(&head).await? {

@@ -5,42 +5,33 @@
 use super::bracket::{Bracket, Outcome, Probed, unexpected};
 use super::link::{BUFFER_LIMIT, Turn};
 use super::probe::{self, Facts, Settings, Trees};
-use super::{Session, SessionEnd, cold};
-use crate::analyze::ir::Constant;
-use crate::analyze::{self, Analysis, Verdict, tail};
+use super::{Portal, Prepared, Session, SessionEnd, cold};
+use crate::analyze::{self, Analysis, Verdict};
 use crate::classify::{Classified, Override};
-use crate::engine::{EngineError, Pin, QueryStream, TieredProvider};
+use crate::cost;
+use crate::engine::{EngineError, QueryStream};
 use crate::plan::{self, PlanError, PlanInputs};
 use crate::query::record::{Path, Record};
 use crate::route::{self, Known};
 use crate::virtual_tables::{self, Reader};
 use crate::wire::frame;
 use crate::wire::message::{self, Bind, ErrorReport};
-use arrow::array::{Array, AsArray, RecordBatch};
-use arrow::compute;
-use arrow::datatypes::{DataType, Field, Int32Type, Int64Type, Schema};
+use arrow::array::RecordBatch;
 use bytes::{Bytes, BytesMut};
 use datafusion::datasource::TableProvider;
-use lake::boundary::Boundary;
-use lake::pgcopy::CopyDecoder;
-use lake::spec::TableSpec;
-use lake::types::ColType;
 use pgexact::encode::{Format, RowEncoder, Target};
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-/// How often a newer lake version is pinned because the fence has moved past the one at hand.
-const PIN_ATTEMPTS: usize = 3;
 /// Rows are held back up to this many bytes, so that falling back stays possible.
 const HOLD_BACK: usize = 1024 * 1024;
-/// Columns of the fence before those of the tail's rows; the last is NULL where there is no row.
-const FENCE: usize = 7;
 /// PostgreSQL's type OID.
 const TIMESTAMPTZ: u32 = 1184;
-/// Rows encoded at a time.
+/// Rows encoded at a time, and bytes, as far as rows of a batch are alike.
 const ENCODE_ROWS: usize = 1024;
+const ENCODE_BYTES: usize = 256 * 1024;
 
 /// What is to become of a probed statement.
 pub(super) enum Decision {
@@ -77,20 +68,28 @@ pub struct LakePortal {
     /// Its name in PostgreSQL.
     name: Bytes,
     probed: Arc<Probed>,
-    analysis: Arc<Analysis>,
+    /// As PostgreSQL describes it, where that was asked: a plan may know its types more narrowly than the statement.
+    portal_description: Option<Bytes>,
+    pub(super) analysis: Arc<Analysis>,
     path: Path,
-    settings: Settings,
-    facts: Option<Facts>,
-    params: Vec<plan::Value>,
-    folded: Vec<plan::Value>,
+    pub(super) settings: Settings,
+    /// In the order of the analysis's tables.
+    pub(super) facts: Vec<Facts>,
+    pub(super) params: Vec<plan::Value>,
+    pub(super) folded: Vec<plan::Value>,
     formats: Vec<Format>,
-    arrived: Instant,
-    record: Option<Record>,
+    pub(super) record: Option<Record>,
     stage: Stage,
+    /// Its text, by which its twin is known.
+    sql: Arc<str>,
+    /// SQL may have given the name to another cursor.
+    doubtful: bool,
     /// The client's Bind, where only a stand-in is bound.
     late_bind: Option<Bytes>,
     /// PostgreSQL may lack rows that it needs: there is no falling back.
     cold: bool,
+    /// The client has asked for rows of it.
+    executed: bool,
 }
 
 enum Stage {
@@ -102,7 +101,8 @@ enum Stage {
 struct Cursor {
     stream: QueryStream,
     encoder: RowEncoder,
-    batch: Option<(RecordBatch, usize)>,
+    /// The rows at hand, the next of them, and how many of them are encoded at a time.
+    batch: Option<(RecordBatch, usize, usize)>,
     cancel: CancellationToken,
     /// Encoded and not yet handed to the client.
     held: BytesMut,
@@ -117,7 +117,7 @@ impl Drop for Cursor {
 }
 
 /// Why the lake gave up.
-enum GiveUp {
+pub(super) enum GiveUp {
     /// PostgreSQL can answer instead.
     FallBack(String),
     /// PostgreSQL can answer instead; if it lacks the rows, the answer is this error.
@@ -151,15 +151,15 @@ impl LakePortal {
         probed: Arc<Probed>,
         analysis: Arc<Analysis>,
         settings: Settings,
-        facts: Option<Facts>,
+        facts: Vec<Facts>,
         values: (Vec<plan::Value>, Vec<plan::Value>),
         result_formats: &[i16],
-        arrived: Instant,
         record: Record,
         bind: Bytes,
         cold: bool,
     ) -> LakePortal {
         LakePortal {
+            portal_description: None,
             name: Bytes::copy_from_slice(name),
             path: probed.path,
             formats: formats(result_formats, probed.fields.len()),
@@ -168,11 +168,13 @@ impl LakePortal {
             facts,
             params: values.0,
             folded: values.1,
-            arrived,
+            sql: record.entry.statement.sql.clone(),
             record: Some(record),
             stage: Stage::Start,
+            doubtful: false,
             late_bind: Some(bind),
             cold,
+            executed: false,
             probed,
         }
     }
@@ -185,6 +187,39 @@ impl LakePortal {
     /// Only a stand-in is bound in PostgreSQL.
     pub(super) fn is_unbound(&self) -> bool {
         self.late_bind.is_some()
+    }
+
+    /// Nothing of it was asked for.
+    pub(super) fn is_untouched(&self) -> bool {
+        !self.executed
+    }
+
+    /// What it will give is not settled yet.
+    pub(super) fn is_unopened(&self) -> bool {
+        matches!(self.stage, Stage::Start)
+    }
+
+    /// It was read to its end.
+    pub(super) fn is_done(&self) -> bool {
+        matches!(self.stage, Stage::Done)
+    }
+
+    /// Its name may have become another cursor's.
+    pub(super) fn doubt(&mut self) {
+        self.doubtful = true;
+    }
+
+    pub(super) fn is_doubtful(&self) -> bool {
+        self.doubtful
+    }
+
+    pub(super) fn into_record(mut self: Box<Self>) -> Option<Record> {
+        self.record.take()
+    }
+
+    /// RowDescription for a simple Query.
+    pub(super) fn row_description(&self) -> Bytes {
+        self.portal_description.clone().unwrap_or_else(|| self.probed.row_description.clone())
     }
 
     /// Its RowDescription, which PostgreSQL cannot give.
@@ -215,7 +250,7 @@ impl Session {
         let clock = Instant::now();
         let catalog = self.shared.catalog.current();
         let postgres = |record: &mut Record, reason: &str| {
-            record.entry.reasons = reason.to_string();
+            record.entry.reasons = reason.to_string().into();
             Decision::Postgres
         };
         let Some(row_description) = bracket.row_description else {
@@ -234,7 +269,7 @@ impl Session {
         let Some(wanted) = statement.hint.or(setting) else {
             // PostgreSQL keeps the setting but cannot know its values.
             let message = format!("invalid value for parameter \"watershed.route\": \"{}\"", bracket.settings.route);
-            return Decision::Refuse(ErrorReport::error("22023", message).hint("Available values: auto, postgres, lake."));
+            return Decision::Refuse(ErrorReport::error("22023", message).hint("Available values: auto, postgres, lake, prefer_lake."));
         };
         let objection = bracket.settings.objection();
         // What the lake cannot answer may need anything: PostgreSQL's own pruning knows best, and its tripwire holds.
@@ -251,13 +286,13 @@ impl Session {
         let route = match route::decide(&known) {
             Ok(route) => route,
             Err(report) => {
-                record.entry.reasons = report.detail.clone().unwrap_or_default();
+                record.entry.reasons = report.detail.clone().unwrap_or_default().into();
                 return Decision::Refuse(report);
             }
         };
-        record.entry.reasons = route.reasons.join("; ");
+        record.entry.reasons = route.reasons.join("; ").into();
         if self.shared.config.cold_door.is_some() && catalog.has_floor && matches!(verdict, Verdict::Postgres(_)) {
-            record.entry.reasons.push_str("; rows that left PostgreSQL come to it through the door");
+            record.entry.reasons.to_mut().push_str("; rows that left PostgreSQL come to it through the door");
         }
         record.entry.path = route.path;
         // While there is a floor, what is decided now may be decided otherwise when it has moved on.
@@ -274,6 +309,7 @@ impl Session {
             settings: bracket.settings,
             tree,
             analysis: Arc::new(analysis),
+            turned: None,
             path: if hot { Path::Lake } else { route.path },
             reasons: record.entry.reasons.clone(),
             hot,
@@ -297,24 +333,41 @@ impl Session {
         name: &[u8],
         mut record: Record,
     ) -> Result<Bound, SessionEnd> {
-        if let Some(floor) = self.floor(&probed.analysis) {
+        if probed.turned.is_none()
+            && let Some(floor) = self.floor(&probed.analysis)
+        {
             return self.bind_with_floor(probed, statement, bind_frame, name, record, floor).await;
         }
-        let arrived = Instant::now();
         let msg = Bind::read(frame::body(bind_frame))?;
         let catalog = self.shared.catalog.current();
-        let used = probed.analysis.tables.first();
-        let table = used.map(|t| (t, catalog.tiered(t.relid).or_else(|| probed.catalog.tiered(t.relid))));
-        let constants = probed.constants_sql();
+        // Of a statement that means something else by now, nothing is known yet.
+        let used = if probed.turned.is_none() { probed.analysis.tables.as_slice() } else { &[] };
+        let specs = used.iter().map(|t| catalog.tiered(t.relid).or_else(|| probed.catalog.tiered(t.relid)));
+        let tables: Vec<_> = used.iter().zip(specs).collect();
+        let dimensions = if probed.turned.is_none() { probed.analysis.dimensions.as_slice() } else { &[] };
+        let relations = tables.len() + dimensions.len();
+        let constants = probed.constants_sql().filter(|_| probed.turned.is_none());
+        let weighed = self.extents(probed, statement);
+        if let Some(e) = self.forget_analyses(name).await? {
+            self.forward_error(&e, &mut record);
+            return Ok(Bound::Failed);
+        }
         let bracket = self
             .bracket(bind_frame, None, name, |out| {
-                if let Some((t, spec)) = table {
+                for (t, spec) in &tables {
                     let with_event = spec.is_some_and(|s| s.lake_floor_us.is_some());
                     let provenance = spec.map_or_else(|| vec![0], |s| probe::provenance(s, with_event));
                     probe::put_facts(out, t.relid, &t.attnums, &provenance, spec.map_or(0, |s| s.event_time));
                 }
+                put_dimension_facts(out, dimensions);
                 if let Some(sql) = &constants {
                     probe::put_helper_formats(out, sql, &probed.param_types, &msg.param_formats, &msg.params, true);
+                }
+                if weighed.is_some() {
+                    probe::put_explain(out, &statement.sql, &probed.param_types, &msg.param_formats, &msg.params);
+                }
+                if name == probe::SIMPLE {
+                    message::put_describe(out, b'P', probe::SIMPLE);
                 }
             })
             .await?;
@@ -325,8 +378,9 @@ impl Session {
                 return Ok(Bound::Failed);
             }
         };
+        let followed = self.follow(probed, &bracket, name, true);
         let mut rows = Vec::new();
-        for _ in 0..usize::from(table.is_some()) + usize::from(constants.is_some()) {
+        for _ in 0..relations + usize::from(constants.is_some()) {
             match self.helper_row().await? {
                 Outcome::Done(row) => rows.push(row),
                 Outcome::Failed(e) => {
@@ -335,15 +389,43 @@ impl Session {
                 }
             }
         }
+        let cost = match weighed.is_some() {
+            false => None,
+            true => match self.helper_row().await? {
+                Outcome::Done(row) => {
+                    row.into_iter().next().flatten().and_then(|line| cost::total_cost(&String::from_utf8_lossy(&line)))
+                }
+                Outcome::Failed(e) => {
+                    self.forward_error(&e, &mut record);
+                    return Ok(Bound::Failed);
+                }
+            },
+        };
+        let mut portal_description = None;
+        while name == probe::SIMPLE && portal_description.is_none() {
+            let f = self.next_frame().await?;
+            match f[0] {
+                b'T' => portal_description = Some(f),
+                b'N' => {}
+                b'E' => {
+                    self.forward_error(&f, &mut record);
+                    return Ok(Bound::Failed);
+                }
+                other => return Err(unexpected(other)),
+            }
+        }
         let mut rows = rows.into_iter();
-        let facts = table.and_then(|_| rows.next()).map(|r| Facts::read(&r));
+        let facts = rows.by_ref().take(relations).map(|r| Facts::read(&r)).collect();
         let constants = rows.next().unwrap_or_default();
         let settings = bracket.settings.clone();
-        let outcome = self.admit(probed, statement, &bracket, facts, name);
-        let (analysis, facts) = match outcome {
+        let outcome = followed.and_then(|now| {
+            let (analysis, facts) = self.admit(&now, statement, &bracket, facts)?;
+            Ok((now, analysis, facts))
+        });
+        let (probed, analysis, facts) = match outcome {
             Ok(admitted) => admitted,
             Err(reason) => {
-                record.entry.reasons = reason;
+                record.entry.reasons = reason.into();
                 record.entry.path = Path::Postgres;
                 return Ok(Bound::Postgres(record));
             }
@@ -354,7 +436,7 @@ impl Session {
             match plan::Value::from_pg_binary(oid, bytes.as_deref()) {
                 Ok(v) => values.push(v),
                 Err(e) => {
-                    record.entry.reasons = format!("a constant cannot be read: {e}");
+                    record.entry.reasons = format!("a constant cannot be read: {e}").into();
                     record.entry.path = Path::Postgres;
                     return Ok(Bound::Postgres(record));
                 }
@@ -363,9 +445,20 @@ impl Session {
         let folded = values.split_off(analysis.params.len().min(values.len()));
         record.entry.path = probed.path;
         record.entry.reasons = probed.reasons.clone();
+        if let (Some(cost), Some(sources)) = (cost, &weighed) {
+            let extent: Vec<_> = sources.iter().map(|s| s.extent(analysis.time_from(&values, &folded))).collect();
+            let estimate = self.shared.costs.estimate(&catalog.constants, &statement.fingerprint, cost, &extent);
+            record.entry.reasons.to_mut().push_str(&format!("; {}", estimate.reason()));
+            record.expect(estimate, &self.shared.costs);
+            if estimate.path() == Path::Postgres {
+                record.entry.path = Path::Postgres;
+                return Ok(Bound::Postgres(record));
+            }
+        }
         Ok(Bound::Lake(Box::new(LakePortal {
             name: Bytes::copy_from_slice(msg.portal),
             probed: probed.clone(),
+            portal_description,
             path: probed.path,
             formats: formats(&msg.result_formats, probed.fields.len()),
             analysis,
@@ -373,12 +466,102 @@ impl Session {
             facts,
             params: values,
             folded,
-            arrived,
+            sql: record.entry.statement.sql.clone(),
             record: Some(record),
             stage: Stage::Start,
+            doubtful: false,
             late_bind: None,
             cold: false,
+            executed: false,
         })))
+    }
+
+    /// If the gateway may have missed an analysis of the statement, has PostgreSQL make it again. An error is returned.
+    pub(super) async fn forget_analyses(&mut self, name: &[u8]) -> Result<Option<Bytes>, SessionEnd> {
+        if !self.statements.get(name).is_some_and(|p| p.unsure) {
+            return Ok(None);
+        }
+        probe::put_helper(&mut self.link.upstream.output, probe::FORGET_ANALYSES, &[], &[], false);
+        message::put_flush(&mut self.link.upstream.output);
+        Ok(match self.helper_row().await? {
+            Outcome::Done(_) => None,
+            Outcome::Failed(e) => Some(e),
+        })
+    }
+
+    /// The statement as it stands after a bracket around its Bind (`bound`) or Describe. PostgreSQL prints a tree only when it analyzes
+    /// anew, so what it means now is remembered for the next time. The error is the reason why PostgreSQL answers this time.
+    pub(super) fn follow(
+        &mut self,
+        probed: &Arc<Probed>,
+        bracket: &Bracket,
+        name: &[u8],
+        bound: bool,
+    ) -> Result<Arc<Probed>, String> {
+        let client_named = !name.is_empty() && name != probe::SIMPLE;
+        if client_named && bracket.prepared_at != probed.prepared_at {
+            self.doubt_analysis(name);
+            return Err("the name stands for another prepared statement now".into());
+        }
+        let mut unsure = false;
+        if let Some(prepared) = self.statements.get_mut(name) {
+            // Somebody else's use: EXECUTE in SQL, out of a function perhaps.
+            let used = bound && matches!((prepared.uses, bracket.uses), (Some(before), Some(now)) if now != before + 1);
+            unsure = prepared.unsure || used;
+            prepared.uses = bracket.uses.filter(|_| bound);
+            prepared.unsure = match &bracket.trees {
+                Trees::One(_) => false,
+                Trees::None => unsure,
+                Trees::Doubtful => true,
+            };
+        }
+        let now = match &bracket.trees {
+            Trees::Doubtful => return Err("the printed tree may not be the statement's own".into()),
+            Trees::None if unsure => return Err("PostgreSQL may have analyzed it anew".into()),
+            Trees::One(tree) if *tree != probed.tree => Arc::new(self.analyze_anew(probed, tree, &bracket.settings)),
+            Trees::None | Trees::One(_) => probed.clone(),
+        };
+        if let Some(prepared) = self.statements.get_mut(name) {
+            prepared.probed = Some(now.clone());
+        }
+        if let Some(reason) = &now.turned {
+            return Err(reason.clone());
+        }
+        let (a, b) = (&now.analysis, &probed.analysis);
+        let same = (&a.params, &a.folds) == (&b.params, &b.folds)
+            && (&a.tables, &a.dimensions) == (&b.tables, &b.dimensions);
+        if probed.turned.is_some() || !same {
+            // What was asked of PostgreSQL was asked for the meaning of before.
+            return Err("the statement's meaning has changed since it was prepared".into());
+        }
+        Ok(now)
+    }
+
+    /// The statement under another tree.
+    fn analyze_anew(&self, probed: &Probed, tree: &str, settings: &Settings) -> Probed {
+        let catalog = self.shared.catalog.current();
+        let fields = analyze_fields(&probed.fields);
+        let mut now = Probed { tree: tree.to_owned(), settings: settings.clone(), turned: None, ..probed.clone() };
+        let path = match analyze::analyze(tree, &catalog.analyze, &analyze_settings(settings), &fields) {
+            Verdict::Lake(a) => {
+                now.analysis = Arc::new(a);
+                Path::Lake
+            }
+            Verdict::Virtual(a) => {
+                now.analysis = Arc::new(a);
+                Path::Virtual
+            }
+            Verdict::Postgres(reasons) => {
+                now.turned = Some(reasons.join("; "));
+                now.path
+            }
+        };
+        if now.path != path {
+            now.path = path;
+            now.reasons = "means something else since it was prepared".into();
+        }
+        now.catalog = catalog;
+        now
     }
 
     /// Whether what was decided at Parse still holds at Bind. The error is the reason why PostgreSQL answers.
@@ -387,51 +570,50 @@ impl Session {
         probed: &Probed,
         statement: &Classified,
         bracket: &Bracket,
-        facts: Option<Option<Facts>>,
-        name: &[u8],
-    ) -> Result<(Arc<Analysis>, Option<Facts>), String> {
+        facts: Vec<Option<Facts>>,
+    ) -> Result<(Arc<Analysis>, Vec<Facts>), String> {
         if let Some(o) = bracket.settings.objection() {
             return Err(o);
-        }
-        let client_named = !name.is_empty() && name != probe::SIMPLE;
-        if client_named && bracket.prepared_at != probed.prepared_at {
-            return Err("the name stands for another prepared statement now".into());
         }
         let wanted = statement.hint.or_else(|| Override::parse(&bracket.settings.route)).unwrap_or(Override::Auto);
         if wanted == Override::Postgres {
             return Err("watershed.route asks for PostgreSQL".into());
         }
-        if wanted != probed.wanted && probed.wanted == Override::Lake && probed.analysis.shape != analyze::Shape::Aggregate {
+        if wanted != probed.wanted && probed.wanted.wants_lake() && probed.analysis.shape != analyze::Shape::Aggregate {
             return Err("watershed.route no longer asks for the lake".into());
         }
         let same_zone = bracket.settings.timezone == probed.settings.timezone;
-        let analysis = match &bracket.trees {
-            Trees::Doubtful => return Err("the printed tree may not be the statement's own".into()),
-            Trees::One(tree) if *tree != probed.tree || !same_zone => self.analyze_again(probed, tree, &bracket.settings)?,
-            Trees::None if !same_zone => self.analyze_again(probed, &probed.tree, &bracket.settings)?,
-            Trees::None | Trees::One(_) => probed.analysis.clone(),
+        let analysis = match same_zone {
+            true => probed.analysis.clone(),
+            false => self.analyze_again(probed, &bracket.settings)?,
         };
-        let facts = match facts {
-            None => None,
-            Some(None) => return Err("the table has changed".into()),
-            Some(Some(f)) if !f.readable => {
-                return Err("the user itself may not read the table's columns and _xid".into());
-            }
-            Some(Some(f)) if f.row_security => return Err("row-level security is active".into()),
-            Some(Some(f)) => Some(f),
-        };
+        let tiered = analysis.tables.len();
+        let facts = facts
+            .into_iter()
+            .enumerate()
+            .map(|(number, facts)| match (facts, number.checked_sub(tiered).map(|n| &analysis.dimensions[n])) {
+                (None, _) => Err("the table has changed"),
+                (Some(f), None) if !f.readable => Err("the user itself may not read the table's columns and _xid"),
+                (Some(f), None) if f.row_security => Err("row-level security is active"),
+                (Some(f), Some(_)) if !f.readable => Err("the user itself may not read a table that is not tiered"),
+                // PostgreSQL applies it to what the user reads: that must be what the statement reads.
+                (Some(f), Some(d)) if f.row_security != d.secured => Err("row-level security of another user"),
+                (Some(f), _) => Ok(f),
+            })
+            .collect::<Result<Vec<_>, _>>()?;
         Ok((analysis, facts))
     }
 
-    /// After DDL, or under another time zone, the statement may mean something else.
-    fn analyze_again(&self, probed: &Probed, tree: &str, settings: &Settings) -> Result<Arc<Analysis>, String> {
+    /// Under another time zone, the statement may mean something else.
+    fn analyze_again(&self, probed: &Probed, settings: &Settings) -> Result<Arc<Analysis>, String> {
         let catalog = self.shared.catalog.current();
         let fields = analyze_fields(&probed.fields);
-        match analyze::analyze(tree, &catalog.analyze, &analyze_settings(settings), &fields) {
+        match analyze::analyze(&probed.tree, &catalog.analyze, &analyze_settings(settings), &fields) {
             Verdict::Lake(a) | Verdict::Virtual(a)
                 if a.params == probed.analysis.params
                     && a.folds == probed.analysis.folds
-                    && a.tables == probed.analysis.tables =>
+                    && a.tables == probed.analysis.tables
+                    && a.dimensions == probed.analysis.dimensions =>
             {
                 Ok(Arc::new(a))
             }
@@ -448,7 +630,8 @@ impl Session {
         prefix: Option<&Bytes>,
     ) -> Result<Answer, SessionEnd> {
         let outcome = self.run_portal(portal, max_rows, prefix).await;
-        self.cancel.handle.end();
+        let stopped = self.stopped();
+        self.end_work();
         let (give_up, mut record) = match (outcome, portal.record.take()) {
             (Ok(suspended), record) => {
                 if suspended {
@@ -458,6 +641,16 @@ impl Session {
             }
             (Err(e), Some(record)) => (e, record),
             (Err(GiveUp::End(e)), None) => return Err(e),
+            // It was answered before: what is told now is of no record.
+            (Err(GiveUp::Upstream(f)), None) => {
+                self.link.client.output.extend_from_slice(&f);
+                self.state.failed(false);
+                return Ok(Answer::Failed);
+            }
+            (Err(GiveUp::Error(report)), None) => {
+                self.raise(&report).await?;
+                return Ok(Answer::Failed);
+            }
             (Err(_), None) => return Err(SessionEnd::Protocol("an answered portal failed".into())),
         };
         portal.stage = Stage::Done;
@@ -483,6 +676,10 @@ impl Session {
                 self.fail(&ErrorReport::error("XX000", reason), &mut record).await?;
                 Ok(Answer::Failed)
             }
+            GiveUp::FallBack(_) if stopped => {
+                self.fail(&cancelled_report(), &mut record).await?;
+                Ok(Answer::Failed)
+            }
             GiveUp::FallBack(reason) if portal.path == Path::Virtual => {
                 let report = ErrorReport::error("XX000", "the virtual tables could not be read").detail(reason);
                 self.fail(&report, &mut record).await?;
@@ -492,10 +689,60 @@ impl Session {
                 tracing::info!(reason, fingerprint = %record.entry.statement.fingerprint, "the lake gave a statement back to PostgreSQL");
                 record.entry.path = Path::Postgres;
                 record.entry.fell_back = true;
-                record.entry.reasons = format!("{}; fell back: {reason}", record.entry.reasons);
+                record.entry.reasons = format!("{}; fell back: {reason}", record.entry.reasons).into();
                 Ok(Answer::FallBack(Box::new(record)))
             }
         }
+    }
+
+    /// Reads the tail of a portal that was bound and not executed, so that its rows are those of now. If that cannot be, PostgreSQL
+    /// answers, which has had the snapshot since Bind, or a portal that PostgreSQL cannot answer is left as it is.
+    pub(super) async fn open_portal(&mut self, name: Bytes, mut portal: Box<LakePortal>) -> Result<(), SessionEnd> {
+        let deadline = self.deadline(&portal.settings);
+        match self.open(&mut portal, deadline).await {
+            Ok(cursor) => {
+                cursor.stream.rest();
+                portal.stage = Stage::Running(Box::new(cursor));
+                self.remember_portal(name, Portal::Lake(portal));
+            }
+            Err(GiveUp::End(e)) => return Err(e),
+            Err(GiveUp::Upstream(f)) => match portal.into_record() {
+                Some(mut record) => self.forward_error(&f, &mut record),
+                None => {
+                    self.link.client.output.extend_from_slice(&f);
+                    self.state.failed(false);
+                }
+            },
+            Err(GiveUp::Error(report)) => {
+                let record = portal.into_record();
+                if let Some(mut record) = record {
+                    record.failed(&report.sqlstate, &report.message);
+                }
+                self.raise(&report).await?;
+            }
+            Err(_) if portal.is_unbound() => self.remember_portal(name, Portal::Lake(portal)),
+            Err(GiveUp::FallBack(reason) | GiveUp::Outdated(reason)) => self.hand_to_postgres(name, portal, &reason),
+            Err(GiveUp::Engine(e)) => self.hand_to_postgres(name, portal, &e.to_string()),
+        }
+        Ok(())
+    }
+
+    /// From here on PostgreSQL, which has the portal bound, answers it.
+    fn hand_to_postgres(&mut self, name: Bytes, portal: Box<LakePortal>, reason: &str) {
+        let Some(record) = portal.into_record() else { return };
+        let prepared = Prepared {
+            statement: record.entry.statement.clone(),
+            probed: None,
+            reasons: format!("{}; fell back: {reason}", record.entry.reasons).into(),
+            lines: Vec::new(),
+            classify_us: record.entry.classify_us,
+            probe_us: record.entry.probe_us,
+            added: None,
+            unsure: false,
+            uses: None,
+        };
+        record.discard();
+        self.remember_portal(name, Portal::Relayed { prepared });
     }
 
     /// True if the portal is suspended, false if it is at its end.
@@ -505,19 +752,17 @@ impl Session {
         max_rows: i32,
         prefix: Option<&Bytes>,
     ) -> Result<bool, GiveUp> {
-        if matches!(portal.stage, Stage::Done) {
+        if self.stopped() {
+            return Err(cancelled());
+        }
+        if portal.is_done() {
             message::put_command_complete(&mut self.link.client.output, "SELECT 0");
             return Ok(false);
         }
-        let deadline = portal.settings.timeout_ms().map(|ms| portal.arrived + Duration::from_millis(ms));
-        // The portal may have ended with its transaction or by SQL: its twin knows, and its error is the client's.
-        if portal.name != probe::SIMPLE {
-            if let Some(e) = self.has_twin(&portal.name).await? {
-                return Err(GiveUp::Upstream(e));
-            }
-        }
-        if matches!(portal.stage, Stage::Start) {
-            let mut cursor = self.open(portal).await?;
+        let deadline = self.deadline(&portal.settings);
+        portal.executed = true;
+        if portal.is_unopened() {
+            let mut cursor = self.open(portal, deadline).await?;
             if let Some(p) = prefix {
                 cursor.held.extend_from_slice(p);
             }
@@ -525,6 +770,24 @@ impl Session {
         }
         let Stage::Running(cursor) = &mut portal.stage else { return Ok(false) };
         let Some(record) = &mut portal.record else { return Ok(false) };
+        let ended = self.give_rows(cursor, record, max_rows, deadline).await;
+        match ended? {
+            // What waits for its client takes no place among the running.
+            true => cursor.stream.rest(),
+            false => portal.stage = Stage::Done,
+        }
+        Ok(matches!(portal.stage, Stage::Running(_)))
+    }
+
+    /// Gives the client the next rows. True if there may be more.
+    async fn give_rows(
+        &mut self,
+        cursor: &mut Cursor,
+        record: &mut Record,
+        max_rows: i32,
+        deadline: Option<Instant>,
+    ) -> Result<bool, GiveUp> {
+        let stop = self.stop.clone().unwrap_or_default();
         let mut sent = 0usize;
         let limit = usize::try_from(max_rows).ok().filter(|n| *n > 0).unwrap_or(usize::MAX);
         loop {
@@ -533,8 +796,8 @@ impl Session {
                 message::put_portal_suspended(&mut self.link.client.output);
                 return Ok(true);
             }
-            if let Some((batch, row)) = &mut cursor.batch {
-                let n = (batch.num_rows() - *row).min(limit - sent).min(ENCODE_ROWS);
+            if let Some((batch, row, at_a_time)) = &mut cursor.batch {
+                let n = (batch.num_rows() - *row).min(limit - sent).min(*at_a_time);
                 let before = cursor.held.len();
                 cursor
                     .encoder
@@ -553,22 +816,32 @@ impl Session {
                 if cursor.held.len() > HOLD_BACK || cursor.sent {
                     self.hand_over(cursor);
                 }
-                while self.link.client.output.len() > BUFFER_LIMIT {
-                    self.wait(deadline, &cursor.cancel).await?;
+                if self.link.client.output.len() > BUFFER_LIMIT {
+                    // A client that does not read keeps nobody else from running.
+                    cursor.stream.rest();
+                    while self.link.client.output.len() > BUFFER_LIMIT {
+                        self.wait(deadline, &stop).await?;
+                    }
                 }
                 continue;
             }
+            self.attend(deadline, cursor.stream.resume()).await?;
             let next = loop {
                 let turn = tokio::select! {
                     next = cursor.stream.next() => break next,
                     turn = self.link.turn() => turn,
-                    () = cursor.cancel.cancelled() => return Err(cancelled()),
+                    () = stop.cancelled() => return Err(cancelled()),
                     () = sleep_until(deadline) => return Err(timed_out()),
                 };
                 closed(turn)?;
             };
             match next {
-                Some(Ok(batch)) => cursor.batch = (batch.num_rows() > 0).then_some((batch, 0)),
+                Some(Ok(batch)) if batch.num_rows() > 0 => {
+                    let of_a_row = (batch.get_array_memory_size() / batch.num_rows()).max(1);
+                    let at_a_time = (ENCODE_BYTES / of_a_row).clamp(1, ENCODE_ROWS);
+                    cursor.batch = Some((batch, 0, at_a_time));
+                }
+                Some(Ok(_)) => {}
                 Some(Err(e)) => return Err(give_up_engine(cursor.sent, e)),
                 None => break,
             }
@@ -580,8 +853,38 @@ impl Session {
         self.hand_over(cursor);
         let tag = format!("SELECT {sent}");
         message::put_command_complete(&mut self.link.client.output, &tag);
-        portal.stage = Stage::Done;
         Ok(false)
+    }
+
+    /// Waits for what is not PostgreSQL's work as long as the client wants it.
+    pub(super) async fn attend<T>(&mut self, deadline: Option<Instant>, work: impl Future<Output = T>) -> Result<T, GiveUp> {
+        let stop = self.stop.clone().unwrap_or_default();
+        tokio::pin!(work);
+        loop {
+            let turn = tokio::select! {
+                done = &mut work => return Ok(done),
+                turn = self.link.turn() => turn,
+                () = stop.cancelled() => return Err(cancelled()),
+                () = sleep_until(deadline) => return Err(timed_out()),
+            };
+            closed(turn)?;
+        }
+    }
+
+    /// Whether the name still stands for the portal that was bound, and not for a cursor that SQL declared since.
+    pub(super) async fn is_twin(&mut self, portal: &LakePortal) -> Result<bool, SessionEnd> {
+        let sql = "SELECT statement FROM pg_catalog.pg_cursors WHERE name OPERATOR(pg_catalog.=) $1";
+        probe::put_helper(&mut self.link.upstream.output, sql, &[], &[Some(&portal.name)], false);
+        message::put_flush(&mut self.link.upstream.output);
+        Ok(match self.helper_row().await? {
+            Outcome::Done(row) => match row.into_iter().next().flatten() {
+                Some(statement) if portal.is_unbound() => statement == probe::STANDIN_SQL.as_bytes(),
+                Some(statement) => statement == portal.sql.as_bytes(),
+                // It is gone: asking for it says so.
+                None => true,
+            },
+            Outcome::Failed(_) => true,
+        })
     }
 
     /// Asks PostgreSQL whether the portal still exists: its error, if it does not.
@@ -606,18 +909,19 @@ impl Session {
     }
 
     /// One turn of the sockets while the client is slow.
-    async fn wait(&mut self, deadline: Option<Instant>, cancel: &CancellationToken) -> Result<(), GiveUp> {
+    async fn wait(&mut self, deadline: Option<Instant>, stop: &CancellationToken) -> Result<(), GiveUp> {
         let turn = tokio::select! {
             turn = self.link.turn() => turn,
-            () = cancel.cancelled() => return Err(cancelled()),
+            () = stop.cancelled() => return Err(cancelled()),
             () = sleep_until(deadline) => return Err(timed_out()),
         };
         closed(turn)
     }
 
     /// Pins a version, reads the tail, plans and starts.
-    async fn open(&mut self, portal: &mut LakePortal) -> Result<Cursor, GiveUp> {
+    async fn open(&mut self, portal: &mut LakePortal, deadline: Option<Instant>) -> Result<Cursor, GiveUp> {
         let mut providers: HashMap<u32, Arc<dyn TableProvider>> = HashMap::new();
+        let engine = self.shared.engine.clone();
         if portal.path == Path::Virtual {
             let reader = Reader {
                 user: portal.settings.current_user.clone(),
@@ -626,7 +930,10 @@ impl Session {
             for (oid, table) in &portal.probed.catalog.analyze.virtual_functions {
                 let Some(d) = virtual_tables::ALL.iter().find(|d| d.name == table.name) else { continue };
                 let files = match portal.analysis.plan.reads(*oid) && d.name == virtual_tables::FILES.name {
-                    true => self.shared.engine.files(&reader.user).await.map_err(|e| give_up_engine(false, e))?,
+                    true => self
+                        .attend(deadline, engine.files(&reader.user))
+                        .await?
+                        .map_err(|e| give_up_engine(false, e))?,
                     false => Vec::new(),
                 };
                 let rows = d.rows(&self.shared.log, &reader, &files).map_err(|e| GiveUp::FallBack(e.to_string()))?;
@@ -634,9 +941,8 @@ impl Session {
                     .map_err(|e| GiveUp::FallBack(e.to_string()))?;
                 providers.insert(*oid, provider);
             }
-        } else if let Some(facts) = portal.facts.clone() {
-            let (relid, provider) = self.tiered(portal, &facts).await?;
-            providers.insert(relid, provider);
+        } else {
+            providers = self.tiered(portal, deadline).await?;
         }
         let clock = Instant::now();
         // Analysis lets nothing pass that computes in an unknown zone; what is left is printing.
@@ -663,8 +969,9 @@ impl Session {
             PlanError::Postgres { sqlstate, message } => GiveUp::Engine(EngineError::Postgres { sqlstate, message }),
             PlanError::Unproven(_) | PlanError::Internal(_) => GiveUp::FallBack(e.to_string()),
         })?;
-        let cancel = self.cancel.handle.begin();
-        let stream = self.shared.engine.execute(plan, cancel.clone()).await.map_err(|e| give_up_engine(false, e))?;
+        let cancel = CancellationToken::new();
+        let started = self.attend(deadline, engine.execute(plan, cancel.clone())).await?;
+        let stream = started.map_err(|e| give_up_engine(false, e))?;
         if let Some(r) = &mut portal.record {
             r.entry.plan_us += clock.elapsed().as_micros() as i64;
         }
@@ -677,137 +984,6 @@ impl Session {
             .collect();
         let encoder = RowEncoder::try_new(&targets, &stream.schema(), &zone).map_err(|e| GiveUp::FallBack(e.to_string()))?;
         Ok(Cursor { stream, encoder, batch: None, cancel, held: BytesMut::new(), sent: false })
-    }
-
-    /// The union of a pinned lake version and the tail that the client's own connection reads.
-    async fn tiered(&mut self, portal: &mut LakePortal, facts: &Facts) -> Result<(u32, Arc<dyn TableProvider>), GiveUp> {
-        let Some(used) = portal.analysis.tables.first().cloned() else {
-            return Err(GiveUp::FallBack("no table".into()));
-        };
-        let engine = self.shared.engine.clone();
-        let conditions = tail_tests(portal, used.relid, &used.attnums, facts);
-        // The snapshot of a whole transaction may be older than what was dropped since, and a snapshot does not cover that: the
-        // table, which is locked by now, is asked for as it is.
-        let fixed = portal.settings.transaction_isolation == "repeatable read";
-        let mut newer = fixed;
-        for _ in 0..PIN_ATTEMPTS {
-            let pin = engine.pin(used.relid, newer).await.map_err(|e| give_up_engine(false, e))?;
-            if !newer && used.attnums.iter().any(|n| pin.spec.column(*n).is_none()) {
-                newer = true;
-                continue;
-            }
-            let clock = Instant::now();
-            let mut tests = conditions.clone();
-            tests.extend(after_lake_floor(&pin.spec, facts));
-            let tail = self.tail(&pin, &used.attnums, facts, &tests).await?;
-            if let Some(r) = &mut portal.record {
-                r.entry.tail_us += clock.elapsed().as_micros() as i64;
-            }
-            let Some(fence) = tail.fence else { return Err(GiveUp::FallBack("the table is no longer tiered".into())) };
-            if fence.lineage != pin.spec.lineage || fence.schema_epoch != pin.spec.schema_epoch {
-                self.shared.catalog.suspect();
-                if !newer {
-                    newer = true;
-                    continue;
-                }
-                return Err(GiveUp::FallBack("the table's definition or lineage has changed".into()));
-            }
-            // Day partitions that were dropped since are gone from that snapshot too, with rows that are neither in a version that fits
-            // it nor, for it, anywhere else.
-            if fixed && (fence.floor_us, fence.lake_floor_us) != (pin.spec.floor_us, pin.spec.lake_floor_us) {
-                return Err(GiveUp::Outdated("rows have left PostgreSQL since the transaction took its snapshot".into()));
-            }
-            if fence.lake_floor_us != pin.spec.lake_floor_us {
-                newer = true;
-                continue;
-            }
-            if fence.min_archive.max(pin.spec.min_archive) > pin.version.archive {
-                newer = true;
-                continue;
-            }
-            if fixed
-                && let Some(boundary) = &pin.boundary
-                && !boundary.serves(&fence.snapshot)
-            {
-                return Err(GiveUp::Outdated("no lake version fits the transaction's snapshot".into()));
-            }
-            if let Some(r) = &mut portal.record {
-                r.entry.lake_version = Some(pin.version.version);
-                r.entry.boundary = pin.boundary.as_ref().map(ToString::to_string);
-                r.entry.tail_rows = tail.batches.iter().map(|b| b.num_rows() as i64).sum();
-            }
-            let wishes = plan::coded::wishes(&portal.analysis.plan, used.relid);
-            let provider = TieredProvider::prepare(pin, &used.attnums, tail.batches, &wishes)
-                .await
-                .map_err(|e| give_up_engine(false, e))?;
-            return Ok((used.relid, provider));
-        }
-        Err(GiveUp::FallBack("the lake is behind the fence".into()))
-    }
-
-    /// Reads fence and tail in one snapshot, as the current user, in the current transaction.
-    async fn tail(
-        &mut self,
-        pin: &Pin,
-        attnums: &[i16],
-        facts: &Facts,
-        tests: &[String],
-    ) -> Result<Tail, GiveUp> {
-        let Some(columns) = attnums.iter().map(|n| pin.spec.column(*n)).collect::<Option<Vec<_>>>() else {
-            return Err(GiveUp::FallBack("a column is not in the lake yet".into()));
-        };
-        let mut types =
-            vec![ColType::Int8, ColType::Int4, ColType::Text, ColType::Text, ColType::Int8, ColType::Int8, ColType::Bool];
-        types.extend(columns.iter().map(|c| c.ty));
-        let mut fields: Vec<Field> =
-            (0..FENCE).map(|i| Field::new(format!("fence_{i}"), types[i].arrow(), true)).collect();
-        fields.extend(columns.iter().map(|c| Field::new(&c.lake_name, c.ty.arrow(), true)));
-        let mut decoder = CopyDecoder::new(&types, Arc::new(Schema::new(fields)), 8192)
-            .map_err(|e| GiveUp::FallBack(e.to_string()))?;
-
-        let pinned = pin.boundary.as_ref().map(|b| (pin.version.archive, b));
-        let sql = probe::tail_sql(pin.spec.relid, facts, pinned, tests);
-        probe::put_helper(&mut self.link.upstream.output, &sql, &[], &[], false);
-        message::put_flush(&mut self.link.upstream.output);
-
-        let limit = self.shared.config.tail_limit_bytes();
-        let mut batches = Vec::new();
-        let mut held = 0usize;
-        let mut broken: Option<String> = None;
-        let mut complete = false;
-        loop {
-            let f = self.next_frame().await?;
-            match f[0] {
-                b'd' if broken.is_none() => {
-                    if let Err(e) = decoder.push(frame::body(&f)) {
-                        broken = Some(e.to_string());
-                    }
-                    while let Some(b) = decoder.next_batch() {
-                        held += b.get_array_memory_size();
-                        batches.push(b);
-                    }
-                    if held + decoder.bytes() > limit {
-                        batches.clear();
-                        broken = Some(format!("the rows not yet in the lake exceed {limit} bytes"));
-                    }
-                }
-                b'd' | b'H' | b'c' | b'1' | b'2' | b'N' => {}
-                // Before the COPY: of the helper's own Close. After it: the last one.
-                b'3' if complete => break,
-                b'3' => {}
-                b'C' => complete = true,
-                b'E' => return Err(GiveUp::Upstream(f)),
-                other => return Err(unexpected(other).into()),
-            }
-        }
-        if let Some(reason) = broken {
-            return Err(GiveUp::FallBack(reason));
-        }
-        let doubt = |e: &dyn std::fmt::Display| GiveUp::FallBack(format!("the tail cannot be read: {e}"));
-        if let Some(b) = decoder.finish().map_err(|e| doubt(&e))? {
-            batches.push(b);
-        }
-        Tail::split(batches).map_err(|e| doubt(&e))
     }
 
     /// Ends the transaction in PostgreSQL with an error, and tells the client ours.
@@ -824,91 +1000,17 @@ impl Session {
             return Err(SessionEnd::Protocol("an error could not be raised in PostgreSQL".into()));
         }
         message::put_error(&mut self.link.client.output, report);
-        self.state.failed();
+        self.state.failed(false);
         Ok(())
     }
 }
 
-/// What PostgreSQL may ask of the tail's rows, so that it sends none that the plan would drop: conditions over `t`.
-fn tail_tests(portal: &LakePortal, relid: u32, attnums: &[i16], facts: &Facts) -> Vec<String> {
-    fn value_of<'v>(portal: &'v LakePortal, constant: &'v Constant) -> Option<&'v plan::Value> {
-        match constant {
-            Constant::Literal(value) => Some(value),
-            Constant::Param(i) => portal.params.get(*i),
-            Constant::Fold(i) => portal.folded.get(*i),
-        }
+/// Asks for the facts of tables that only PostgreSQL holds.
+pub(super) fn put_dimension_facts(out: &mut BytesMut, dimensions: &[analyze::Dimension]) {
+    for dimension in dimensions {
+        let attnums: Vec<i16> = dimension.columns.iter().map(|(n, _)| *n).collect();
+        probe::put_facts(out, dimension.relid, &attnums, &[], attnums.first().copied().unwrap_or(0));
     }
-    let conditions = tail::conditions(&portal.analysis.plan, relid, &|c| value_of(portal, c));
-    let test = |c: &tail::Condition| {
-        let column = facts.column(attnums.iter().position(|n| *n == c.attnum)?)?;
-        Some(format!("t.{column} {}", c.test))
-    };
-    conditions.iter().filter_map(test).collect()
-}
-
-/// The condition that keeps the tail's rows at or after the lake's floor, where there is one.
-fn after_lake_floor(spec: &TableSpec, facts: &Facts) -> Option<String> {
-    let us = spec.lake_floor_us?;
-    let day = lake::types::day_text(lake::types::partition_day(us));
-    let bound = match spec.event_column().ok()?.ty {
-        ColType::TimestampTz => format!("'{day} 00:00:00+00'::pg_catalog.timestamptz"),
-        ColType::Timestamp => format!("'{day} 00:00:00'::pg_catalog.timestamp"),
-        _ => format!("'{day}'::pg_catalog.date"),
-    };
-    Some(format!("t.{} OPERATOR(pg_catalog.>=) {bound}", facts.event))
-}
-
-/// Fence and tail, read in one snapshot.
-struct Tail {
-    fence: Option<Fence>,
-    batches: Vec<RecordBatch>,
-}
-
-struct Fence {
-    min_archive: i64,
-    schema_epoch: i32,
-    lineage: String,
-    snapshot: Boundary,
-    floor_us: Option<i64>,
-    lake_floor_us: Option<i64>,
-}
-
-impl Tail {
-    /// Takes the fence off the rows, and the rows that only carried the fence.
-    fn split(batches: Vec<RecordBatch>) -> Result<Tail, Box<dyn std::error::Error + Send + Sync>> {
-        let mut fence = None;
-        let mut rows = Vec::with_capacity(batches.len());
-        for b in batches.iter().filter(|b| b.num_rows() > 0) {
-            if fence.is_none() {
-                fence = Some(Fence {
-                    min_archive: b.column(0).as_primitive::<Int64Type>().value(0),
-                    schema_epoch: b.column(1).as_primitive::<Int32Type>().value(0),
-                    lineage: text(b.column(2))?,
-                    snapshot: text(b.column(3))?.parse()?,
-                    floor_us: micros(b.column(4)),
-                    lake_floor_us: micros(b.column(5)),
-                });
-            }
-            let present = compute::is_not_null(b.column(FENCE - 1))?;
-            let kept = b.project(&(FENCE..b.num_columns()).collect::<Vec<_>>())?;
-            let kept = compute::filter_record_batch(&kept, &present)?;
-            if kept.num_rows() > 0 {
-                rows.push(kept);
-            }
-        }
-        Ok(Tail { fence, batches: rows })
-    }
-}
-
-/// Seconds as microseconds.
-fn micros(column: &dyn Array) -> Option<i64> {
-    let seconds = column.as_primitive::<Int64Type>();
-    (!seconds.is_null(0)).then(|| seconds.value(0).saturating_mul(1_000_000))
-}
-
-fn text(column: &dyn Array) -> Result<String, arrow::error::ArrowError> {
-    let column = compute::cast(column, &DataType::Utf8)?;
-    Ok(column.as_string::<i32>().value(0).to_string())
 }
 
 fn formats(requested: &[i16], columns: usize) -> Vec<Format> {
@@ -952,7 +1054,12 @@ fn closed(turn: std::io::Result<Turn>) -> Result<(), GiveUp> {
 }
 
 fn cancelled() -> GiveUp {
-    GiveUp::Error(ErrorReport::error("57014", "canceling statement due to user request"))
+    GiveUp::Error(cancelled_report())
+}
+
+/// PostgreSQL's own words.
+pub(super) fn cancelled_report() -> ErrorReport {
+    ErrorReport::error("57014", "canceling statement due to user request")
 }
 
 fn timed_out() -> GiveUp {
@@ -967,7 +1074,7 @@ fn give_up_encoding(sent: bool, e: &str) -> GiveUp {
     }
 }
 
-fn give_up_engine(sent: bool, e: EngineError) -> GiveUp {
+pub(super) fn give_up_engine(sent: bool, e: EngineError) -> GiveUp {
     match e {
         EngineError::Cancelled => cancelled(),
         // PostgreSQL will raise it as well, with its own fields.
@@ -1002,7 +1109,8 @@ impl GiveUp {
                     .hint("Begin the transaction anew."),
             ),
             GiveUp::FallBack(reason) if portal.cold => {
-                let spec = portal.analysis.tables.first().and_then(|t| portal.probed.catalog.tiered(t.relid));
+                let specs = portal.analysis.tables.iter().filter_map(|t| portal.probed.catalog.tiered(t.relid));
+                let spec = specs.max_by_key(|s| s.floor_us);
                 GiveUp::Error(cold::needs_cold(spec.map(|s| &**s), &reason))
             }
             other => other,

@@ -1,14 +1,27 @@
 //! The two sockets of a session and their buffers. Bytes move in both directions at once, each bounded, so
 //! that neither side can block the other for good. ✗ what the bytes mean.
 
+use super::upstream_socket;
 use bytes::{Buf, BytesMut};
+use std::future::poll_fn;
 use std::io;
 use std::path::PathBuf;
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
+use tokio_rustls::server::TlsStream;
 
 /// Reading stops while this many bytes wait to be written the other way.
 pub const BUFFER_LIMIT: usize = 256 * 1024;
+/// Buffers larger than this are given back when a session rests.
+const RESTING: usize = 16 * 1024;
+/// Room for what is read at once: more while more is always there.
+const PIECE: usize = 8 * 1024;
+const MAX_PIECE: usize = 64 * 1024;
+/// A peer that does not read what is left for it holds nobody up for longer.
+const FINISH_LIMIT: Duration = Duration::from_secs(10);
 
 type Rd = Box<dyn AsyncRead + Send + Unpin>;
 type Wr = Box<dyn AsyncWrite + Send + Unpin>;
@@ -20,6 +33,14 @@ pub struct Side {
     pub input: BytesMut,
     pub output: BytesMut,
     pub closed: bool,
+    /// TLS may keep written bytes back until it is flushed,
+    encrypted: bool,
+    /// and has done so.
+    unflushed: bool,
+    /// Nothing more can be written: what it has sent may still be read.
+    broken: bool,
+    /// Room for the next read, in bytes.
+    piece: usize,
 }
 
 impl Side {
@@ -30,7 +51,29 @@ impl Side {
             input: BytesMut::with_capacity(16 * 1024),
             output: BytesMut::with_capacity(16 * 1024),
             closed: false,
+            encrypted: false,
+            unflushed: false,
+            broken: false,
+            piece: PIECE,
         }
+    }
+
+    /// A TLS connection after its handshake.
+    pub fn tls(stream: TlsStream<TcpStream>) -> Self {
+        let (rd, wr) = tokio::io::split(stream);
+        Side { encrypted: true, ..Side::new(rd, wr) }
+    }
+
+    /// The other end is beyond a network, or may be: TLS is below.
+    pub fn is_encrypted(&self) -> bool {
+        self.encrypted
+    }
+
+    /// The other end is gone: nothing more is read, and what was to be written, or flushed, is not wanted.
+    pub fn abandon(&mut self) {
+        self.closed = true;
+        self.unflushed = false;
+        self.output.clear();
     }
 
     /// A TCP connection.
@@ -41,16 +84,16 @@ impl Side {
         Side::new(rd, wr)
     }
 
-    /// A Unix-domain connection.
-    pub fn unix(stream: UnixStream) -> Self {
-        let (rd, wr) = stream.into_split();
-        Side::new(rd, wr)
+    /// A Unix-domain connection to PostgreSQL.
+    pub fn unix(stream: UnixStream) -> io::Result<Self> {
+        let (rd, wr) = upstream_socket::split(stream)?;
+        Ok(Side::new(rd, wr))
     }
 
     /// Reads once into `input`; 0 is the end. Cancel safe.
     pub async fn fill(&mut self) -> io::Result<usize> {
-        self.input.reserve(8 * 1024);
-        let n = self.rd.read_buf(&mut self.input).await?;
+        self.input.reserve(PIECE);
+        let n = end_is_an_end(self.rd.read_buf(&mut self.input).await)?;
         if n == 0 {
             self.closed = true;
         }
@@ -59,11 +102,9 @@ impl Side {
 
     /// Writes once from `output`. Cancel safe.
     pub async fn drain_some(&mut self) -> io::Result<()> {
-        let n = self.wr.write(&self.output).await?;
-        if n == 0 {
-            return Err(io::ErrorKind::WriteZero.into());
-        }
+        let n = write_or_flush(&mut self.wr, &self.output).await?;
         self.output.advance(n);
+        self.unflushed = self.encrypted && n > 0;
         Ok(())
     }
 
@@ -72,14 +113,66 @@ impl Side {
         while !self.output.is_empty() {
             self.drain_some().await?;
         }
-        self.wr.flush().await
+        self.wr.flush().await?;
+        self.unflushed = false;
+        Ok(())
+    }
+
+    /// Reads once into `input`; 0 is the end. TLS that is cut off is an error here.
+    fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        self.input.reserve(self.piece);
+        let room = self.input.capacity() - self.input.len();
+        let n = ready!(pin!(self.rd.read_buf(&mut self.input)).poll(cx))?;
+        if n == room {
+            self.piece = (self.piece * 2).min(MAX_PIECE);
+        }
+        Poll::Ready(Ok(n))
+    }
+
+    /// Writes `output`, as far as it can be written now; `wrote` tells that some was.
+    fn poll_write_all(&mut self, cx: &mut Context<'_>, wrote: &mut bool) -> Poll<io::Result<()>> {
+        while !self.output.is_empty() || self.unflushed {
+            if self.output.is_empty() {
+                ready!(Pin::new(&mut self.wr).poll_flush(cx))?;
+                self.unflushed = false;
+                break;
+            }
+            match ready!(Pin::new(&mut self.wr).poll_write(cx, &self.output))? {
+                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                n => self.output.advance(n),
+            }
+            self.unflushed = self.encrypted;
+            *wrote = true;
+        }
+        Poll::Ready(Ok(()))
     }
 
     /// Writes what is left and closes the sending half.
     pub async fn finish(&mut self) {
-        let _ = self.flush().await;
-        let _ = self.wr.shutdown().await;
+        let _ = tokio::time::timeout(FINISH_LIMIT, async {
+            if self.flush().await.is_ok() {
+                let _ = self.wr.shutdown().await;
+            }
+        })
+        .await;
     }
+}
+
+/// Writes some of `out`; with nothing to write, what the writer keeps back. Cancel safe.
+async fn write_or_flush(wr: &mut Wr, out: &[u8]) -> io::Result<usize> {
+    if out.is_empty() {
+        return wr.flush().await.map(|()| 0);
+    }
+    match wr.write(out).await? {
+        0 => Err(io::ErrorKind::WriteZero.into()),
+        n => Ok(n),
+    }
+}
+
+/// TLS has an error for a peer that goes without a goodbye; messages carry lengths of their own, so that nothing can
+/// be cut off unnoticed.
+fn end_is_an_end(read: io::Result<usize>) -> io::Result<usize> {
+    read.or_else(|e| if e.kind() == io::ErrorKind::UnexpectedEof { Ok(0) } else { Err(e) })
 }
 
 /// Where PostgreSQL listens.
@@ -94,7 +187,7 @@ impl UpstreamAddress {
     /// Opens a connection.
     pub async fn connect(&self) -> io::Result<Side> {
         match self {
-            UpstreamAddress::Unix(path) => UnixStream::connect(path).await.map(Side::unix),
+            UpstreamAddress::Unix(path) => Side::unix(UnixStream::connect(path).await?),
             UpstreamAddress::Tcp(host, port) => TcpStream::connect((host.as_str(), *port)).await.map(Side::tcp),
         }
     }
@@ -117,54 +210,103 @@ pub enum Turn {
 pub struct Link {
     pub client: Side,
     pub upstream: Side,
+    /// A buffer has held more than it keeps when the session rests.
+    grown: bool,
+    /// Whose turn it was last to be read first.
+    client_first: bool,
 }
 
 impl Link {
+    /// Of two connections; what they have read already stays.
+    pub fn new(client: Side, upstream: Side) -> Self {
+        Link { client, upstream, grown: false, client_first: false }
+    }
+
+    /// Hands on the first `n` bytes from the client. (Copied: shared buffers would have to be made anew.)
+    pub fn to_upstream(&mut self, n: usize) {
+        self.upstream.output.extend_from_slice(&self.client.input[..n]);
+        self.client.input.advance(n);
+    }
+
+    /// Hands on the first `n` bytes from PostgreSQL.
+    pub fn to_client(&mut self, n: usize) {
+        self.client.output.extend_from_slice(&self.upstream.input[..n]);
+        self.upstream.input.advance(n);
+    }
+
     /// Waits until some bytes moved. Cancel safe.
     pub async fn turn(&mut self) -> io::Result<Turn> {
-        self.turn_for(false).await
+        poll_fn(|cx| self.poll_turn(cx, false, false)).await
     }
 
-    /// As [`Link::turn`]; with `whole_frame` the client is read even when its input is over the limit: one long
-    /// frame must be completed.
-    pub async fn turn_for(&mut self, whole_frame: bool) -> io::Result<Turn> {
-        let Link { client, upstream } = self;
+    /// As [`Link::turn`], but what is to be written is written without a word, unless reading was held up by it or buffers have grown.
+    /// With `whole_frame` the client is read even when its input is over the limit: one long frame must be completed.
+    pub async fn exchange(&mut self, whole_frame: bool) -> io::Result<Turn> {
+        poll_fn(|cx| self.poll_turn(cx, whole_frame, true)).await
+    }
+
+    /// Gives back what a large answer has left.
+    pub fn rest(&mut self) {
+        let Link { client, upstream, .. } = self;
+        if !client.output.is_empty() || !upstream.output.is_empty() {
+            return;
+        }
+        self.grown = false;
+        (client.piece, upstream.piece) = (PIECE, PIECE);
+        for buffer in [&mut client.input, &mut client.output, &mut upstream.input, &mut upstream.output] {
+            // Of what is allocated, the capacity tells only what lies behind the last byte that was taken.
+            if buffer.is_empty() && buffer.try_reclaim(RESTING + 1) {
+                *buffer = BytesMut::new();
+            }
+        }
+    }
+
+    /// Writes what can be written, then reads once from one of both. Everything is noted before it returns: nothing is lost if it is
+    /// not polled again.
+    fn poll_turn(&mut self, cx: &mut Context<'_>, whole_frame: bool, quiet: bool) -> Poll<io::Result<Turn>> {
+        let Link { client, upstream, grown, client_first } = self;
+        let lengths = [client.input.len(), client.output.len(), upstream.input.len(), upstream.output.len()];
+        *grown |= lengths.into_iter().any(|n| n > RESTING) || client.piece.max(upstream.piece) > PIECE;
+        let mut wrote = false;
+        if upstream.broken {
+            upstream.output.clear();
+        }
+        match upstream.poll_write_all(cx, &mut wrote) {
+            Poll::Ready(Err(_)) => {
+                // PostgreSQL is gone. What it said before is still to be read, then its end.
+                upstream.broken = true;
+                upstream.output.clear();
+            }
+            Poll::Ready(Ok(())) | Poll::Pending => {}
+        }
+        if let Poll::Ready(Err(e)) = client.poll_write_all(cx, &mut wrote) {
+            return Poll::Ready(Err(e));
+        }
+        if wrote && (*grown || !quiet) {
+            return Poll::Ready(Ok(Turn::Wrote));
+        }
         let room = upstream.output.len() < BUFFER_LIMIT && client.input.len() < BUFFER_LIMIT;
         let read_client = !client.closed && (room || whole_frame);
-        turn(client, upstream, read_client).await
-    }
-}
-
-async fn turn(client: &mut Side, upstream: &mut Side, read_client: bool) -> io::Result<Turn> {
-    let Side { rd: crd, wr: cwr, input: cin, output: cout, closed: cclosed } = client;
-    let Side { rd: urd, wr: uwr, input: uin, output: uout, closed: uclosed } = upstream;
-    let read_upstream = !*uclosed && cout.len() < BUFFER_LIMIT;
-    if read_client {
-        cin.reserve(8 * 1024);
-    }
-    if read_upstream {
-        uin.reserve(8 * 1024);
-    }
-    tokio::select! {
-        n = uwr.write(uout), if !uout.is_empty() => {
-            let n = n?;
-            if n == 0 { return Err(io::ErrorKind::WriteZero.into()); }
-            uout.advance(n);
-            Ok(Turn::Wrote)
+        let read_upstream = !upstream.closed && client.output.len() < BUFFER_LIMIT;
+        // In turns, so that neither keeps the other from being heard.
+        *client_first = !*client_first;
+        for of_client in [*client_first, !*client_first] {
+            if of_client && read_client {
+                if let Poll::Ready(n) = client.poll_fill(cx) {
+                    let ended = end_is_an_end(n)? == 0;
+                    client.closed |= ended;
+                    return Poll::Ready(Ok(if ended { Turn::ClientClosed } else { Turn::Client }));
+                }
+            }
+            if !of_client && read_upstream {
+                if let Poll::Ready(n) = upstream.poll_fill(cx) {
+                    // However it ends: a reset is what a process leaves that died with something unread.
+                    let ended = n.unwrap_or(0) == 0;
+                    upstream.closed |= ended;
+                    return Poll::Ready(Ok(if ended { Turn::UpstreamClosed } else { Turn::Upstream }));
+                }
+            }
         }
-        n = cwr.write(cout), if !cout.is_empty() => {
-            let n = n?;
-            if n == 0 { return Err(io::ErrorKind::WriteZero.into()); }
-            cout.advance(n);
-            Ok(Turn::Wrote)
-        }
-        n = urd.read_buf(uin), if read_upstream => {
-            if n? == 0 { *uclosed = true; return Ok(Turn::UpstreamClosed); }
-            Ok(Turn::Upstream)
-        }
-        n = crd.read_buf(cin), if read_client => {
-            if n? == 0 { *cclosed = true; return Ok(Turn::ClientClosed); }
-            Ok(Turn::Client)
-        }
+        Poll::Pending
     }
 }

@@ -7,7 +7,7 @@
 
 use lake::boundary::Boundary;
 use lake::spec::{PRESENT, TableSpec};
-use lake::types;
+use lake::types::{self, ColType};
 
 use crate::analyze::Right;
 use crate::wire::message::{self, Fields};
@@ -22,8 +22,11 @@ pub const EXPLAINED: &[u8] = b"_watershed_explained";
 /// The reserved statement behind portals that PostgreSQL could not answer.
 pub const STANDIN: &[u8] = b"_watershed_standin";
 
+/// Has PostgreSQL analyze every prepared statement of the session anew when it is used next, and print its tree then.
+pub const FORGET_ANALYSES: &str = "DISCARD PLANS";
+
 /// What such a portal does if it is executed after all, by SQL: FETCH.
-const STANDIN_SQL: &str = "SELECT watershed_control.fail('0A000', \
+pub const STANDIN_SQL: &str = "SELECT watershed_control.fail('0A000', \
  'this portal is answered by the gateway: FETCH through SQL cannot read it')";
 
 /// Reads the settings and turns tree printing on; `$1` is the secret of `hush`.
@@ -53,13 +56,14 @@ const ON: &str = "SELECT \
  pg_catalog.set_config('client_min_messages', 'log', true)";
 
 /// Puts the settings back; `$2` is the session's own log_min_messages. The last column is when the prepared
-/// statement `$3` was prepared, to tell later whether the name still stands for it.
+/// statement `$3` was prepared, to tell later whether the name still stands for it, and how often it was planned or its plan taken.
 const OFF: &str = "SELECT \
  pg_catalog.set_config('client_min_messages', pg_catalog.current_setting('watershed.p_client'), true),\
  pg_catalog.set_config('debug_print_rewritten', pg_catalog.current_setting('watershed.p_print'), true),\
  pg_catalog.set_config('debug_pretty_print', pg_catalog.current_setting('watershed.p_pretty'), true),\
  watershed_control.hush($1, $2),\
- (SELECT s.prepare_time::pg_catalog.text FROM pg_catalog.pg_prepared_statements s \
+ (SELECT s.prepare_time::pg_catalog.text OPERATOR(pg_catalog.||) ' ' OPERATOR(pg_catalog.||) \
+   (s.generic_plans OPERATOR(pg_catalog.+) s.custom_plans)::pg_catalog.text FROM pg_catalog.pg_prepared_statements s \
    WHERE s.name OPERATOR(pg_catalog.=) $3 AND NOT s.from_sql)";
 
 /// What the session was like before its first probe.
@@ -205,6 +209,16 @@ pub fn put_helper_formats(
     message::put_close(out, b'P', HELPER);
 }
 
+/// Asks for PostgreSQL's plan of a statement with its parameters: the first line, which has the cost of the whole.
+pub fn put_explain(out: &mut BytesMut, sql: &str, types: &[u32], formats: &[i16], params: &[Option<&[u8]>]) {
+    message::put_close(out, b'P', HELPER);
+    message::put_close(out, b'S', HELPER);
+    message::put_parse(out, HELPER, format!("EXPLAIN {sql}").as_bytes(), types);
+    message::put_bind(out, HELPER, HELPER, formats, params, &[]);
+    message::put_execute(out, HELPER, 1);
+    message::put_close(out, b'P', HELPER);
+}
+
 const TEXT: u32 = 25;
 const OID: u32 = 26;
 const INT2: u32 = 21;
@@ -329,31 +343,71 @@ pub fn provenance(spec: &TableSpec, with_event: bool) -> Vec<i16> {
     all
 }
 
-/// The statement that reads fence and tail in one snapshot. `pinned` is the archive that the lake version holds and its boundary, over
-/// `t._xid`; `None` while nothing is archived. `tests` are what rows must fulfil to matter, over `t` too. The lineage comes back empty if
-/// the server is of another than the table, or does not know that archive: after a failover, a point-in-time recovery or a restore,
-/// transaction numbers mean something else.
-pub fn tail_sql(relid: u32, facts: &Facts, pinned: Option<(i64, &Boundary)>, tests: &[String]) -> String {
+/// The SELECT that reads fence and tail of one table, the `number`-th of its statement. `pinned` is the archive that the lake version holds and
+/// its boundary, over `t._xid`; `None` while nothing is archived. `tests` are what rows must fulfil to matter, over `t` too. The lineage comes
+/// back empty if the server is of another than the table, or does not know that archive: after a failover, a point-in-time recovery or a
+/// restore, transaction numbers mean something else. NULLs of the types of `before` and `after` stand around the table's own columns, in the
+/// place of other tables' columns.
+pub fn tail_leg(
+    number: usize,
+    relid: u32,
+    facts: &Facts,
+    pinned: Option<(i64, &Boundary)>,
+    tests: &[String],
+    before: &[ColType],
+    after: &[ColType],
+) -> String {
     let predicate = pinned.map(|(_, boundary)| boundary.tail_predicate("t._xid"));
     // Rows that PostgreSQL no longer has are all below the boundary: the tripwire has nothing to say here.
     let all: Vec<&str> =
         [PRESENT].into_iter().chain(predicate.as_deref()).chain(tests.iter().map(String::as_str)).collect();
     let filter = format!(" WHERE {}", all.join(" AND "));
+    // In sub-selects of their own, which are computed once and not for every row.
     let lineage = match pinned {
         None => "f.lineage".to_owned(),
         Some((archive, boundary)) => format!(
-            "CASE WHEN watershed_control.fits(f.relid, {archive}, '{boundary}'::pg_catalog.text) THEN f.lineage ELSE ''::pg_catalog.text END"
+            "CASE WHEN (SELECT watershed_control.fits({relid}::pg_catalog.oid, {archive}, '{boundary}'::pg_catalog.text)) THEN f.lineage ELSE ''::pg_catalog.text END"
         ),
     };
     let columns = if facts.columns.is_empty() { String::new() } else { format!(", {}", facts.columns) };
+    let (before, after) = (nulls(before), nulls(after));
     format!(
-        "COPY (SELECT f.min_archive, f.schema_epoch, {lineage}, pg_catalog.pg_current_snapshot()::pg_catalog.text, \
+        "SELECT {number}::pg_catalog.int4, f.min_archive, f.schema_epoch, {lineage}, (SELECT pg_catalog.pg_current_snapshot()::pg_catalog.text), \
          CASE WHEN pg_catalog.isfinite(f.floor) THEN pg_catalog.date_part('epoch', f.floor)::pg_catalog.int8 END, \
          CASE WHEN pg_catalog.isfinite(f.lake_floor) THEN pg_catalog.date_part('epoch', f.lake_floor)::pg_catalog.int8 END, t.* \
-         FROM watershed_control.tables f LEFT JOIN (SELECT true{columns} FROM {rel} t{filter}) t ON true \
-         WHERE f.relid OPERATOR(pg_catalog.=) {relid}::pg_catalog.oid) TO STDOUT (FORMAT BINARY)",
+         FROM watershed_control.tables f LEFT JOIN (SELECT true{before}{columns}{after} FROM {rel} t{filter}) t ON true \
+         WHERE f.relid OPERATOR(pg_catalog.=) {relid}::pg_catalog.oid",
         rel = facts.relation,
     )
+}
+
+/// The SELECT that reads a table which only PostgreSQL holds, beside [`tail_leg`]s: at most `rows` of its rows.
+pub fn dimension_leg(
+    number: usize,
+    facts: &Facts,
+    tests: &[String],
+    rows: usize,
+    before: &[ColType],
+    after: &[ColType],
+) -> String {
+    let filter = if tests.is_empty() { String::new() } else { format!(" WHERE {}", tests.join(" AND ")) };
+    let (before, after) = (nulls(before), nulls(after));
+    format!(
+        "(SELECT {number}::pg_catalog.int4, NULL::pg_catalog.int8, NULL::pg_catalog.int4, NULL::pg_catalog.text, NULL::pg_catalog.text, \
+         NULL::pg_catalog.int8, NULL::pg_catalog.int8, true{before}, {columns}{after} FROM {relation} t{filter} LIMIT {rows})",
+        columns = facts.columns,
+        relation = facts.relation,
+    )
+}
+
+/// The one statement, and so the one snapshot, of several [`tail_leg`]s and [`dimension_leg`]s.
+pub fn tails_sql(legs: &[String]) -> String {
+    format!("COPY ({}) TO STDOUT (FORMAT BINARY)", legs.join(" UNION ALL "))
+}
+
+fn nulls(types: &[ColType]) -> String {
+    let name = |ty: &ColType| pgtree::oid::type_name(ty.type_oid()).unwrap_or("text");
+    types.iter().map(|ty| format!(", NULL::pg_catalog.\"{}\"", name(ty))).collect()
 }
 
 /// What the window between the opening helper and the client's ParseComplete or BindComplete held.

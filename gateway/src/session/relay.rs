@@ -3,9 +3,12 @@
 
 use super::state::{Added, Running, TxStatus};
 use super::{Session, SessionEnd};
-use crate::wire::frame;
+use crate::wire::frame::{self, Header};
 use crate::wire::message::{self, Fields};
-use bytes::{BufMut, BytesMut};
+use bytes::{Buf, BytesMut};
+
+/// What is read of a message that is only looked at; the rest streams through.
+const LOOKED_AT: usize = 64 * 1024;
 
 impl Session {
     /// Relays what has arrived.
@@ -13,45 +16,31 @@ impl Session {
         loop {
             if self.upstream_remaining > 0 {
                 let n = self.upstream_remaining.min(self.link.upstream.input.len());
-                let part = self.link.upstream.input.split_to(n);
-                self.link.client.output.extend_from_slice(&part);
-                self.upstream_remaining -= n;
+                self.pass_up_to(n);
                 if self.upstream_remaining > 0 {
                     return Ok(());
                 }
             }
             let Some(h) = frame::peek(&self.link.upstream.input)? else { return Ok(()) };
-            // Rows and COPY data stream through; what is read must be whole.
-            let streamed = matches!(h.tag, b'D' | b'd' | b'T' | b'V');
-            if !streamed && self.link.upstream.input.len() < h.len {
+            // Rows, COPY data and other long things stream through; what counts must be there, of errors their head.
+            let needed = match h.tag {
+                b'D' | b'd' | b'T' | b'V' | b'A' | b'S' => 5,
+                b'E' | b'N' => h.len.min(LOOKED_AT),
+                _ => h.len,
+            };
+            if self.link.upstream.input.len() < needed {
                 return Ok(());
             }
             if self.state.take_own(h.tag) {
-                let _ = self.link.upstream.input.split_to(h.len);
+                self.link.upstream.input.advance(h.len);
                 continue;
-            }
-            if let Some(prefix) = self.state.running().and_then(|r| r.prefix.take()) {
-                self.link.client.output.extend_from_slice(&prefix);
             }
             match h.tag {
                 b'D' => self.row(h.len),
                 b'E' => {
-                    let f = self.link.upstream.input[..h.len].to_vec();
-                    let mut ended = self.state.failed();
-                    let reasons = ended.as_ref().map_or("", |r| r.record.entry.reasons.as_str());
-                    if let Some(report) = self.tripped(&f, reasons) {
-                        if let Some(running) = &mut ended {
-                            running.record.failed(&report.sqlstate, &report.message);
-                        }
-                        let _ = self.link.upstream.input.split_to(h.len);
-                        message::put_error(&mut self.link.client.output, &report);
-                        continue;
-                    }
-                    let own = ended.as_ref().and_then(|r| own_position(&f, r.added?));
-                    self.end_in_error(ended, &f);
-                    if let Some(own) = own {
-                        let _ = self.link.upstream.input.split_to(h.len);
-                        self.link.client.output.extend_from_slice(&own);
+                    if let Some(other) = self.error(h, needed) {
+                        self.link.upstream.input.advance(h.len);
+                        self.link.client.output.extend_from_slice(&other);
                         continue;
                     }
                 }
@@ -60,17 +49,50 @@ impl Session {
                     drop(self.state.ready(status));
                     self.after_ready();
                 }
-                b'N' if self.swallow_trees && self.is_tree(h.len) => {
-                    let _ = self.link.upstream.input.split_to(h.len);
-                    continue;
-                }
+                b'N' if self.swallow_trees && self.is_tree(needed) => self.discarding = true,
                 tag => drop(self.state.received(tag)),
             }
-            let n = h.len.min(self.link.upstream.input.len());
-            let part = self.link.upstream.input.split_to(n);
-            self.link.client.output.extend_from_slice(&part);
-            self.upstream_remaining = h.len - n;
+            self.upstream_remaining = h.len;
         }
+    }
+
+    /// Moves `n` bytes of the frame that is being relayed.
+    pub(super) fn pass_up_to(&mut self, n: usize) {
+        if self.discarding {
+            self.link.upstream.input.advance(n);
+        } else {
+            self.link.to_client(n);
+        }
+        self.upstream_remaining -= n;
+        if self.upstream_remaining == 0 {
+            self.discarding = false;
+        }
+    }
+
+    /// An ErrorResponse, of which `there` bytes have come. Returns what the client gets in its place, if it is not that.
+    fn error(&mut self, h: Header, there: usize) -> Option<BytesMut> {
+        let f = self.link.upstream.input[..there].to_vec();
+        let fields = Fields::head(frame::body(&f));
+        self.farewell_said |= matches!(fields.text(b'V'), "FATAL" | "PANIC");
+        let mut ended = self.state.failed(fields.text(b'C') == "08P01");
+        if there < h.len {
+            if let Some(running) = &mut ended {
+                running.record.failed(fields.text(b'C'), "a message too long to keep");
+            }
+            return None;
+        }
+        let reasons = ended.as_ref().map_or("", |r| &*r.record.entry.reasons);
+        if let Some(report) = self.tripped(&f, reasons) {
+            if let Some(running) = &mut ended {
+                running.record.failed(&report.sqlstate, &report.message);
+            }
+            let mut out = BytesMut::new();
+            message::put_error(&mut out, &report);
+            return Some(out);
+        }
+        let own = ended.as_ref().and_then(|r| own_position(&f, r.added?));
+        self.end_in_error(ended, &f);
+        own
     }
 
     fn row(&mut self, len: usize) {
@@ -102,9 +124,9 @@ impl Session {
         }
     }
 
-    fn is_tree(&self, len: usize) -> bool {
-        Fields::read(frame::body(&self.link.upstream.input[..len]))
-            .is_ok_and(|f| f.text(b'V') == "LOG" && f.text(b'M') == "rewritten parse tree:")
+    fn is_tree(&self, there: usize) -> bool {
+        let f = Fields::head(frame::body(&self.link.upstream.input[..there]));
+        f.text(b'V') == "LOG" && f.text(b'M') == "rewritten parse tree:"
     }
 }
 
@@ -115,24 +137,5 @@ fn own_position(f: &[u8], added: Added) -> Option<BytesMut> {
     if own == position {
         return None;
     }
-    let mut body = frame::body(f);
-    let mut out = BytesMut::with_capacity(f.len());
-    message::frame(&mut out, f[0], |out| {
-        // A field is a code and a text that ends with a zero; a zero alone ends them all.
-        while let [code, rest @ ..] = body {
-            out.put_u8(*code);
-            if *code == 0 {
-                break;
-            }
-            let end = memchr::memchr(0, rest).map_or(rest.len(), |n| n + 1);
-            if *code == b'P' {
-                out.put_slice(own.to_string().as_bytes());
-                out.put_u8(0);
-            } else {
-                out.put_slice(&rest[..end]);
-            }
-            body = &rest[end..];
-        }
-    });
-    Some(out)
+    message::with_field(f, b'P', |_| Some(own.to_string()))
 }

@@ -2,7 +2,7 @@
 //! ✗ what the lake does.
 
 use super::bracket::Outcome;
-use super::lake::{Answer, Bound, Decision};
+use super::lake::{Answer, Bound, Decision, cancelled_report};
 use super::probe::SIMPLE;
 use super::state::{Expect, Running, TxStatus};
 use super::copy::COPY_REASON;
@@ -17,7 +17,12 @@ use std::sync::Arc;
 impl Session {
     /// Serves one Query frame.
     pub(super) async fn query(&mut self, f: Bytes) -> Result<(), SessionEnd> {
-        let text = message::query_text(frame::body(&f))?;
+        let text = message::query_text(frame::body(&f)).map_err(|_| SessionEnd::Malformed)?;
+        // What ends a portal whose rows the lake is giving must be known for sure.
+        if self.unnamed_is_lakes() && !self.settle().await? {
+            self.pass(&f);
+            return Ok(());
+        }
         let Ok(sql) = std::str::from_utf8(text) else {
             self.forget_unnamed();
             self.relay_query(&f, None);
@@ -34,29 +39,79 @@ impl Session {
         {
             return self.copy_query(&f, sql, head.clone(), record).await;
         }
-        let probed: bool = match self.wants_probe(&statement) {
+        let probed = match self.wants_probe(&statement) {
             Ok(()) => true,
             Err(reason) => {
                 record.entry.reasons = reason.into();
                 false
             }
         };
-        let mut probed = probed && self.settle().await?;
-        if probed && self.hears_too_much().await? {
-            record.entry.reasons = "client_min_messages is below NOTICE".into();
-            self.sync().await?;
-            probed = false;
+        if self.reads_a_lakes_portal(&statement) {
+            if !self.settle().await? {
+                record.discard();
+                self.pass(&f);
+                return Ok(());
+            }
+            self.refuse_fetch().await?;
+            return self.finish_query().await;
         }
         if !probed {
             self.forget_unnamed();
             self.relay_query(&f, Some(Box::new(Running::relayed(record))));
             return Ok(());
         }
-        self.forget_unnamed();
-        if let Kind::Explain(inner) = &statement.kind {
-            return self.explain_query(&f, inner.clone(), record).await;
+        let reads_on = self.settle().await?;
+        // The transaction may have failed meanwhile: PostgreSQL says so itself.
+        if !reads_on || self.state.status() == TxStatus::Failed {
+            if reads_on {
+                self.forget_unnamed();
+            }
+            self.relay_query(&f, Some(Box::new(Running::relayed(record))));
+            return Ok(());
         }
-        self.candidate(&f, sql, &statement, record).await
+        self.began = None;
+        self.begin_work();
+        let answered = self.probed_query(&f, sql, &statement, record).await;
+        self.end_work();
+        self.began = None;
+        answered
+    }
+
+    /// Serves a Query that is worth a probe, while PostgreSQL owes nothing.
+    async fn probed_query(
+        &mut self,
+        f: &Bytes,
+        sql: &str,
+        statement: &Arc<Classified>,
+        mut record: Record,
+    ) -> Result<(), SessionEnd> {
+        let too_much = self.hears_too_much().await?;
+        self.forget_unnamed();
+        match too_much {
+            Outcome::Done(false) => {}
+            Outcome::Done(true) => {
+                record.entry.reasons = "client_min_messages is below NOTICE".into();
+                self.sync().await?;
+                self.relay_query(f, Some(Box::new(Running::relayed(record))));
+                return Ok(());
+            }
+            Outcome::Failed(e) => {
+                self.forward_error(&e, &mut record);
+                return self.finish_query().await;
+            }
+        }
+        if let Kind::Explain(inner) = &statement.kind {
+            return self.explain_query(f, inner.clone(), record).await;
+        }
+        self.candidate(f, sql, statement, record).await
+    }
+
+    /// The client's CancelRequest found nobody at work on it, but for the gateway.
+    async fn stop_query(&mut self, mut record: Record) -> Result<(), SessionEnd> {
+        self.end_work();
+        self.release_notices();
+        self.fail(&cancelled_report(), &mut record).await?;
+        self.finish_query().await
     }
 
     /// Whether the statement is worth a probe in the session's present state, or why not.
@@ -130,14 +185,18 @@ impl Session {
             self.notices.clear();
             return self.give_up(f, record, Vec::new()).await;
         }
-        let Some(row_description) = bracket.row_description.clone() else {
+        if bracket.row_description.is_none() {
             record.entry.reasons = "returns no rows".into();
             self.notices.clear();
             return self.give_up(f, record, Vec::new()).await;
         };
-        let probed = match self.decide(bracket, statement, &mut record) {
+        let decided = self.decide(bracket, statement, &mut record);
+        if self.stopped() {
+            return self.stop_query(record).await;
+        }
+        let probed = match decided {
             Decision::Lake(probed) => probed,
-            Decision::Postgres | Decision::Hot(_) => return self.execute_parsed(row_description, record).await,
+            Decision::Postgres | Decision::Hot(_) => return self.execute_parsed(record).await,
             Decision::Refuse(report) => {
                 self.release_notices();
                 self.fail(&report, &mut record).await?;
@@ -150,20 +209,22 @@ impl Session {
         let bound = self.bind_lake(&probed, statement, &bind, SIMPLE, record).await?;
         let mut portal = match bound {
             Bound::Lake(portal) => portal,
+            Bound::Postgres(record) if self.stopped() => return self.stop_query(record).await,
             Bound::Postgres(record) => {
                 self.release_notices();
-                self.execute_bound(&row_description, record);
+                self.execute_bound(record);
                 return Ok(());
             }
             Bound::Failed => return self.finish_query().await,
         };
         self.release_notices();
         portal.add_probe_us(clock.elapsed().as_micros() as i64);
-        match self.answer(&mut portal, 0, Some(&probed.row_description)).await? {
+        let described = portal.row_description();
+        match self.answer(&mut portal, 0, Some(&described)).await? {
             Answer::Complete | Answer::Failed => self.finish_query().await,
-            Answer::FallBack(record) if portal.is_unbound() => self.execute_parsed(row_description, *record).await,
+            Answer::FallBack(record) if portal.is_unbound() => self.execute_parsed(*record).await,
             Answer::FallBack(record) => {
-                self.execute_bound(&row_description, *record);
+                self.execute_bound(*record);
                 Ok(())
             }
         }
@@ -171,7 +232,7 @@ impl Session {
 
     /// PostgreSQL answers a Query that it has parsed under the reserved name. (Sending the text again would have
     /// it analyzed twice, and user code can run during analysis.)
-    async fn execute_parsed(&mut self, row_description: Bytes, mut record: Record) -> Result<(), SessionEnd> {
+    async fn execute_parsed(&mut self, mut record: Record) -> Result<(), SessionEnd> {
         self.release_notices();
         let out = &mut self.link.upstream.output;
         message::put_bind(out, SIMPLE, SIMPLE, &[], &[], &[]);
@@ -188,18 +249,20 @@ impl Session {
                 _ => {}
             }
         }
-        self.execute_bound(&row_description, record);
+        self.execute_bound(record);
         Ok(())
     }
 
-    /// Has PostgreSQL execute the portal that is bound under the reserved name, framed as a Query's answer.
-    fn execute_bound(&mut self, row_description: &Bytes, record: Record) {
+    /// Has PostgreSQL execute the portal that is bound under the reserved name, framed as a Query's answer. The columns are the portal's:
+    /// the plan may know a type more narrowly than the statement (of UNION ALL with one branch that can have rows).
+    fn execute_bound(&mut self, record: Record) {
         let out = &mut self.link.upstream.output;
+        message::put_describe(out, b'P', SIMPLE);
         message::put_execute(out, SIMPLE, 0);
         message::put_close(out, b'P', SIMPLE);
         message::put_sync(out);
-        let running = Running { prefix: Some(row_description.clone()), ..Running::relayed(record) };
-        self.state.sent(Expect::Execute(Some(Box::new(running))));
+        self.state.sent(Expect::Describe);
+        self.state.sent(Expect::Execute(Some(Box::new(Running::relayed(record)))));
         self.state.sent(Expect::OwnClose);
         self.state.sent(Expect::Sync);
     }

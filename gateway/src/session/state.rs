@@ -3,7 +3,6 @@
 //! transaction state the last ReadyForQuery named. ✗ I/O, clock, frame bodies.
 
 use crate::query::record::Record;
-use bytes::Bytes;
 use std::collections::VecDeque;
 
 /// Transaction status of the last ReadyForQuery.
@@ -29,6 +28,30 @@ pub enum Expect {
     Query(Option<Box<Running>>),
     Sync,
     FunctionCall,
+    /// The client's CopyData, one or more, CopyDone and CopyFail: never answered, but they tell what a COPY before them has read.
+    CopyData,
+    CopyEnd,
+    /// A Flush that is malformed: nothing but an error, unless a COPY reads it.
+    BrokenFlush,
+}
+
+impl Expect {
+    /// What is owed for a frame with this tag of which nothing else is known.
+    pub fn plain(tag: u8) -> Option<Expect> {
+        Some(match tag {
+            b'Q' => Expect::Query(None),
+            b'P' => Expect::Parse(None),
+            b'B' => Expect::Bind(None),
+            b'D' => Expect::Describe,
+            b'E' => Expect::Execute(None),
+            b'C' => Expect::Close,
+            b'F' => Expect::FunctionCall,
+            b'S' => Expect::Sync,
+            b'd' => Expect::CopyData,
+            b'c' | b'f' => Expect::CopyEnd,
+            _ => return None,
+        })
+    }
 }
 
 /// A relayed statement under way: its record, and the lines to put before its first row.
@@ -37,9 +60,6 @@ pub struct Running {
     pub record: Record,
     /// For EXPLAIN: route and reasons.
     pub lines: Vec<String>,
-    /// A RowDescription that goes to the client when PostgreSQL begins to answer, not before: who has it may
-    /// rely on the statement running.
-    pub prefix: Option<Bytes>,
     /// What was added to the client's text: positions in errors are told without it.
     pub added: Option<Added>,
 }
@@ -47,7 +67,7 @@ pub struct Running {
 impl Running {
     /// A statement that PostgreSQL answers as it came.
     pub fn relayed(record: Record) -> Self {
-        Running { record, lines: Vec::new(), prefix: None, added: None }
+        Running { record, lines: Vec::new(), added: None }
     }
 }
 
@@ -72,30 +92,33 @@ pub struct State {
     owed: VecDeque<Expect>,
     /// An error was answered; PostgreSQL skips until Sync.
     skipping: bool,
-    /// PostgreSQL reads CopyData from the client.
-    copy_in: bool,
+    /// PostgreSQL has asked for CopyData and has not said yet how the COPY ended. Everything behind the front of `owed` is read by
+    /// the COPY first: it swallows Sync, ends with CopyDone or CopyFail, and fails at anything else.
+    copying: bool,
+    /// What is owed cannot be told any more.
+    lost: bool,
     status: TxStatus,
 }
 
 impl Default for State {
     fn default() -> Self {
-        State { owed: VecDeque::new(), skipping: false, copy_in: false, status: TxStatus::Idle }
+        State { owed: VecDeque::new(), skipping: false, copying: false, lost: false, status: TxStatus::Idle }
     }
 }
 
 impl State {
     /// A frame was forwarded to PostgreSQL and will be answered.
     pub fn sent(&mut self, expect: Expect) {
-        if self.copy_in {
-            // Sync and Flush are swallowed by a server that reads COPY data.
-            return;
-        }
         match expect {
+            _ if self.lost => forget(Some(expect)),
             Expect::Sync => {
                 self.skipping = false;
                 self.owed.push_back(Expect::Sync);
             }
             _ if self.skipping => {}
+            // Outside of a COPY it is ignored.
+            Expect::CopyData | Expect::CopyEnd if self.owed.is_empty() => {}
+            Expect::CopyData if matches!(self.owed.back(), Some(Expect::CopyData)) => {}
             other => self.owed.push_back(other),
         }
     }
@@ -110,14 +133,14 @@ impl State {
         self.skipping
     }
 
-    /// The client owes CopyData.
+    /// The client owes CopyData: PostgreSQL says nothing before it has got the end of it, or something wrong.
     pub fn copy_in(&self) -> bool {
-        self.copy_in
+        self.copying && !self.owed.iter().skip(1).any(|e| !matches!(e, Expect::Sync | Expect::CopyData | Expect::BrokenFlush))
     }
 
-    /// The client ended its COPY data.
-    pub fn copy_ended(&mut self) {
-        self.copy_in = false;
+    /// Nothing that is said here counts any more, but for the status: the rest of the session is PostgreSQL's, unread.
+    pub fn lost(&self) -> bool {
+        self.lost
     }
 
     /// As of the last ReadyForQuery.
@@ -144,30 +167,32 @@ impl State {
 
     /// A frame with this tag came from PostgreSQL. Returns the statement it ended, if any.
     pub fn received(&mut self, tag: u8) -> Option<Box<Running>> {
+        let mut over = None;
         match tag {
             b'1' => self.pop(|e| matches!(e, Expect::Parse(_))),
             b'2' => self.pop(|e| matches!(e, Expect::Bind(_))),
             b'3' => self.pop(|e| matches!(e, Expect::Close)),
             b'n' | b'T' => self.pop(|e| matches!(e, Expect::Describe)),
             b'C' | b'I' | b's' => {
-                self.copy_in = false;
+                self.copied();
                 if matches!(self.owed.front(), Some(Expect::Execute(_))) {
-                    return ended(self.owed.pop_front());
+                    over = ended(self.owed.pop_front());
                 }
             }
-            b'G' | b'W' => {
-                self.copy_in = true;
-                // What was pipelined behind it (a Sync, as a rule) is swallowed by the copy.
-                self.owed.truncate(1);
-            }
+            b'G' | b'W' => self.copying = !self.lost,
             _ => {}
         }
-        None
+        self.trim();
+        over
     }
 
-    /// An ErrorResponse came. Returns the statement it ended, if any.
-    pub fn failed(&mut self) -> Option<Box<Running>> {
-        self.copy_in = false;
+    /// An ErrorResponse came; `unexpected` if it complains of a message that has no place in a COPY. Returns the statement it
+    /// ended, if any.
+    pub fn failed(&mut self, unexpected: bool) -> Option<Box<Running>> {
+        self.copy_failed(unexpected);
+        if self.lost {
+            return ended(self.owed.pop_front());
+        }
         match self.owed.front() {
             // Of a simple Query, ReadyForQuery follows by itself.
             Some(Expect::Query(_)) => match self.owed.front_mut() {
@@ -193,6 +218,65 @@ impl State {
         }
     }
 
+    /// The COPY at the front succeeded: what stands up to its end was read by it.
+    fn copied(&mut self) {
+        if !std::mem::take(&mut self.copying) {
+            return;
+        }
+        while let Some(Expect::Sync | Expect::CopyData | Expect::CopyEnd | Expect::BrokenFlush) = self.owed.get(1) {
+            if matches!(self.owed.remove(1), Some(Expect::CopyEnd)) {
+                return;
+            }
+        }
+    }
+
+    /// The COPY at the front failed: what it has read is owed no more. A Sync ahead of all data was read by it (drivers that pipeline
+    /// send one there). Whether one behind wrong data was read nobody can tell, since PostgreSQL may see only later what is wrong
+    /// with it, and so whether it will be answered: then all is lost.
+    fn copy_failed(&mut self, unexpected: bool) {
+        if !std::mem::take(&mut self.copying) {
+            return;
+        }
+        let mut data = false;
+        while let Some(e) = self.owed.get(1) {
+            match e {
+                Expect::Sync | Expect::BrokenFlush if data && !unexpected => return self.lose(),
+                Expect::Sync | Expect::BrokenFlush => drop(self.owed.remove(1)),
+                Expect::CopyData => {
+                    data = true;
+                    self.owed.remove(1);
+                }
+                Expect::CopyEnd if unexpected => drop(self.owed.remove(1)),
+                Expect::CopyEnd => {
+                    self.owed.remove(1);
+                    return;
+                }
+                _ => {
+                    if unexpected {
+                        forget(self.owed.remove(1));
+                    }
+                    return;
+                }
+            }
+        }
+    }
+
+    fn lose(&mut self) {
+        self.lost = true;
+        self.skipping = false;
+        // The statement that failed is still the caller's.
+        for skipped in self.owed.drain(1..) {
+            forget(Some(skipped));
+        }
+    }
+
+    /// The end of COPY data that nobody reads.
+    fn trim(&mut self) {
+        while matches!(self.owed.front(), Some(Expect::CopyData | Expect::CopyEnd)) {
+            self.owed.pop_front();
+        }
+    }
+
     /// ReadyForQuery came with this status byte. Returns the statement it ended, if any.
     pub fn ready(&mut self, status: u8) -> Option<Box<Running>> {
         self.status = match status {
@@ -200,7 +284,7 @@ impl State {
             b'E' => TxStatus::Failed,
             _ => TxStatus::Idle,
         };
-        self.copy_in = false;
+        self.copying = false;
         self.skipping = false;
         let mut last = None;
         while let Some(e) = self.owed.pop_front() {
@@ -210,6 +294,7 @@ impl State {
                 break;
             }
         }
+        self.trim();
         last
     }
 

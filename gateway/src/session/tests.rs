@@ -1,4 +1,5 @@
-use super::probe::{Facts, Settings, Trees, Window, tail_sql, visible_at};
+use lake::types::ColType;
+use super::probe::{Facts, Settings, Trees, Window, tail_leg, tails_sql, visible_at};
 use super::state::{Expect, State, TxStatus};
 use crate::wire::message::Fields;
 
@@ -87,7 +88,7 @@ fn an_error_skips_to_sync() {
     let mut s = State::default();
     s.sent(Expect::Parse(None));
     s.sent(Expect::Bind(None));
-    drop(s.failed());
+    drop(s.failed(false));
     assert!(s.settled() && s.skipping());
     s.sent(Expect::Execute(None));
     assert!(s.settled(), "what is skipped is not answered");
@@ -103,7 +104,7 @@ fn an_error_before_a_sent_sync_leaves_the_sync() {
     for e in [Expect::Parse(None), Expect::Sync, Expect::Parse(None), Expect::Sync] {
         s.sent(e);
     }
-    drop(s.failed());
+    drop(s.failed(false));
     assert!(!s.skipping());
     drop(s.ready(b'I'));
     drop(s.received(b'1'));
@@ -118,9 +119,65 @@ fn copy_in_swallows_a_pipelined_sync() {
     s.sent(Expect::Sync);
     drop(s.received(b'G'));
     assert!(s.copy_in());
-    s.copy_ended();
+    s.sent(Expect::CopyEnd);
+    assert!(!s.copy_in());
     s.sent(Expect::Sync);
     drop(s.received(b'C'));
+    assert!(!s.settled(), "the Sync behind the data is answered");
+    drop(s.ready(b'I'));
+    assert!(s.settled());
+}
+
+#[test]
+fn copy_data_ahead_of_its_copy_leaves_what_follows() {
+    let mut s = State::default();
+    for e in [Expect::Query(None), Expect::CopyEnd, Expect::Query(None), Expect::CopyEnd, Expect::Query(None)] {
+        s.sent(e);
+    }
+    for _ in 0..2 {
+        drop(s.received(b'G'));
+        assert!(!s.copy_in(), "its end was sent already");
+        drop(s.received(b'C'));
+        drop(s.ready(b'I'));
+        assert!(!s.settled());
+    }
+    drop(s.received(b'C'));
+    drop(s.ready(b'I'));
+    assert!(s.settled());
+}
+
+#[test]
+fn a_message_that_breaks_a_copy_is_not_answered_itself() {
+    let mut s = State::default();
+    s.sent(Expect::Query(None));
+    drop(s.received(b'G'));
+    s.sent(Expect::Query(None));
+    assert!(!s.copy_in());
+    drop(s.failed(true));
+    drop(s.ready(b'I'));
+    s.sent(Expect::CopyEnd);
+    assert!(s.settled());
+    // Where the data was wrong, the next statement was read as one.
+    s.sent(Expect::Query(None));
+    drop(s.received(b'G'));
+    s.sent(Expect::Query(None));
+    drop(s.failed(false));
+    drop(s.ready(b'I'));
+    assert!(!s.settled());
+    drop(s.ready(b'I'));
+    assert!(s.settled());
+}
+
+#[test]
+fn the_end_of_data_that_nobody_reads_is_forgotten() {
+    let mut s = State::default();
+    s.sent(Expect::CopyEnd);
+    assert!(s.settled());
+    for e in [Expect::Parse(None), Expect::CopyEnd, Expect::Bind(None), Expect::CopyEnd, Expect::Sync] {
+        s.sent(e);
+    }
+    drop(s.received(b'1'));
+    drop(s.received(b'2'));
     drop(s.ready(b'I'));
     assert!(s.settled());
 }
@@ -133,7 +190,7 @@ fn a_query_is_owed_until_ready() {
         drop(s.received(tag));
         assert!(!s.settled());
     }
-    drop(s.failed());
+    drop(s.failed(false));
     assert!(!s.settled() && !s.skipping());
     drop(s.ready(b'I'));
     assert!(s.settled());
@@ -151,8 +208,16 @@ fn names_of_the_tail_are_told_apart_by_their_quotes() {
 
     let tests = ["t.ts > 'x'".to_owned(), "t.level = 'y'".to_owned()];
     let held: lake::boundary::Boundary = "10:10:".parse().unwrap();
-    let both = tail_sql(7, &facts, Some((3, &held)), &tests);
+    let both = tail_leg(0, 7, &facts, Some((3, &held)), &tests, &[], &[]);
     assert!(both.contains(" AND t.ts > 'x' AND t.level = 'y') t ON true") && both.contains("_xid"), "{both}");
-    assert!(tail_sql(7, &facts, None, &tests[..1]).contains("OPERATOR(pg_catalog.=) 0 AND t.ts > 'x') t ON true"));
-    assert!(tail_sql(7, &facts, None, &[]).contains("FROM public.logs t WHERE watershed_control.cold_slot(t._stream, 0)"));
+    let one = |tests| tail_leg(0, 7, &facts, None, tests, &[], &[]);
+    assert!(one(&tests[..1]).contains("OPERATOR(pg_catalog.=) 0 AND t.ts > 'x') t ON true"));
+    assert!(one(&[]).contains("FROM public.logs t WHERE watershed_control.cold_slot(t._stream, 0)"));
+
+    // In the place of another table's columns stand NULLs of their types.
+    let second = tail_leg(1, 8, &facts, None, &[], &[ColType::Int4, ColType::Uuid], &[ColType::NumericText]);
+    assert!(second.starts_with("SELECT 1::pg_catalog.int4, "), "{second}");
+    let nulls = "SELECT true, NULL::pg_catalog.\"int4\", NULL::pg_catalog.\"uuid\", ts, ";
+    assert!(second.contains(nulls) && second.contains("level, NULL::pg_catalog.\"numeric\" FROM public.logs t"), "{second}");
+    assert_eq!(tails_sql(&["a".into(), "b".into()]), "COPY (a UNION ALL b) TO STDOUT (FORMAT BINARY)");
 }

@@ -1,7 +1,8 @@
-//! The relations that exist only in the gateway: `watershed.queries`, `watershed.route_stats` and `watershed.files`, as Arrow
-//! batches over what is known at the moment of asking. PostgreSQL holds a stub view of each, of the same shape,
+//! The relations that exist only in the gateway: `watershed.queries`, `watershed.route_stats`, `watershed.files` and
+//! `watershed.functions`, as Arrow batches over what is known at the moment of asking. PostgreSQL holds a stub view of each, of the same shape,
 //! so its catalog, names and privileges are PostgreSQL's own. ✗ planning, encoding.
 
+use crate::analyze::registry;
 use crate::engine::FileRow;
 use crate::query::log::QueryLog;
 use crate::query::record::Entry;
@@ -108,8 +109,23 @@ pub const FILES: Definition = Definition {
     ],
 };
 
+/// One row a function, operator, aggregate or cast that was judged.
+pub const FUNCTIONS: Definition = Definition {
+    name: "functions",
+    function: "virtual_functions",
+    columns: &[
+        ("kind", oid::TEXT),
+        ("oid", oid::INT8),
+        ("name", oid::TEXT),
+        ("signature", oid::TEXT),
+        ("result", oid::TEXT),
+        ("lake", oid::TEXT),
+        ("reason", oid::TEXT),
+    ],
+};
+
 /// All of them.
-pub const ALL: [&Definition; 3] = [&QUERIES, &ROUTE_STATS, &FILES];
+pub const ALL: [&Definition; 4] = [&QUERIES, &ROUTE_STATS, &FILES, &FUNCTIONS];
 
 /// Who asks: literals are shown to the owner of a statement and to superusers.
 #[derive(Debug, Clone)]
@@ -145,6 +161,7 @@ impl Definition {
         let columns = match self.name {
             name if name == QUERIES.name => queries(&log.recent(), reader),
             name if name == FILES.name => lake_files(files),
+            name if name == FUNCTIONS.name => functions(&registry::entries()),
             _ => route_stats(log),
         };
         let rows = columns.first().map_or(0, |c| c.len());
@@ -190,6 +207,22 @@ fn queries(entries: &[Entry], reader: &Reader) -> Vec<ArrayRef> {
         text(entries, |e| e.sqlstate.as_deref()),
         // An error's text may quote the statement's literals.
         text(entries, |e| e.error.as_deref().map(|m| if shown(e) { m } else { "<hidden>" })),
+    ]
+}
+
+fn functions(entries: &[registry::Entry]) -> Vec<ArrayRef> {
+    fn text<'a>(entries: &'a [registry::Entry], f: fn(&'a registry::Entry) -> &'a str) -> ArrayRef {
+        Arc::new(StringViewArray::from_iter_values(entries.iter().map(f)))
+    }
+    vec![
+        text(entries, |e| e.kind),
+        // Casts through text have no row of their own.
+        Arc::new(Int64Array::from_iter(entries.iter().map(|e| (e.oid != 0).then_some(i64::from(e.oid))))),
+        text(entries, |e| &e.name),
+        text(entries, |e| &e.signature),
+        text(entries, |e| e.result),
+        text(entries, |e| e.lake),
+        text(entries, |e| &e.reason),
     ]
 }
 

@@ -232,6 +232,18 @@ impl<'a> Fields<'a> {
         }
     }
 
+    /// The fields at the front of a body that may be cut off.
+    pub fn head(body: &'a [u8]) -> Self {
+        let mut r = Reader::new(body, "ErrorResponse");
+        let mut fields = Vec::with_capacity(12);
+        while let Ok(code @ 1..) = r.u8()
+            && let Ok(value) = r.cstr()
+        {
+            fields.push((code, value));
+        }
+        Fields(fields)
+    }
+
     /// The value of field `code`, if present.
     pub fn get(&self, code: u8) -> Option<&'a [u8]> {
         self.0.iter().find(|(c, _)| *c == code).map(|(_, v)| *v)
@@ -241,6 +253,34 @@ impl<'a> Fields<'a> {
     pub fn text(&self, code: u8) -> &'a str {
         self.get(code).and_then(|v| std::str::from_utf8(v).ok()).unwrap_or("")
     }
+}
+
+/// The whole ErrorResponse or NoticeResponse frame `f`, with the text of field `code` as `other` gives it; `None` if that gives
+/// none.
+pub fn with_field(f: &[u8], code: u8, other: impl Fn(&str) -> Option<String>) -> Option<BytesMut> {
+    let (tag, mut body) = (*f.first()?, f.get(5..)?);
+    let mut changed = false;
+    let mut out = BytesMut::with_capacity(f.len());
+    frame(&mut out, tag, |out| {
+        // A field is a code and a text that ends with a zero; a zero alone ends them all.
+        while let [field, rest @ ..] = body {
+            out.put_u8(*field);
+            if *field == 0 {
+                break;
+            }
+            let end = memchr::memchr(0, rest).unwrap_or(rest.len());
+            let text = std::str::from_utf8(&rest[..end]).ok().filter(|_| *field == code).and_then(&other);
+            match text {
+                Some(text) => {
+                    changed = true;
+                    cstr(out, text.as_bytes());
+                }
+                None => cstr(out, &rest[..end]),
+            }
+            body = rest.get(end + 1..).unwrap_or(&[]);
+        }
+    });
+    changed.then_some(out)
 }
 
 /// Writes one frame: the tag, then whatever `body` puts, with the length filled in after.
@@ -336,6 +376,14 @@ pub fn put_sync(out: &mut BytesMut) {
 /// Terminate (F).
 pub fn put_terminate(out: &mut BytesMut) {
     frame(out, b'X', |_| {});
+}
+
+/// BackendKeyData (B).
+pub fn put_key(out: &mut BytesMut, pid: i32, secret: &[u8]) {
+    frame(out, b'K', |b| {
+        b.put_i32(pid);
+        b.put_slice(secret);
+    });
 }
 
 /// CommandComplete (B).

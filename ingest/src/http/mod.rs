@@ -80,6 +80,8 @@ pub struct Config {
     pub tokens: Tokens,
     /// `/metrics` asks for no token, whatever the others do.
     pub open_metrics: bool,
+    /// Gauges of other parts of this process for the same page: name, what it is, and its value.
+    pub gauges: Vec<(&'static str, &'static str, fn() -> u64)>,
     /// Whether there is room for more.
     pub pressure: Pressure,
     /// Which table an index name of `_bulk` means.
@@ -104,6 +106,7 @@ impl Default for Config {
             key_retention: Duration::from_secs(30 * 86_400),
             tokens: Tokens::default(),
             open_metrics: false,
+            gauges: Vec::new(),
             pressure: Pressure::always_open(),
             indices: Indices::default(),
             routes: Vec::new(),
@@ -137,6 +140,9 @@ impl Service {
         metrics::describe("watershed_lake_read_failures", "Reads from the lake's store that failed, since the start.");
         metrics::describe("watershed_http_requests_total", "Answered requests that add rows.");
         metrics::describe("watershed_http_request_seconds", "Time from a request's head to its answer.");
+        for (name, help, _) in &config.gauges {
+            metrics::describe(name, help);
+        }
         let turns = Semaphore::new(config.concurrency.max(1));
         Ok(Arc::new(Service { room: Room::new(&config), config, pool, turns }))
     }
@@ -219,7 +225,10 @@ async fn admit(State(service): State<Arc<Service>>, mut request: Request, next: 
     }
 }
 
-async fn show_metrics() -> Response {
+async fn show_metrics(State(service): State<Arc<Service>>) -> Response {
+    for (name, _, value) in &service.config.gauges {
+        metrics::gauge(name, &[]).set(value() as f64);
+    }
     for (store, stats) in lake::store::cache_stats() {
         let set = |name, value: u64| metrics::gauge(name, &[("store", &store)]).set(value as f64);
         set("watershed_lake_cache_hits", stats.hits);

@@ -105,6 +105,11 @@ fn lookup(lower: &str) -> Result<Unit, NoUnit> {
     })
 }
 
+/// The unit of that name, in any of its spellings.
+pub(crate) fn unit_of(name: &str) -> Option<Unit> {
+    lookup(&identifier(name)).ok()
+}
+
 /// The length of a unit below a day, else a day, in µs.
 fn step_of(unit: Unit) -> i64 {
     match unit {
@@ -249,6 +254,15 @@ pub struct Interval {
 }
 
 impl Interval {
+    /// With every field's sign changed, as subtraction does it. None if a field has no such counterpart.
+    pub fn negated(self) -> Option<Interval> {
+        Some(Interval {
+            months: self.months.checked_neg()?,
+            days: self.days.checked_neg()?,
+            microseconds: self.microseconds.checked_neg()?,
+        })
+    }
+
     /// Reads `interval_send`'s 16 bytes: microseconds, days, months. None for another length.
     pub fn from_wire(bytes: &[u8]) -> Option<Interval> {
         let bytes: [u8; 16] = bytes.try_into().ok()?;

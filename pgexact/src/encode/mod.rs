@@ -257,7 +257,7 @@ impl RowEncoder {
     }
 }
 
-enum ValueError {
+pub(crate) enum ValueError {
     Pg(PgError),
     Zone(OutsideZoneData),
 }
@@ -612,7 +612,7 @@ fn put_day(day: i64, out: &mut BytesMut) -> bool {
     bc
 }
 
-fn put_date(day: i32, out: &mut BytesMut) {
+pub(crate) fn put_date(day: i32, out: &mut BytesMut) {
     match day {
         i32::MAX => out.put_slice(b"infinity"),
         i32::MIN => out.put_slice(b"-infinity"),
@@ -626,14 +626,14 @@ fn put_date(day: i32, out: &mut BytesMut) {
 
 /// The text of a day, remembered.
 #[derive(Default)]
-struct DayText {
+pub(crate) struct DayText {
     day: Option<i64>,
     text: BytesMut,
     bc: bool,
 }
 
 /// `YYYY-MM-DD HH:MM:SS[.ffffff][+HH[:MM[:SS]]][ BC]`; `offset_us` east for timestamptz.
-fn put_timestamp(
+pub(crate) fn put_timestamp(
     us: i64,
     offset_us: Option<i64>,
     cache: &mut DayText,

@@ -35,7 +35,7 @@ fn power(exponent: u32) -> Result<i128, PgError> {
 }
 
 /// The mantissa at `i` and the scale, of an integer or decimal array.
-fn mantissas(array: &dyn Array) -> Result<(Box<dyn Fn(usize) -> i128 + '_>, i8), PgError> {
+pub(crate) fn mantissas(array: &dyn Array) -> Result<(Box<dyn Fn(usize) -> i128 + '_>, i8), PgError> {
     Ok(match array.data_type() {
         DataType::Int16 => {
             let a = array.as_primitive::<Int16Type>();
@@ -274,6 +274,14 @@ impl<'a> Texts<'a> {
             DataType::Utf8View => Self::View(array.as_string_view()),
             _ => return None,
         })
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        match self {
+            Self::Utf8(a) => a.len(),
+            Self::Large(a) => a.len(),
+            Self::View(a) => a.len(),
+        }
     }
 
     pub(crate) fn value(&self, i: usize) -> Option<&'a str> {

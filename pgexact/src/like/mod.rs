@@ -209,3 +209,31 @@ pub fn like_rows(array: &dyn Array, patterns: &dyn Array, negated: bool) -> Resu
     })?;
     Ok(out.finish())
 }
+
+/// `text ILIKE pattern` or, `negated`, NOT ILIKE: both in lower case first (`Generic_Text_IC_like`). Where letters are more than the ASCII
+/// ones (`usual`), the pattern must be ASCII: letters beyond have lower cases beyond, which it does not hold, but for two.
+pub fn ilike(texts: &dyn Array, pattern: &str, negated: bool, usual: bool) -> Result<BooleanArray, PgError> {
+    if usual && !pattern.is_ascii() {
+        return Err(PgError::not_exact("a pattern beyond ASCII: its lower case is the locale's"));
+    }
+    let pattern = Pattern::new(&pattern.to_ascii_lowercase());
+    let texts = crate::fixed::Texts::of(texts).ok_or_else(|| PgError::not_exact("ILIKE over no text"))?;
+    let rows = texts.len();
+    let mut out = BooleanBuilder::with_capacity(rows);
+    let mut lower = String::new();
+    for row in 0..rows {
+        let Some(text) = texts.value(row) else {
+            out.append_null();
+            continue;
+        };
+        // The capital I with a dot and the sign for Kelvin.
+        if usual && !text.is_ascii() && text.contains(['\u{130}', '\u{212a}']) {
+            return Err(PgError::not_exact("a letter whose lower case is ASCII"));
+        }
+        lower.clear();
+        lower.push_str(text);
+        lower.make_ascii_lowercase();
+        out.append_value(pattern.matches(&lower)? != negated);
+    }
+    Ok(out.finish())
+}

@@ -65,3 +65,40 @@ fn arrays_of_every_layout() {
     // A trailing escape is no error where matching does not reach it.
     assert_eq!(rows.iter().collect::<Vec<_>>(), [Some(true), None, None, Some(false)]);
 }
+
+/// ILIKE against PostgreSQL itself, under letters that are ASCII's alone and under others.
+#[test]
+fn insensitive_patterns_are_postgres() {
+    use crate::testpg::{Random, cluster, escaped};
+    let mut random = Random(0x5eed_0080);
+    let pieces = ["a", "B", "%", "_", "é", "É", "\\%", "\\", "k", "K", "1", " ", "ß", "i"];
+    let texts = ["", "a", "AB", "aé", "É", "%", "a%b", "k", "K", "\u{212a}", "\u{130}", "i", "ß", "ẞ", "日本 a", "Kk1 ab", "\\"];
+    let patterns: Vec<String> = (0..300).map(|_| (0..random.below(5)).map(|_| *random.pick(&pieces)).collect()).collect();
+    let list = |items: &mut dyn Iterator<Item = &str>| {
+        items.enumerate().map(|(n, t)| format!("({n}, U&'{}')", escaped(t))).collect::<Vec<_>>().join(", ")
+    };
+    let prelude = format!(
+        "CREATE TEMP TABLE p AS SELECT * FROM (VALUES {}) v(n, p); CREATE TEMP TABLE t AS SELECT * FROM (VALUES {}) v(m, t);
+         CREATE FUNCTION pg_temp.attempt(a text, b text, c bool) RETURNS text LANGUAGE plpgsql AS $$
+         BEGIN RETURN CASE WHEN c THEN a COLLATE \"C\" ILIKE b ELSE a ILIKE b END; EXCEPTION WHEN OTHERS THEN RETURN SQLERRM; END $$;",
+        list(&mut patterns.iter().map(String::as_str)),
+        list(&mut texts.iter().copied())
+    );
+    let mut compared = 0;
+    for usual in [true, false] {
+        let query = format!("SELECT pg_temp.attempt(t, p, {}) FROM p, t ORDER BY n, m", !usual);
+        let rows = cluster().copy_text(&[], &prelude, &query);
+        let pairs = patterns.iter().flat_map(|p| texts.iter().map(move |t| (p, t)));
+        for ((pattern, text), row) in pairs.zip(rows) {
+            let array = arrow::array::StringViewArray::from(vec![*text]);
+            let got = match ilike(&array, pattern, false, usual) {
+                Ok(answer) => answer.value(0).to_string(),
+                Err(e) if e.is_not_exact() => continue,
+                Err(e) => e.message,
+            };
+            assert_eq!(Some(got), row[0], "{text:?} ILIKE {pattern:?} ({usual})");
+            compared += 1;
+        }
+    }
+    assert!(compared > 5000, "{compared}");
+}

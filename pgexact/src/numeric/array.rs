@@ -10,6 +10,7 @@ use arrow::datatypes::{DataType, Decimal128Type, Decimal256Type, Int16Type, Int3
 
 use super::{Numeric, average_text, divide_text};
 use crate::PgError;
+use crate::arith::BinaryOp;
 
 /// Values of an integer or decimal array as mantissas of one scale.
 enum Mantissas<'a> {
@@ -94,6 +95,57 @@ pub fn average(sums: &dyn Array, counts: &dyn Array) -> Result<ArrayRef, PgError
             out.append_null();
         } else {
             out.append_value(average_text(x.value(i), x.scale(), n.value(i))?);
+        }
+    }
+    Ok(Arc::new(out.finish()))
+}
+
+/// `a op b` row by row over numerics in any representation, as PostgreSQL's text (`numeric_add`, `numeric_sub`, `numeric_mul`, `numeric_div`).
+/// NaN, infinities and more than 76 digits are refused.
+pub fn arith(op: BinaryOp, a: &dyn Array, b: &dyn Array) -> Result<ArrayRef, PgError> {
+    same_length(a, b)?;
+    let mut out = StringViewBuilder::with_capacity(a.len());
+    for i in 0..a.len() {
+        match (numeric_at(a, i)?, numeric_at(b, i)?) {
+            (Some(Numeric::Finite(a)), Some(Numeric::Finite(b))) => {
+                out.append_value(a.arith(op, &b)?.to_string())
+            }
+            (None, _) | (_, None) => out.append_null(),
+            _ => return Err(PgError::not_exact("arithmetic with NaN or infinity")),
+        }
+    }
+    Ok(Arc::new(out.finish()))
+}
+
+/// Sums of values of several scales, kept at the largest that there may be, shown at the largest that there was (Int32): as PostgreSQL's
+/// text. With `counts` (Int64), their averages. NULL where the sum is NULL or the count is 0.
+pub fn rescale(sums: &dyn Array, scales: &dyn Array, counts: Option<&dyn Array>) -> Result<ArrayRef, PgError> {
+    let DataType::Decimal128(_, kept) = sums.data_type() else { return Err(unsupported(sums.data_type())) };
+    let values = sums.as_primitive::<Decimal128Type>();
+    let shown = scales.as_primitive_opt::<Int32Type>().ok_or_else(|| unsupported(scales.data_type()))?;
+    let counts = match counts {
+        Some(counts) => Some(
+            counts.as_primitive_opt::<Int64Type>().ok_or_else(|| unsupported(counts.data_type()))?,
+        ),
+        None => None,
+    };
+    let mut out = StringViewBuilder::with_capacity(sums.len());
+    for i in 0..sums.len() {
+        if sums.is_null(i) || shown.is_null(i) || counts.is_some_and(|n| n.is_null(i) || n.value(i) == 0) {
+            out.append_null();
+            continue;
+        }
+        let beyond = || PgError::not_exact("a sum has more digits than were counted");
+        let scale = u8::try_from(shown.value(i)).map_err(|_| beyond())?;
+        let zeros = u32::try_from(i32::from(*kept) - i32::from(scale)).map_err(|_| beyond())?;
+        let unit = 10i128.checked_pow(zeros).ok_or_else(beyond)?;
+        if values.value(i) % unit != 0 {
+            return Err(beyond());
+        }
+        let value = values.value(i) / unit;
+        match counts {
+            Some(counts) => out.append_value(average_text(i256::from_i128(value), scale, counts.value(i))?),
+            None => out.append_value(super::Decimal::from_i128(value, scale.into()).to_string()),
         }
     }
     Ok(Arc::new(out.finish()))

@@ -18,7 +18,8 @@ use std::str::FromStr;
 use arrow::datatypes::i256;
 
 use crate::PgError;
-pub use array::{Comparison, average, compare, divide, sort_keys, to_decimal256, to_text};
+use crate::arith::BinaryOp;
+pub use array::{Comparison, arith, average, compare, divide, rescale, sort_keys, to_decimal256, to_text};
 
 /// Significant digits a quotient has at least (`NUMERIC_MIN_SIG_DIGITS`).
 const MIN_SIGNIFICANT: i64 = 16;
@@ -72,6 +73,14 @@ impl Decimal {
         self.digits.is_empty()
     }
 
+    /// The digits without the point, of a value that is not negative.
+    pub(crate) fn mantissa_text(&self) -> String {
+        match self.digits.is_empty() {
+            true => "0".into(),
+            false => self.digits.iter().map(|d| char::from(b'0' + d)).collect(),
+        }
+    }
+
     /// Digits after the decimal point.
     pub fn scale(&self) -> usize {
         self.scale
@@ -109,6 +118,46 @@ impl Decimal {
             .resize(if self.is_zero() { 0 } else { numerator.len() + scale + divisor.scale - self.scale }, 0);
         let digits = big::divide_half_up(&numerator, &divisor.digits);
         Ok(Decimal { negative: self.negative != divisor.negative && !digits.is_empty(), digits, scale })
+    }
+
+    /// The mantissa, if it has at most 76 digits.
+    fn to_i256(&self) -> Option<i256> {
+        if self.digits.len() > 76 {
+            return None;
+        }
+        let ten = i256::from_i128(10);
+        let magnitude = self.digits.iter().fold(i256::ZERO, |n, d| {
+            n.wrapping_mul(ten).wrapping_add(i256::from_i128((*d).into()))
+        });
+        Some(if self.negative { magnitude.wrapping_neg() } else { magnitude })
+    }
+
+    /// Sum, difference, product or quotient with the scale that PostgreSQL gives it.
+    fn arith(&self, op: BinaryOp, other: &Decimal) -> Result<Decimal, PgError> {
+        if op == BinaryOp::Divide {
+            return self.divide(other);
+        }
+        let wide = || PgError::not_exact("numeric arithmetic beyond 76 digits");
+        let (a, b) = (self.to_i256().ok_or_else(wide)?, other.to_i256().ok_or_else(wide)?);
+        let scale = match op {
+            BinaryOp::Multiply => self.scale + other.scale,
+            _ => self.scale.max(other.scale),
+        };
+        let grown = |value: i256, from: usize| {
+            (from..scale).try_fold(value, |v, _| v.checked_mul(i256::from_i128(10)))
+        };
+        let result = match op {
+            BinaryOp::Multiply => a.checked_mul(b),
+            BinaryOp::Add | BinaryOp::Subtract => {
+                grown(a, self.scale).zip(grown(b, other.scale)).and_then(|(a, b)| match op {
+                    BinaryOp::Add => a.checked_add(b),
+                    _ => a.checked_sub(b),
+                })
+            }
+            BinaryOp::Divide | BinaryOp::Modulo => None,
+        };
+        let scale = u16::try_from(scale).map_err(|_| wide())?;
+        Ok(Decimal::from_i256(result.ok_or_else(wide)?, scale))
     }
 
     fn cmp_magnitude(&self, other: &Decimal) -> Ordering {
@@ -254,14 +303,26 @@ pub fn average_text(sum: i256, scale: u8, count: i64) -> Result<String, PgError>
 
 /// The division of [`divide_text`] where everything fits 128 bits; None if it does not.
 fn divide_small(a: i128, a_scale: u8, b: i128, b_scale: u8) -> Result<Option<String>, PgError> {
+    let Some((negative, quotient, scale)) = quotient_small(a, a_scale.into(), b, b_scale.into())? else {
+        return Ok(None);
+    };
+    let mut buffer = itoa::Buffer::new();
+    let ascii = if quotient == 0 { "" } else { buffer.format(quotient) };
+    let mut out = Vec::with_capacity(ascii.len() + scale + 3);
+    write_decimal(negative, ascii.as_bytes(), scale, &mut out);
+    // Only ASCII was written.
+    Ok(Some(String::from_utf8(out).unwrap_or_default()))
+}
+
+/// The quotient of a division that fits 128 bits: whether it is negative, its magnitude, its scale.
+fn quotient_small(a: i128, a_scale: usize, b: i128, b_scale: usize) -> Result<Option<(bool, u128, usize)>, PgError> {
     if b == 0 {
         return Err(PgError::division_by_zero());
     }
     let (weight, first) = small_weight(a.unsigned_abs(), a_scale);
     let (b_weight, b_first) = small_weight(b.unsigned_abs(), b_scale);
-    let scale =
-        quotient_scale(weight - b_weight - i64::from(first <= b_first), a_scale.into(), b_scale.into());
-    let shift = scale + usize::from(b_scale) - usize::from(a_scale);
+    let scale = quotient_scale(weight - b_weight - i64::from(first <= b_first), a_scale, b_scale);
+    let shift = scale + b_scale - a_scale;
     let Some(numerator) = u32::try_from(shift)
         .ok()
         .and_then(|shift| 10u128.checked_pow(shift))
@@ -275,21 +336,34 @@ fn divide_small(a: i128, a_scale: u8, b: i128, b_scale: u8) -> Result<Option<Str
     if rest >= divisor - rest {
         quotient += 1;
     }
-    let mut buffer = itoa::Buffer::new();
-    let ascii = if quotient == 0 { "" } else { buffer.format(quotient) };
-    let mut out = Vec::with_capacity(ascii.len() + scale + 3);
-    write_decimal((a < 0) != (b < 0) && quotient != 0, ascii.as_bytes(), scale, &mut out);
-    // Only ASCII was written.
-    Ok(Some(String::from_utf8_lossy(&out).into_owned()))
+    Ok(Some(((a < 0) != (b < 0) && quotient != 0, quotient, scale)))
+}
+
+/// `a / b` of mantissas and scales as mantissa and scale. 22012 if b is zero; [`PgError::not_exact`] beyond 38 digits.
+pub(crate) fn quotient(a: i128, a_scale: i32, b: i128, b_scale: i32) -> Result<(i128, i32), PgError> {
+    let wide = || PgError::not_exact("a quotient is wider than 38 digits");
+    let (Ok(a_size), Ok(b_size)) = (usize::try_from(a_scale), usize::try_from(b_scale)) else { return Err(wide()) };
+    if a_size > 1000 || b_size > 1000 {
+        return Err(wide());
+    }
+    if let Some((negative, quotient, scale)) = quotient_small(a, a_size, b, b_size)? {
+        let magnitude = i128::try_from(quotient).map_err(|_| wide())?;
+        return Ok((if negative { -magnitude } else { magnitude }, scale as i32));
+    }
+    // Scales were bounded above.
+    let quotient = Decimal::from_i128(a, a_size as u16).divide(&Decimal::from_i128(b, b_size as u16))?;
+    let magnitude = quotient.digits.iter().try_fold(0i128, |n, d| n.checked_mul(10)?.checked_add((*d).into()));
+    let magnitude = magnitude.ok_or_else(wide)?;
+    Ok((if quotient.negative { -magnitude } else { magnitude }, quotient.scale as i32))
 }
 
 /// Normalized weight and first digit in base 10000 of mantissa × 10^-scale; 0 and 0 for zero.
-fn small_weight(mantissa: u128, scale: u8) -> (i64, u32) {
+fn small_weight(mantissa: u128, scale: usize) -> (i64, u32) {
     if mantissa == 0 {
         return (0, 0);
     }
     let length = i64::from(mantissa.ilog10()) + 1;
-    let exponent = length - 1 - i64::from(scale);
+    let exponent = length - 1 - scale as i64;
     let weight = exponent.div_euclid(4);
     let leading = exponent - 4 * weight + 1;
     let first = if length >= leading {

@@ -237,3 +237,36 @@ proptest! {
         prop_assert!(twice <= i256::from_i128(i128::from(b).abs()));
     }
 }
+
+/// Arithmetic over texts of any scale against PostgreSQL itself.
+#[test]
+fn arithmetic_of_texts_is_postgres() {
+    use crate::arith::BinaryOp;
+    use crate::testpg::{Random, cluster};
+    let mut random = Random(0x5eed_00b0);
+    let mut number = || {
+        let digits = random.below(22) + 1;
+        let whole: String = (0..digits).map(|_| char::from(b'0' + random.below(10) as u8)).collect();
+        let fraction: String = (0..random.below(14)).map(|_| char::from(b'0' + random.below(10) as u8)).collect();
+        let text = format!("{}{whole}.{fraction}0", if random.below(2) == 0 { "-" } else { "" });
+        text.parse::<Numeric>().map_or_else(|_| "0.50".to_owned(), |n| n.to_string())
+    };
+    let pairs: Vec<(String, String)> = (0..400).map(|_| (number(), number())).collect();
+    let list: Vec<String> =
+        pairs.iter().enumerate().map(|(n, (a, b))| format!("({n}, '{a}'::numeric, '{b}'::numeric)")).collect();
+    let query = format!("SELECT a + b, a - b, a * b, a / nullif(b, 0) FROM (VALUES {}) v(n, a, b) ORDER BY n", list.join(", "));
+    let rows = cluster().copy_text(&[], "", &query);
+    for ((a, b), want) in pairs.iter().zip(rows) {
+        let one = |t: &str| arrow::array::StringViewArray::from(vec![t]);
+        for (op, want) in
+            [BinaryOp::Add, BinaryOp::Subtract, BinaryOp::Multiply, BinaryOp::Divide].into_iter().zip(want)
+        {
+            use arrow::array::AsArray;
+            let Some(want) = want else { continue };
+            let got = arith(op, &one(a), &one(b)).expect("finite");
+            assert_eq!(got.as_string_view().value(0), want, "{a} {op:?} {b}");
+        }
+    }
+    let nan = arrow::array::StringViewArray::from(vec!["NaN"]);
+    assert!(arith(BinaryOp::Add, &nan, &nan).expect_err("NaN").is_not_exact());
+}

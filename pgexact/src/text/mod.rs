@@ -8,8 +8,11 @@ use arrow::array::{Array, ArrayRef, Int32Builder, StringViewBuilder};
 use crate::PgError;
 use crate::fixed::Texts;
 
+mod path;
 #[cfg(test)]
 mod tests;
+
+pub use path::{is_plain_step, jsonb_element, jsonb_path};
 
 fn texts(array: &dyn Array) -> Result<Texts<'_>, PgError> {
     Texts::of(array).ok_or_else(|| PgError::not_exact(format!("no text kernel for {}", array.data_type())))

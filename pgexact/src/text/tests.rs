@@ -45,3 +45,50 @@ fn lengths_and_concatenation() {
     let joined = concat(&a, &StringViewArray::from(vec!["x", "y", "z"])).expect("texts");
     assert_eq!(joined.as_string_view().iter().collect::<Vec<_>>(), [Some("hééx"), None, Some("z")]);
 }
+
+/// Elements and paths against PostgreSQL itself.
+#[test]
+fn elements_and_paths_are_postgres() {
+    use crate::testpg::cluster;
+    let documents = [
+        r#"[1, 2, {"a": 3}]"#, r#"[1, null, "x,]\"", [true, []], {}]"#, "[]", r#""s""#, "null", "1.50", "true", "{}",
+        r#"{"a": {"b": [1, {"c": "d\"e"}]}, "0": "zero", "-1": null, "": {"": 5}}"#, r#"{"a": [10, 20, [30]]}"#, "[[[]]]", r#"["é"]"#,
+    ];
+    let indexes = [0, 1, 2, 3, -1, -2, -5, i32::MAX, i32::MIN];
+    let paths: [&[&str]; 14] = [
+        &[], &["a"], &["a", "b"], &["a", "b", "1"], &["a", "b", "1", "c"], &["a", "b", "-1"], &["0"], &["-1"], &["a", "x"], &["", ""],
+        &["1"], &["a", "2", "0"], &["+1"], &["3", "0"],
+    ];
+    let list = |items: &mut dyn Iterator<Item = String>| items.collect::<Vec<_>>().join(", ");
+    let quoted = |t: &str| format!("'{}'", t.replace('\'', "''").replace('\\', "\\\\"));
+    let values = list(&mut documents.iter().enumerate().map(|(n, d)| format!("({n}, E{}::jsonb)", quoted(d))));
+    let prelude = format!("CREATE TEMP TABLE d AS SELECT * FROM (VALUES {values}) v(n, j);");
+    let text = |sql: &str| cluster().copy_text(&[], &prelude, sql);
+    let canonical: Vec<Option<String>> = text("SELECT j::text FROM d ORDER BY n").into_iter().map(|mut r| r.remove(0)).collect();
+    let array = StringViewArray::from_iter(canonical.iter().map(|d| d.as_deref()));
+    for index in indexes {
+        let rows = text(&format!("SELECT (j -> '{index}'::int)::text, j ->> '{index}'::int FROM d ORDER BY n"));
+        for as_text in [false, true] {
+            let got = jsonb_element(&array, index, as_text).expect("canonical");
+            for (row, want) in rows.iter().enumerate() {
+                let got = (!got.is_null(row)).then(|| got.as_string_view().value(row).to_owned());
+                assert_eq!(got, want[usize::from(as_text)], "{:?} {index} {as_text}", canonical[row]);
+            }
+        }
+    }
+    for path in paths {
+        let steps: Vec<String> = path.iter().map(|s| s.to_string()).collect();
+        assert!(path.iter().all(|s| is_plain_step(s)));
+        let sql = format!("ARRAY[{}]::text[]", list(&mut path.iter().map(|s| quoted(s))));
+        let rows = text(&format!("SELECT (j #> {sql})::text, j #>> {sql} FROM d ORDER BY n"));
+        for as_text in [false, true] {
+            let got = jsonb_path(&array, &steps, as_text).expect("canonical");
+            for (row, want) in rows.iter().enumerate() {
+                let got = (!got.is_null(row)).then(|| got.as_string_view().value(row).to_owned());
+                assert_eq!(got, want[usize::from(as_text)], "{:?} {path:?} {as_text}", canonical[row]);
+            }
+        }
+    }
+    assert!(!is_plain_step(" 1") && !is_plain_step("99999999999") && is_plain_step("a long key without any"));
+    assert!(jsonb_path(&StringViewArray::from(vec!["[1"]), &["0".to_owned()], true).is_err());
+}

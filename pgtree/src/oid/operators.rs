@@ -59,6 +59,11 @@ pub fn comparison_operator(op: u32) -> Option<Comparison> {
     Some(Comparison { compare: row.2, left: row.3, right: row.4 })
 }
 
+/// All of them, with their OIDs.
+pub fn comparisons() -> impl Iterator<Item = (u32, Comparison)> {
+    COMPARISONS.iter().map(|row| (row.0, Comparison { compare: row.2, left: row.3, right: row.4 }))
+}
+
 use Compare::{Eq as E, Ge, Gt, Le, Lt, Ne};
 
 /// Operator, function, comparison, left and right type.

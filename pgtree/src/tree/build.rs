@@ -1,9 +1,10 @@
 //! From generic nodes to the typed tree. The depth is bounded by the reader's own limit.
 
+use super::clauses::{grouping_set, references, set_tree, sub_link, window_clause, window_func};
 use super::*;
 use crate::read::{self, Item, Limits, Node};
 
-type Result<T> = std::result::Result<T, ReadError>;
+pub(super) type Result<T> = std::result::Result<T, ReadError>;
 
 /// Reads the text of `rewritten parse tree:` (a list of one Query) or of `parse tree:` (a Query).
 ///
@@ -23,7 +24,7 @@ pub fn parse(text: &str, limits: Limits) -> std::result::Result<Query, TreeError
     }
 }
 
-fn query(node: &Node<'_>) -> Result<Query> {
+pub(super) fn query(node: &Node<'_>) -> Result<Query> {
     let command = match node.int("commandType")? {
         1 => Command::Select,
         other => Command::Other(other),
@@ -54,20 +55,23 @@ fn query(node: &Node<'_>) -> Result<Query> {
         targets: node.list("targetList")?.iter().map(target).collect::<Result<_>>()?,
         group: sort_groups(node, "groupClause")?,
         group_distinct: node.bool("groupDistinct")?,
-        has_grouping_sets: node.has("groupingSets"),
+        grouping_sets: node.list("groupingSets")?.iter().map(grouping_set).collect::<Result<_>>()?,
         having: optional(node, "havingQual")?,
-        has_windows: node.has("windowClause"),
+        windows: node.list("windowClause")?.iter().map(window_clause).collect::<Result<_>>()?,
         distinct: sort_groups(node, "distinctClause")?,
         sort: sort_groups(node, "sortClause")?,
         limit_offset: optional(node, "limitOffset")?,
         limit_count: optional(node, "limitCount")?,
         with_ties: node.int("limitOption")? != 0,
         has_row_marks: node.has("rowMarks"),
-        has_set_operations: node.has("setOperations"),
+        set_operations: match node.get("setOperations") {
+            None | Some(Item::Null) => None,
+            Some(item) => Some(set_tree(item)?),
+        },
     })
 }
 
-fn named<'n, 'a>(item: &'n Item<'a>, name: &'static str) -> Result<&'n Node<'a>> {
+pub(super) fn named<'n, 'a>(item: &'n Item<'a>, name: &'static str) -> Result<&'n Node<'a>> {
     match item {
         Item::Node(node) if node.name == name => Ok(node),
         Item::Node(node) => Err(ReadError::Field(name, node.name.to_owned())),
@@ -85,6 +89,11 @@ fn cte(item: &Item<'_>) -> Result<Cte> {
     Ok(Cte {
         name: node.name("ctename")?.unwrap_or_default(),
         recursive: node.bool("cterecursive")?,
+        // CTEMaterializeDefault is 0, CTEMaterializeAlways 1, CTEMaterializeNever 2.
+        whole: match node.int("ctematerialized")? {
+            0 => node.int("cterefcount")? > 1,
+            materialized => materialized == 1,
+        },
         query: body.filter(|q| q.command == Command::Select).map(Box::new),
     })
 }
@@ -129,9 +138,11 @@ fn rte(item: &Item<'_>) -> Result<Rte> {
         8 => RteKind::Result,
         other => RteKind::Unknown(other),
     };
-    let name = match node.get("eref") {
-        Some(Item::Node(alias)) => alias.name("aliasname")?.unwrap_or_default(),
-        _ => String::new(),
+    let (name, column_count) = match node.get("eref") {
+        Some(Item::Node(alias)) => {
+            (alias.name("aliasname")?.unwrap_or_default(), alias.list("colnames").map_or(0, <[_]>::len))
+        }
+        _ => (String::new(), 0),
     };
     // Bitmap sets of columns are offset by FirstLowInvalidHeapAttributeNumber (-7).
     let selected = node.numbers("selectedCols")?;
@@ -144,6 +155,7 @@ fn rte(item: &Item<'_>) -> Result<Rte> {
         check_as_user: node.oid("checkAsUser")?,
         selected_cols: selected.into_iter().map(|bit| i32::try_from(bit - 7).unwrap_or(i32::MIN)).collect(),
         has_security_quals: node.has("securityQuals"),
+        column_count,
     })
 }
 
@@ -177,7 +189,7 @@ fn from_item(item: &Item<'_>) -> Result<FromItem> {
     })
 }
 
-fn index(node: &Node<'_>, field: &'static str) -> Result<usize> {
+pub(super) fn index(node: &Node<'_>, field: &'static str) -> Result<usize> {
     usize::try_from(node.int(field)?).map_err(|_| ReadError::Field(field, node.name.to_owned()))
 }
 
@@ -192,7 +204,7 @@ fn target(item: &Item<'_>) -> Result<Target> {
     })
 }
 
-fn sort_groups(node: &Node<'_>, field: &'static str) -> Result<Vec<SortGroup>> {
+pub(super) fn sort_groups(node: &Node<'_>, field: &'static str) -> Result<Vec<SortGroup>> {
     node.list(field)?
         .iter()
         .map(|item| {
@@ -207,7 +219,7 @@ fn sort_groups(node: &Node<'_>, field: &'static str) -> Result<Vec<SortGroup>> {
         .collect()
 }
 
-fn optional(node: &Node<'_>, field: &'static str) -> Result<Option<Expr>> {
+pub(super) fn optional(node: &Node<'_>, field: &'static str) -> Result<Option<Expr>> {
     match node.get(field) {
         Some(Item::Null) => Ok(None),
         Some(item) => expr(item).map(Some),
@@ -223,7 +235,7 @@ fn boxed(node: &Node<'_>, field: &'static str) -> Result<Box<Expr>> {
     required(node, field).map(Box::new)
 }
 
-fn exprs(node: &Node<'_>, field: &'static str) -> Result<Vec<Expr>> {
+pub(super) fn exprs(node: &Node<'_>, field: &'static str) -> Result<Vec<Expr>> {
     node.list(field)?.iter().map(expr).collect()
 }
 
@@ -393,8 +405,9 @@ fn expr(item: &Item<'_>) -> Result<Expr> {
             Some(op) => Expr::SqlValue { op, type_oid: node.oid("type")?, typmod: node.int4("typmod")? },
             None => Expr::Unknown(node.name.to_owned()),
         },
-        "WINDOWFUNC" => Expr::Window { func: node.oid("winfnoid")?, type_oid: node.oid("wintype")? },
-        "SUBLINK" => Expr::SubLink { kind: node.int("subLinkType")? },
+        "WINDOWFUNC" => Expr::Window(Box::new(window_func(node)?)),
+        "GROUPINGFUNC" => Expr::Grouping { refs: references(node, "refs")?, levels_up: node.oid("agglevelsup")? },
+        "SUBLINK" => Expr::SubLink(Box::new(sub_link(node)?)),
         other => Expr::Unknown(other.to_owned()),
     })
 }

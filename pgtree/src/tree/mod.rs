@@ -2,10 +2,12 @@
 //! `primnodes.h`); judges nothing: what is not known here is [`Expr::Unknown`], [`RteKind::Unknown`] or [`FromItem::Unknown`] with its name.
 
 mod build;
+mod clauses;
 #[cfg(test)]
 mod tests;
 
 pub use build::parse;
+pub use clauses::*;
 
 use crate::read::ReadError;
 
@@ -49,9 +51,10 @@ pub struct Query {
     pub targets: Vec<Target>,
     pub group: Vec<SortGroup>,
     pub group_distinct: bool,
-    pub has_grouping_sets: bool,
+    /// Empty for a plain GROUP BY.
+    pub grouping_sets: Vec<GroupingSet>,
     pub having: Option<Expr>,
-    pub has_windows: bool,
+    pub windows: Vec<WindowClause>,
     pub distinct: Vec<SortGroup>,
     pub sort: Vec<SortGroup>,
     pub limit_offset: Option<Expr>,
@@ -59,7 +62,8 @@ pub struct Query {
     /// FETCH FIRST ... WITH TIES
     pub with_ties: bool,
     pub has_row_marks: bool,
-    pub has_set_operations: bool,
+    /// UNION, INTERSECT, EXCEPT: the targets then name columns of the leftmost leaf.
+    pub set_operations: Option<SetTree>,
 }
 
 /// `CommonTableExpr`
@@ -67,6 +71,8 @@ pub struct Query {
 pub struct Cte {
     pub name: String,
     pub recursive: bool,
+    /// Computed once and whole, whatever is read of it: it is read more than once, or was said to be MATERIALIZED.
+    pub whole: bool,
     /// None where the body is not a SELECT or the CTE has SEARCH or CYCLE clauses.
     pub query: Option<Box<Query>>,
 }
@@ -85,6 +91,8 @@ pub struct Rte {
     /// Attribute numbers read; 0 is the whole row, system columns are negative.
     pub selected_cols: Vec<i32>,
     pub has_security_quals: bool,
+    /// Columns, dropped ones included.
+    pub column_count: usize,
 }
 
 /// `RangeTblEntry.rtekind` with its own fields
@@ -361,15 +369,22 @@ pub enum Expr {
         type_oid: u32,
         typmod: i32,
     },
-    Window {
-        func: u32,
-        type_oid: u32,
-    },
-    SubLink {
-        kind: i64,
+    Window(Box<WindowFunc>),
+    SubLink(Box<SubLink>),
+    /// GROUPING(): `Target::sort_group_ref`s, of the query that many levels up.
+    Grouping {
+        refs: Vec<u32>,
+        levels_up: u32,
     },
     /// Any other node, by its name in the tree.
     Unknown(String),
+}
+
+impl Query {
+    /// The one column that an expression sees of it.
+    pub fn first_target(&self) -> Option<&Expr> {
+        self.targets.iter().find(|t| !t.junk).map(|t| &t.expr)
+    }
 }
 
 impl Expr {
@@ -391,10 +406,16 @@ impl Expr {
             | Expr::Coalesce { type_oid, .. }
             | Expr::MinMax { type_oid, .. }
             | Expr::Array { type_oid, .. }
-            | Expr::SqlValue { type_oid, .. }
-            | Expr::Window { type_oid, .. } => *type_oid,
+            | Expr::SqlValue { type_oid, .. } => *type_oid,
+            Expr::Window(w) => w.call.type_oid,
+            Expr::Grouping { .. } => crate::oid::INT4,
             Expr::Collate { arg, .. } => arg.type_oid(),
-            Expr::SubLink { .. } | Expr::Unknown(_) => 0,
+            Expr::SubLink(link) => match link.kind {
+                SubLinkKind::Exists | SubLinkKind::All | SubLinkKind::Any | SubLinkKind::RowCompare => crate::oid::BOOL,
+                SubLinkKind::Scalar => link.query.first_target().map_or(0, Expr::type_oid),
+                SubLinkKind::MultiExpr | SubLinkKind::Array | SubLinkKind::Cte => 0,
+            },
+            Expr::Unknown(_) => 0,
         }
     }
 
@@ -431,6 +452,9 @@ impl Expr {
             Expr::Coalesce { args, type_oid, .. } | Expr::MinMax { args, type_oid, .. } => {
                 common(*type_oid, &mut args.iter())
             }
+            Expr::SubLink(link) if link.kind == SubLinkKind::Scalar => {
+                link.query.first_target().map_or(-1, Expr::typmod)
+            }
             _ => -1,
         }
     }
@@ -450,6 +474,10 @@ impl Expr {
             | Expr::CaseTest { collation, .. }
             | Expr::Coalesce { collation, .. }
             | Expr::MinMax { collation, .. } => *collation,
+            Expr::Window(w) => w.call.collation,
+            Expr::SubLink(link) if link.kind == SubLinkKind::Scalar => {
+                link.query.first_target().map_or(0, Expr::collation)
+            }
             _ => 0,
         }
     }

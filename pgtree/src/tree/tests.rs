@@ -100,17 +100,17 @@ fn what_is_not_known_has_its_name() {
     let Some(Expr::Bool(BoolOp::And, parts)) = &q.quals else { panic!() };
     assert_eq!(parts[0], Expr::Unknown("ROWCOMPAREEXPR".into()));
     let q = tree("subqueries");
-    assert!(q.has_sublinks && q.has_window_funcs && q.has_windows);
+    assert!(q.has_sublinks && q.has_window_funcs && !q.windows.is_empty());
     assert!(q.ctes.len() == 1 && q.ctes[0].query.is_some());
-    assert!(matches!(q.targets[0].expr, Expr::SubLink { .. }));
-    assert!(matches!(q.targets[2].expr, Expr::Window { .. }));
+    assert!(matches!(q.targets[0].expr, Expr::SubLink(_)));
+    assert!(matches!(q.targets[2].expr, Expr::Window(_)));
     let two_rows = |r: &Rte| matches!(&r.kind, RteKind::Values { rows } if rows.len() == 2);
     assert!(q.rtable.iter().any(|r| two_rows(r)
         || matches!(&r.kind, RteKind::Subquery { query, .. } if query.rtable.iter().any(two_rows))));
     assert!(q.rtable.iter().any(|r| r.lateral));
-    assert!(tree("set_operation").has_set_operations);
+    assert!(tree("set_operation").set_operations.is_some());
     assert!(tree("for_update").has_row_marks && tree("for_update").has_for_update);
-    assert!(tree("grouping_sets").has_grouping_sets);
+    assert!(!tree("grouping_sets").grouping_sets.is_empty());
     assert!(tree("distinct_on").has_distinct_on && tree("distinct_on").with_ties);
     assert!(tree("recursive").has_recursive);
     assert!(tree("srf").has_target_srfs);

@@ -9,7 +9,7 @@
 //! 5 sustain   a producer at a fixed rate: do both stores keep up, in flat memory, and when is a row seen?
 //! ```
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -27,6 +27,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::instance::{Costs, Instance, Workplace};
 use super::process::{Cost, Processes};
+use super::programs;
 use super::report::{bars, cores, median, quantile};
 use crate::args::BenchIngestArgs;
 use crate::bootstrap;
@@ -51,7 +52,7 @@ pub async fn run(args: BenchIngestArgs) -> Result<Code> {
     say(format_args!("[1/5] rows: {} generated", grouped(args.rows)));
     let export = work.path.join("rows.tsv");
     let instance = Instance::start(&work.path, AT_REST).await?;
-    let psql = find_psql(&instance.admin_url).await?;
+    let psql = programs::find(&instance.admin_url, "psql").await?;
     prepare(&instance, &psql, &args, &export).await?;
 
     say("[2/5] \\copy of these rows into a table of the same shape");
@@ -217,23 +218,6 @@ impl Producer {
             Some(status) => bail!("watershed generate ended with {status}"),
         }
     }
-}
-
-/// `psql` on PATH, or beside the server's programs.
-async fn find_psql(url: &str) -> Result<PathBuf> {
-    let mut places = vec![PathBuf::from("psql")];
-    if let Ok(mut conn) = bootstrap::connect(url).await {
-        let dir: Result<String, _> =
-            sqlx::query_scalar("SELECT setting FROM pg_catalog.pg_config WHERE name = 'BINDIR'").fetch_one(&mut conn).await;
-        places.extend(dir.ok().map(|dir| PathBuf::from(dir).join("psql")));
-    }
-    for place in places {
-        let tried = Command::new(&place).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().await;
-        if tried.is_ok_and(|status| status.success()) {
-            return Ok(place);
-        }
-    }
-    Err(Failure::environment("psql was not found", "install PostgreSQL's client (apt-get install postgresql-client)").into())
 }
 
 async fn psql(program: &Path, url: &str, command: &str) -> Result<Duration> {

@@ -86,6 +86,11 @@ impl Instance {
         }
     }
 
+    /// Its process; `None` once it has ended.
+    pub fn pid(&self) -> Option<u32> {
+        self.child.id()
+    }
+
     /// The most memory its process has held, in bytes.
     pub fn peak_bytes(&self) -> u64 {
         self.child.id().and_then(super::process::peak_bytes).unwrap_or_default()
@@ -172,6 +177,34 @@ async fn answers(connection: &Pairs) -> bool {
     }
 }
 
+/// Runs a command of ours against the instance in `dir`; the most memory it held.
+pub async fn watershed(dir: &Path, arguments: &[&str]) -> Result<u64> {
+    let mut child = Command::new(std::env::current_exe()?)
+        .args(arguments)
+        .arg("--data-dir")
+        .arg(dir)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::inherit())
+        .kill_on_drop(true)
+        .spawn()
+        .with_context(|| format!("start watershed {}", arguments.join(" ")))?;
+    let pid = child.id();
+    let mut peak = 0;
+    let status = loop {
+        // The figure is the kernel's own high-water mark: a look now and then misses only the very end.
+        peak = peak.max(pid.and_then(super::process::peak_bytes).unwrap_or_default());
+        tokio::select! {
+            status = child.wait() => break status?,
+            () = tokio::time::sleep(Duration::from_millis(50)) => {}
+        }
+    };
+    if !status.success() {
+        bail!("watershed {} ended with {status}", arguments.join(" "));
+    }
+    Ok(peak)
+}
+
 /// Where a benchmark keeps its data: a folder of its own, removed at the end unless it is to be kept.
 pub struct Workplace {
     pub path: PathBuf,
@@ -181,7 +214,8 @@ pub struct Workplace {
 impl Workplace {
     pub fn new(named: Option<&Path>, keep: bool) -> Result<Workplace> {
         let path = match named {
-            Some(path) => path.to_owned(),
+            // Not every program that is started begins in this directory.
+            Some(path) => std::path::absolute(path).with_context(|| format!("resolve {}", path.display()))?,
             None => std::env::current_dir()?.join(format!("watershed-bench-{}", std::process::id())),
         };
         if path.exists() {

@@ -33,8 +33,7 @@ use sqlx::{Connection, PgConnection};
 use tokio::process::Command;
 use url::Url;
 
-use super::instance::{Instance, Workplace};
-use super::process::peak_bytes;
+use super::instance::{Instance, Workplace, watershed};
 use super::report::median;
 use crate::args::BenchLakeArgs;
 use crate::bootstrap;
@@ -205,34 +204,6 @@ async fn postgres_bytes(instance: &Instance) -> Result<u64> {
     let sum = "SELECT sum(pg_catalog.pg_total_relation_size(relid))::int8 FROM pg_catalog.pg_partition_tree('public.logs')";
     let bytes: i64 = sqlx::query_scalar(sum).fetch_one(&mut conn).await?;
     Ok(bytes.unsigned_abs())
-}
-
-/// Runs a command of ours against the instance in `dir`; the most memory it held.
-async fn watershed(dir: &Path, arguments: &[&str]) -> Result<u64> {
-    let mut child = Command::new(std::env::current_exe()?)
-        .args(arguments)
-        .arg("--data-dir")
-        .arg(dir)
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::inherit())
-        .kill_on_drop(true)
-        .spawn()
-        .with_context(|| format!("start watershed {}", arguments.join(" ")))?;
-    let pid = child.id();
-    let mut peak = 0;
-    let status = loop {
-        // The figure is the kernel's own high-water mark: a look now and then misses only the very end.
-        peak = peak.max(pid.and_then(peak_bytes).unwrap_or_default());
-        tokio::select! {
-            status = child.wait() => break status?,
-            () = tokio::time::sleep(Duration::from_millis(50)) => {}
-        }
-    };
-    if !status.success() {
-        bail!("watershed {} ended with {status}", arguments.join(" "));
-    }
-    Ok(peak)
 }
 
 async fn open(instance: &Instance) -> Result<LakeTable> {

@@ -3,10 +3,14 @@
 
 mod idle;
 mod ingest;
-mod instance;
+pub mod instance;
 mod lake;
 mod process;
+mod programs;
+mod relay;
+mod route;
 mod report;
+mod sessions;
 
 use anyhow::Result;
 
@@ -17,6 +21,9 @@ pub async fn run(command: BenchCommand) -> Result<Code> {
     match command {
         BenchCommand::Ingest(args) => ingest::run(args).await,
         BenchCommand::Lake(args) => lake::run(args).await,
+        BenchCommand::Relay(args) => relay::run(args).await,
+        BenchCommand::Route(args) => route::run(args).await,
         BenchCommand::Idle(args) => idle::run(args).await,
+        BenchCommand::Sessions(args) => sessions::run(args).await,
     }
 }

@@ -49,6 +49,64 @@ pub fn peak_bytes(pid: u32) -> Option<u64> {
     line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kib| kib << 10)
 }
 
+/// What a process has done since it began.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Effort {
+    pub cpu: Duration,
+    /// Times its threads gave up the processor to wait for something.
+    pub waits: u64,
+    /// Times the processor was taken from them.
+    pub preempted: u64,
+}
+
+impl Effort {
+    /// `None` if there is no such process. Switches of threads that ended are not in it.
+    pub fn of(pid: u32) -> Option<Effort> {
+        let stat = parse_stat(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)?;
+        let mut effort = Effort { cpu: ticks_to_time(stat.ticks), ..Effort::default() };
+        for thread in fs::read_dir(format!("/proc/{pid}/task")).ok()?.flatten() {
+            // One that ended meanwhile has nothing to tell.
+            let Ok(status) = fs::read_to_string(thread.path().join("status")) else { continue };
+            let (waits, preempted) = switches(&status);
+            effort.waits += waits;
+            effort.preempted += preempted;
+        }
+        Some(effort)
+    }
+
+    pub fn since(self, before: Effort) -> Effort {
+        Effort {
+            cpu: self.cpu.saturating_sub(before.cpu),
+            waits: self.waits.saturating_sub(before.waits),
+            preempted: self.preempted.saturating_sub(before.preempted),
+        }
+    }
+}
+
+/// Voluntary and other context switches, of `/proc/PID/task/TID/status`.
+fn switches(status: &str) -> (u64, u64) {
+    let value = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name));
+        line.and_then(|rest| rest.trim().parse().ok()).unwrap_or_default()
+    };
+    (value("voluntary_ctxt_switches:"), value("nonvoluntary_ctxt_switches:"))
+}
+
+/// What a process holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Use {
+    /// Resident memory that is not shared, in bytes.
+    pub memory: u64,
+    /// Open file descriptors.
+    pub files: u64,
+}
+
+/// What a process holds now; nothing, if it is gone.
+pub fn in_use(pid: u32) -> Use {
+    let files = fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, |entries| entries.count() as u64);
+    Use { memory: private_bytes(pid), files }
+}
+
 /// Everything that runs now, by pid.
 pub struct Processes(HashMap<u32, Stat>);
 
@@ -113,10 +171,28 @@ mod tests {
     }
 
     #[test]
+    fn switches_of_either_kind() {
+        let status = "Threads:\t3\nvoluntary_ctxt_switches:\t150\nnonvoluntary_ctxt_switches:\t545\n";
+        assert_eq!(switches(status), (150, 545));
+        assert_eq!(switches(""), (0, 0));
+    }
+
+    #[test]
+    fn an_effort_grows() {
+        let me = std::process::id();
+        let before = Effort::of(me).expect("this process");
+        std::thread::sleep(Duration::from_millis(1));
+        let since = Effort::of(me).expect("this process").since(before);
+        assert!(since.waits >= 1, "{since:?}");
+        assert_eq!(Effort::of(u32::MAX), None);
+    }
+
+    #[test]
     fn this_process_is_among_them() {
         let me = std::process::id();
         let all = Processes::now();
         assert!(all.0.contains_key(&me));
         assert!(all.alone(me).private > 0);
+        assert!(in_use(me).memory > 0 && in_use(me).files > 0);
     }
 }

@@ -46,3 +46,27 @@ CREATE FUNCTION virtual_stats() RETURNS TABLE (route text, calls int8)
     LANGUAGE sql STABLE AS $$ VALUES ('lake', 3::int8), ('postgres', 5), ('none', NULL) $$;
 CREATE VIEW queries AS SELECT * FROM virtual_queries();
 CREATE VIEW stats AS SELECT * FROM virtual_stats();
+-- A second tiered table, small, with duplicates and NULLs among its keys, and keys that the other lacks.
+CREATE TABLE ant (id int8 NOT NULL, ts timestamptz NOT NULL, g int4, k int8, t text, v varchar(24), n numeric(10,2), nb numeric(28,10), b bool, d date, u uuid);
+INSERT INTO ant
+SELECT i, timestamptz '2024-03-09 21:00:00+00' + i * interval '1 hour', CASE i % 8 WHEN 0 THEN NULL ELSE i % 15 END, CASE i % 6 WHEN 0 THEN NULL ELSE i % 20 END,
+    (ARRAY['a','A','ä','',NULL,'nobody'])[i % 6 + 1], (ARRAY['v1','V1',NULL])[i % 3 + 1],
+    CASE i % 4 WHEN 0 THEN NULL WHEN 1 THEN 99999999.99 WHEN 2 THEN -0.01 ELSE i END,
+    CASE i % 4 WHEN 0 THEN NULL WHEN 1 THEN 99999999.99 WHEN 2 THEN 0.0000000001 ELSE i END,
+    CASE i % 3 WHEN 0 THEN NULL WHEN 1 THEN true ELSE false END, CASE i % 5 WHEN 0 THEN NULL WHEN 1 THEN 'infinity' ELSE date '2024-01-01' + i END,
+    md5((i % 7)::text)::uuid
+FROM generate_series(1, 60) i;
+-- Tables that only PostgreSQL holds.
+CREATE TABLE kinds (gone int4, g int4, name text, n numeric(10,2), u uuid, since timestamptz, weight numeric, flag bool, label varchar(12), pad char(4), span interval);
+ALTER TABLE kinds DROP COLUMN gone;
+INSERT INTO kinds
+SELECT CASE WHEN i % 9 = 8 THEN NULL ELSE i % 13 END, (ARRAY['one','two','Ä',NULL,'row 7'])[i % 5 + 1], i - 0.01, md5((i % 50)::text)::uuid,
+    timestamptz '2024-03-09 21:00:00+00' + i * interval '1 day', (ARRAY['0.10','0.100','NaN','1e50',NULL]::numeric[])[i % 5 + 1], i % 2 = 0, 'v' || i % 3, 'x', '1 day'
+FROM generate_series(1, 20) i;
+CREATE TABLE owned (g int4, owner text);
+INSERT INTO owned VALUES (1, 'watcher'), (2, 'other');
+ALTER TABLE owned ENABLE ROW LEVEL SECURITY;
+CREATE POLICY mine ON owned USING (owner = current_user);
+GRANT SELECT ON owned, zoo, kinds TO watcher;
+CREATE VIEW owned_view AS SELECT * FROM owned;
+CREATE VIEW kinds_view AS SELECT g, name FROM kinds WHERE flag;
