@@ -158,6 +158,7 @@ fn who_does_not_read_holds_up_who_writes() {
             wait_for("the writer to be held up", || {
                 std::thread::sleep(Duration::from_millis(500));
                 let now = sent.load(std::sync::atomic::Ordering::SeqCst);
+                assert!(now < 100_000_000, "all was taken: {:?}", client.frame());
                 (std::mem::replace(&mut last, now) == now && now > 0).then_some(())
             });
         });

@@ -9,6 +9,10 @@ use tokio::runtime::{Builder, Handle};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
+/// Bytes of stack of every thread that analyzes, plans or optimizes statements: as deep as the bounds on nesting let one be, several
+/// times over. Only what was once used of it is memory.
+pub(crate) const STACK: usize = 16 << 20;
+
 /// See the module. The threads end when this is dropped, and with them what still runs there.
 pub struct Threads {
     threads: Vec<Thread>,
@@ -41,6 +45,7 @@ impl Threads {
             let stopped = stop.clone();
             std::thread::Builder::new()
                 .name(format!("session-{n}"))
+                .stack_size(STACK)
                 .spawn(move || runtime.block_on(stopped.cancelled()))?;
             threads.push(Thread { runtime: handle, sessions: Arc::default(), _stop: stop.drop_guard() });
         }

@@ -30,6 +30,8 @@ pub(super) fn is_harmless_rel(rel: &Rel) -> bool {
             parts.into_iter().all(is_harmless) && is_harmless_rel(input)
         }
         Rel::Sort { input, keys } => keys.iter().all(|k| is_harmless(&k.expr)) && is_harmless_rel(input),
+        Rel::DistinctOn { input, sort, .. } => sort.iter().all(|k| is_harmless(&k.expr)) && is_harmless_rel(input),
+        Rel::Window { input, calls } => calls.iter().flat_map(|c| c.reads()).all(is_harmless) && is_harmless_rel(input),
         Rel::Distinct { input } | Rel::Limit { input, .. } => is_harmless_rel(input),
         Rel::Join { left, right, on, .. } => {
             on.as_ref().is_none_or(is_harmless) && is_harmless_rel(left) && is_harmless_rel(right)

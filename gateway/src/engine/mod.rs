@@ -128,6 +128,7 @@ impl Engine {
         let cpu = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(config.target_partitions.max(1))
             .thread_name("watershed-engine")
+            .thread_stack_size(crate::threads::STACK)
             .enable_all()
             .build()
             .map_err(|e| internal("the engine's threads", &e))?;

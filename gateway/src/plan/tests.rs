@@ -440,8 +440,20 @@ fn analysis(sql: &'static str) -> Analysis {
 }
 
 /// Statements of a size that PostgreSQL takes lightly are answered or refused; none may exhaust a stack.
-#[tokio::test(flavor = "multi_thread")]
-async fn long_and_deep_statements_do_no_harm() {
+/// On a thread like those that statements are planned on.
+#[test]
+fn long_and_deep_statements_do_no_harm() {
+    let run = || {
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
+        runtime.block_on(long_and_deep_statements());
+    };
+    let thread = std::thread::Builder::new().stack_size(crate::threads::STACK).spawn(run).expect("a thread");
+    if let Err(panic) = thread.join() {
+        std::panic::resume_unwind(panic);
+    }
+}
+
+async fn long_and_deep_statements() {
     let engine = engine();
     let mut client = world().cluster.connect();
     let leak = |sql: String| -> &'static str { Box::leak(sql.into_boxed_str()) };
