@@ -27,9 +27,11 @@ mod float;
 pub mod interval;
 pub mod like;
 pub mod numeric;
+pub mod ordered;
 pub mod real;
 pub mod regexp;
 pub mod scalar;
+pub mod series;
 #[cfg(test)]
 mod testpg;
 pub mod text;

@@ -102,7 +102,7 @@ impl<'a> Analyzer<'a> {
             let mut own = aggregates.clone();
             if set.is_empty() && own.is_empty() {
                 let kind = oid::Aggregate::CountStar;
-                own.push(Aggregate { kind, arg: None, distinct: false, filter: None, ty: ColType::Int8 });
+                own.push(Aggregate { kind, arg: None, distinct: false, filter: None, param: None, ty: ColType::Int8 });
             }
             let groups = set.iter().map(|g| groups[*g].clone()).collect();
             let rel = project(Rel::Aggregate { input: Box::new(input.clone()), groups, aggregates: own }, outputs);

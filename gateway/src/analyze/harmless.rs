@@ -1,6 +1,6 @@
 //! What can raise no error, whatever the rows: only that may be computed more, or less, often than PostgreSQL computes it. ✗ values.
 
-use super::ir::{Expr, Node, Rel};
+use super::ir::{Expr, Kernel, Node, Rel};
 
 /// Whether computing the expression can raise no error, whatever the row.
 pub(super) fn is_harmless(expr: &Expr) -> bool {
@@ -14,6 +14,8 @@ pub(super) fn is_harmless(expr: &Expr) -> bool {
         Node::Case { whens, default } => {
             whens.iter().all(|(when, then)| is_harmless(when) && is_harmless(then)) && default.as_deref().is_none_or(is_harmless)
         }
+        // What it may refuse, it refuses for PostgreSQL to answer.
+        Node::Call(Kernel::Key { .. } | Kernel::NumericToText, args) => args.iter().all(is_harmless),
         // Patterns, arithmetic, casts and fields may raise one.
         _ => false,
     }
@@ -22,7 +24,7 @@ pub(super) fn is_harmless(expr: &Expr) -> bool {
 /// Whether computing all of the relation can raise no error.
 pub(super) fn is_harmless_rel(rel: &Rel) -> bool {
     match rel {
-        Rel::OneRow | Rel::Scan { .. } | Rel::Values { .. } => true,
+        Rel::OneRow | Rel::Scan { .. } | Rel::Values { .. } | Rel::Series { .. } => true,
         Rel::Filter { input, predicate } => is_harmless(predicate) && is_harmless_rel(input),
         Rel::Project { input, outputs, .. } => outputs.iter().all(|(_, e)| is_harmless(e)) && is_harmless_rel(input),
         Rel::Aggregate { input, groups, aggregates } => {

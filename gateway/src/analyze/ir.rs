@@ -66,6 +66,13 @@ pub enum Rel {
         rows: Vec<Vec<Constant>>,
         types: Vec<ColType>,
     },
+    /// `generate_series`; integers step by one where no step is given.
+    Series {
+        start: Constant,
+        stop: Constant,
+        step: Option<Constant>,
+        ty: ColType,
+    },
     /// Outputs: those of the input, then the first of `value`, which is exactly one row.
     Attach {
         input: Box<Rel>,
@@ -203,6 +210,8 @@ pub struct Aggregate {
     pub arg: Option<Expr>,
     pub distinct: bool,
     pub filter: Option<Expr>,
+    /// What stands between the values of `string_agg`, the fraction of a percentile.
+    pub param: Option<Constant>,
     pub ty: ColType,
 }
 
@@ -290,6 +299,9 @@ pub enum List {
     Array(Constant),
 }
 
+/// How a column of a key sorts.
+pub use pgexact::ordered::Order;
+
 /// A function computed by our own kernels.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Kernel {
@@ -370,6 +382,13 @@ pub enum Kernel {
     Rescale,
     Extreme {
         greatest: bool,
+    },
+    /// The arguments as one value: equal where all are equal, and sorted as they say. An ordered aggregate reads `value` of them back; rows
+    /// whose argument `skipped` is NULL have none. As the engine's bytes.
+    Key {
+        orders: Vec<Order>,
+        value: usize,
+        skipped: Option<usize>,
     },
     /// ILIKE; whether letters are more than the ASCII ones.
     ILike {
@@ -506,7 +525,7 @@ impl Rel {
     /// The relations that it reads, left to right.
     pub fn inputs(&self) -> Vec<&Rel> {
         match self {
-            Rel::OneRow | Rel::Scan { .. } | Rel::Values { .. } => Vec::new(),
+            Rel::OneRow | Rel::Scan { .. } | Rel::Values { .. } | Rel::Series { .. } => Vec::new(),
             Rel::Project { input, .. }
             | Rel::Filter { input, .. }
             | Rel::Distinct { input }
@@ -523,7 +542,7 @@ impl Rel {
 
     pub fn inputs_mut(&mut self) -> Vec<&mut Rel> {
         match self {
-            Rel::OneRow | Rel::Scan { .. } | Rel::Values { .. } => Vec::new(),
+            Rel::OneRow | Rel::Scan { .. } | Rel::Values { .. } | Rel::Series { .. } => Vec::new(),
             Rel::Project { input, .. }
             | Rel::Filter { input, .. }
             | Rel::Distinct { input }
@@ -554,7 +573,7 @@ impl Rel {
             Rel::Join { left, .. } | Rel::SetOp { left, .. } => left.width(),
             Rel::Values { types, .. } => types.len(),
             Rel::Attach { input, .. } => input.width() + 1,
-            Rel::Single { .. } => 1,
+            Rel::Single { .. } | Rel::Series { .. } => 1,
         }
     }
 
@@ -599,6 +618,7 @@ impl Rel {
             }
             Rel::SetOp { left, .. } => left.types(),
             Rel::Values { types, .. } => types.clone(),
+            Rel::Series { ty, .. } => vec![*ty],
             Rel::Attach { input, value } => {
                 let mut types = input.types();
                 types.extend(value.types().first());

@@ -124,6 +124,7 @@ impl Analyzer<'_> {
             arg: Some(arg),
             distinct: false,
             filter: filter.clone(),
+            param: None,
             ty,
         };
         let sum = ColType::Numeric { precision: precision as u8 + 10, scale: scale as i8 };

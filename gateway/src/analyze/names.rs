@@ -64,6 +64,7 @@ pub fn node(expr: &Expr) -> String {
         Expr::Window(_) => "a window function".into(),
         Expr::Grouping { .. } => "GROUPING()".into(),
         Expr::Array { .. } => "an array".into(),
+        Expr::Row(_) => "a row expression".into(),
         Expr::MinMax { greatest: true, .. } => "GREATEST".into(),
         Expr::MinMax { .. } => "LEAST".into(),
         Expr::SqlValue { op, .. } => format!("{op:?}"),

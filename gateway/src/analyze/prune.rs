@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 /// Keeps of `rel` what `needed` outputs need; adds the attribute numbers that each scan keeps to `attnums`.
 pub fn prune(rel: &mut Rel, needed: &BTreeSet<usize>, attnums: &mut BTreeMap<u32, BTreeSet<i16>>) {
     match rel {
-        Rel::OneRow | Rel::Values { .. } => {}
+        Rel::OneRow | Rel::Values { .. } | Rel::Series { .. } => {}
         Rel::Scan { source, columns, .. } => {
             columns.retain(|c| needed.contains(&c.output));
             attnums.entry(*source).or_default().extend(columns.iter().map(|c| c.attnum));

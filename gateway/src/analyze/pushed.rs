@@ -30,7 +30,7 @@ pub fn predicates(plan: &Rel) -> Vec<&Expr> {
 
 fn descend<'p>(rel: &'p Rel, mut pushed: Vec<Pushed>, f: &mut dyn FnMut(&'p Rel, &[(Expr, bool)])) {
     match rel {
-        Rel::OneRow | Rel::Values { .. } => {}
+        Rel::OneRow | Rel::Values { .. } | Rel::Series { .. } => {}
         Rel::Scan { .. } => {
             let conditions: Vec<_> = pushed.into_iter().map(|p| (p.condition, p.plain)).collect();
             f(rel, &conditions);

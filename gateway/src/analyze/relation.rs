@@ -212,7 +212,11 @@ impl<'a> Analyzer<'a> {
             }
             RteKind::Function { functions, ordinality: false } => match functions.as_slice() {
                 [f] if f.column_count >= 0 && !f.has_column_definitions => match &f.expr {
-                    tree::Expr::Func(call) if call.args.is_empty() => self.virtual_scan(call.func, &rte.name),
+                    tree::Expr::Func(call) if !call.args.is_empty() => match self.series(call)? {
+                        Some(series) => Ok(series),
+                        None => refuse(names::relation(&rte.kind, &rte.name)),
+                    },
+                    tree::Expr::Func(call) => self.virtual_scan(call.func, &rte.name),
                     _ => refuse(names::relation(&rte.kind, &rte.name)),
                 },
                 _ => refuse(names::relation(&rte.kind, &rte.name)),
@@ -311,6 +315,7 @@ impl<'a> Analyzer<'a> {
                 arg: None,
                 distinct: false,
                 filter: None,
+                param: None,
                 ty: ColType::Int8,
             });
         }
@@ -471,14 +476,14 @@ impl<'a> Analyzer<'a> {
             }
             Text | Varchar => self.deterministic(collation, place),
             NumericText => refuse(format!("{place} of a numeric without fixed scale")),
-            Float4 | Float8 | Jsonb | Bytea => {
+            Float4 | Float8 | Jsonb | Bytea | Array(_) => {
                 refuse(format!("{place} of {}", names::type_name(ty.type_oid())))
             }
         }
     }
 
     /// ORDER BY: the engine's order is PostgreSQL's.
-    fn orderable(&self, ty: ColType, source: &tree::Expr, place: &str) -> Outcome<()> {
+    pub(super) fn orderable(&self, ty: ColType, source: &tree::Expr, place: &str) -> Outcome<()> {
         use ColType::*;
         match ty {
             Bool
@@ -493,7 +498,7 @@ impl<'a> Analyzer<'a> {
             | Uuid
             | Xid8 => Ok(()),
             Text | Varchar => self.bytewise(source.collation(), place),
-            Float4 | Float8 | Jsonb | Bytea => {
+            Float4 | Float8 | Jsonb | Bytea | Array(_) => {
                 refuse(format!("{place} of {}", names::type_name(ty.type_oid())))
             }
         }
@@ -547,7 +552,7 @@ pub(super) fn project(input: Rel, outputs: Vec<Expr>) -> Rel {
 }
 
 /// By an operator that is `<` or `>` of one type.
-fn descending(clause: &SortGroup) -> Outcome<bool> {
+pub(super) fn descending(clause: &SortGroup) -> Outcome<bool> {
     match oid::comparison_operator(clause.sortop) {
         Some(c) if c.left == c.right && c.compare == Compare::Lt => Ok(false),
         Some(c) if c.left == c.right && c.compare == Compare::Gt => Ok(true),

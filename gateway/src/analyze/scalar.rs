@@ -231,7 +231,11 @@ impl<'a> Analyzer<'a> {
             (_, Err(refused)) => Err(refused),
             (Some(_), Ok(mixed)) => Ok((mixed.map(|(kernel, parts)| (kernel, parts.len())), Vec::new())),
             (None, Ok(Some((kernel, parts)))) => Ok((Some((kernel, parts.len())), parts)),
-            (None, Ok(None)) => self.aggregate_call(aggref, scope).map(|call| (None, vec![call])),
+            (None, Ok(None)) => match self.ordered_aggregate(aggref, scope) {
+                Ok(Some(call)) => Ok((None, vec![call])),
+                Ok(None) => self.aggregate_call(aggref, scope).map(|call| (None, vec![call])),
+                Err(refused) => Err(refused),
+            },
         };
         let grouping = scope.grouping.insert(grouping);
         let (above, calls) = outcome?;
@@ -252,7 +256,7 @@ impl<'a> Analyzer<'a> {
         let name = || names::aggregate(aggref.fnoid);
         if aggref.levels_up > 0
             || aggref.kind != 'n'
-            || aggref.direct_args
+            || !aggref.direct_args.is_empty()
             || aggref.variadic
             || aggref.split != 0
         {
@@ -282,6 +286,11 @@ impl<'a> Analyzer<'a> {
                 return refuse("DISTINCT of a constant in an aggregate");
             }
         }
+        // Summed as texts.
+        let arg = match (kind, arg) {
+            (Kind::Sum | Kind::Avg, Some(arg)) if !distinct && is_wide(arg.ty) => Some(super::mixed::unscaled(arg)),
+            (_, arg) => arg,
+        };
         let ty = match (&arg, kind) {
             (None, _) | (_, Kind::Count | Kind::CountStar) => ColType::Int8,
             (Some(arg), _) if arg.ty.type_oid() != arg_type => {
@@ -293,10 +302,11 @@ impl<'a> Analyzer<'a> {
                 ColType::Numeric { precision, scale } if precision <= MAX_SUMMED => {
                     ColType::Numeric { precision: precision + 10, scale }
                 }
+                ColType::NumericText => ColType::NumericText,
                 _ => return refuse(format!("{} of {}", name(), numeric_name(arg.ty))),
             },
             (Some(arg), Kind::Avg) => match arg.ty {
-                ColType::Int2 | ColType::Int4 | ColType::Int8 => ColType::NumericText,
+                ColType::Int2 | ColType::Int4 | ColType::Int8 | ColType::NumericText => ColType::NumericText,
                 ColType::Numeric { precision, .. } if precision <= MAX_SUMMED => ColType::NumericText,
                 _ => return refuse(format!("{} of {}", name(), numeric_name(arg.ty))),
             },
@@ -329,6 +339,10 @@ impl<'a> Analyzer<'a> {
                 _ => return refuse(format!("{} of {}", name(), numeric_name(arg.ty))),
             },
             (Some(_), Kind::BoolAnd | Kind::BoolOr) => ColType::Bool,
+            // With an analysis of their own, where they are proven.
+            (Some(_), Kind::StringAgg | Kind::ArrayAgg | Kind::PercentileCont | Kind::PercentileDisc | Kind::Mode) => {
+                return refuse(name());
+            }
         };
         if ty.type_oid() != aggref.type_oid {
             return refuse(format!("{} with another result type", name()));
@@ -337,7 +351,7 @@ impl<'a> Analyzer<'a> {
             Some(filter) => Some(self.condition(filter, scope)?),
             None => None,
         };
-        Ok(Aggregate { kind, arg, distinct, filter, ty })
+        Ok(Aggregate { kind, arg, distinct, filter, param: None, ty })
     }
 
     /// The two sides of a comparison, with types that the planner can compare exactly.
@@ -670,6 +684,8 @@ impl<'a> Analyzer<'a> {
             }
             Function::Lower | Function::Upper => self.letters(function == Function::Upper, call, scope)?,
             Function::Concat | Function::ConcatWs => self.concat(function == Function::ConcatWs, call, scope)?,
+            // Of FROM only.
+            Function::GenerateSeries => return refuse(unproven()),
         };
         if result.ty.type_oid() != call.type_oid {
             return refuse(unproven());
@@ -794,6 +810,11 @@ impl<'a> Analyzer<'a> {
 fn is_join(query: &tree::Query, var: &Var) -> bool {
     let rte = var.varno.checked_sub(1).and_then(|i| query.rtable.get(i));
     rte.is_some_and(|rte| matches!(rte.kind, RteKind::Join { .. }))
+}
+
+/// A decimal whose sums may outgrow a decimal.
+fn is_wide(ty: ColType) -> bool {
+    matches!(ty, ColType::Numeric { precision, .. } if precision > MAX_SUMMED)
 }
 
 fn is_int(type_oid: u32) -> bool {
@@ -930,7 +951,7 @@ pub(super) fn cast_reason(from: u32, to: u32) -> String {
     format!("cast from {} to {} is not proven equal", names::type_name(from), names::type_name(to))
 }
 
-fn numeric_name(ty: ColType) -> String {
+pub(super) fn numeric_name(ty: ColType) -> String {
     match ty {
         ColType::Numeric { precision, scale } => format!("numeric({precision},{scale})"),
         ColType::NumericText => "a numeric without fixed scale".into(),

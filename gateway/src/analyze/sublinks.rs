@@ -145,7 +145,7 @@ impl<'a> Analyzer<'a> {
             return refuse("NOT IN over several columns");
         };
         // True if there is nothing to be in, or if neither the value nor anything there is NULL and nothing there is equal.
-        let count = |kind, arg: Option<Expr>| Aggregate { kind, arg, distinct: false, filter: None, ty: ColType::Int8 };
+        let count = |kind, arg: Option<Expr>| Aggregate { kind, arg, distinct: false, filter: None, param: None, ty: ColType::Int8 };
         let counted = Rel::Aggregate {
             input: Box::new(right.clone()),
             groups: Vec::new(),
@@ -240,7 +240,7 @@ impl<'a> Analyzer<'a> {
         let one = Constant::Literal(Value::Int8(1));
         let first = Rel::Limit { input: Box::new(rel), offset: None, count: Some(one) };
         let kind = oid::Aggregate::CountStar;
-        let count = Aggregate { kind, arg: None, distinct: false, filter: None, ty: ColType::Int8 };
+        let count = Aggregate { kind, arg: None, distinct: false, filter: None, param: None, ty: ColType::Int8 };
         let counted = Rel::Aggregate { input: Box::new(first), groups: Vec::new(), aggregates: vec![count] };
         let some = Node::Compare(
             Compare::Gt,

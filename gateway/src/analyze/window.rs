@@ -85,6 +85,9 @@ impl<'a> Analyzer<'a> {
             if !matches!(aggregate.kind, CountStar | Count | Sum | Avg | Min | Max | BoolAnd | BoolOr) {
                 return refuse(format!("{} as a window function", names::aggregate(window.call.fnoid)));
             }
+            if matches!(aggregate.kind, Sum | Avg) && aggregate.arg.as_ref().is_some_and(|a| a.ty == ColType::NumericText) {
+                return refuse(format!("{} of a numeric without fixed scale as a window function", names::aggregate(window.call.fnoid)));
+            }
             let function = WindowFunction::Aggregate(aggregate.kind);
             let call = plain(function, aggregate.arg.into_iter().collect(), aggregate.ty);
             return Ok(WindowCall { filter: aggregate.filter, ..call });
@@ -220,7 +223,7 @@ fn name(window: &tree::WindowFunc) -> String {
 fn is_grouped(rel: &Rel) -> bool {
     match rel {
         Rel::Scan { .. } => false,
-        Rel::OneRow | Rel::Values { .. } | Rel::Single { .. } | Rel::Aggregate { .. } => true,
+        Rel::OneRow | Rel::Values { .. } | Rel::Series { .. } | Rel::Single { .. } | Rel::Aggregate { .. } => true,
         Rel::Distinct { .. } | Rel::DistinctOn { .. } => true,
         Rel::SetOp { left, right, .. } | Rel::Join { left, right, .. } => is_grouped(left) && is_grouped(right),
         Rel::Filter { input, .. }
@@ -255,7 +258,7 @@ fn unique_keys(rel: &Rel) -> Vec<Vec<usize>> {
             };
             unique_keys(input).iter().filter_map(|key| key.iter().map(shown).collect()).collect()
         }
-        Rel::Scan { .. } | Rel::Values { .. } | Rel::Join { .. } | Rel::SetOp { .. } => Vec::new(),
+        Rel::Scan { .. } | Rel::Values { .. } | Rel::Series { .. } | Rel::Join { .. } | Rel::SetOp { .. } => Vec::new(),
     }
 }
 

@@ -40,6 +40,7 @@ impl Uses {
         match rel {
             Rel::OneRow => Vec::new(),
             Rel::Values { types, .. } => vec![None; types.len()],
+            Rel::Series { .. } => vec![None],
             Rel::Scan { source, columns, width } => {
                 let mut outputs = vec![None; *width];
                 for column in columns.iter().filter(|_| *source == relid) {
@@ -228,7 +229,7 @@ mod tests {
     }
 
     fn call(kind: Kind, arg: Option<Expr>, distinct: bool) -> Aggregate {
-        Aggregate { kind, arg, distinct, filter: None, ty: ColType::Int8 }
+        Aggregate { kind, arg, distinct, filter: None, param: None, ty: ColType::Int8 }
     }
 
     #[test]

@@ -9,7 +9,7 @@ use datafusion::logical_expr::{
     ColumnarValue, Expr, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
 };
 use pgexact::arith::{BinaryOp, UnaryOp};
-use pgexact::{PgError, Zone, arith, cast, cut, datetime, deviation, extract, extreme, interval, real, regexp, tochar, fixed, like, numeric, text};
+use pgexact::{PgError, Zone, arith, cast, cut, datetime, deviation, extract, extreme, interval, real, regexp, tochar, fixed, like, numeric, ordered, text};
 use std::sync::Arc;
 
 /// What a function computes. Two functions are the same if these and their result types are.
@@ -115,6 +115,7 @@ impl ScalarUDFImpl for PgFunction {
                 Kernel::NumericToText => "pg_numeric_text",
                 Kernel::Rescale => "pg_rescale",
                 Kernel::Extreme { .. } => "pg_extreme",
+                Kernel::Key { .. } => "pg_key",
                 Kernel::ILike { .. } => "pg_ilike",
                 Kernel::Regex { .. } => "pg_regex",
                 Kernel::ToLocal(_) => "pg_timestamp",
@@ -242,6 +243,7 @@ fn compute(
             Kernel::NumericToText => numeric::to_text(first),
             Kernel::Rescale => numeric::rescale(first, second()?, args.get(2).map(|a| a.as_ref())),
             Kernel::Extreme { greatest } => extreme::extreme(*greatest, args),
+            Kernel::Key { orders, skipped, .. } => ordered::keys(orders, *skipped, args),
             Kernel::EpochBetween => extract::epoch_between(first, second()?, returns),
             Kernel::DateToTimestamp => Ok(Arc::new(interval::date_to_timestamp(first)?)),
             Kernel::AddDays { subtract } => interval::add_days(first, second()?, *subtract),

@@ -8,6 +8,7 @@ pub mod coded;
 mod expr;
 mod joins;
 mod kernel;
+mod own;
 mod sets;
 pub mod times;
 #[cfg(test)]
@@ -15,7 +16,7 @@ pub(crate) mod tests;
 mod window;
 
 use crate::analyze::Analysis;
-use crate::analyze::ir::{Aggregate, Constant, Rel, SortKey};
+use crate::analyze::ir::{self, Aggregate, Constant, Node, Rel, SortKey};
 use crate::engine::coded_type;
 use datafusion::common::{Column, DataFusionError, ScalarValue};
 use datafusion::datasource::{TableProvider, provider_as_source};
@@ -26,8 +27,10 @@ use datafusion::logical_expr::{Cast, Expr, LogicalPlan, LogicalPlanBuilder};
 use expr::Expressions;
 use kernel::Function;
 use lake::types::ColType;
+use own::Own;
 use pgexact::PgError;
 use pgexact::deviation::Deviation;
+use pgexact::ordered::{Finish, Fraction, Layout};
 use pgtree::oid::Aggregate as Kind;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -255,6 +258,7 @@ impl Planner<'_> {
                 sets::set_op(self, *op, left, right)
             }
             Rel::Values { rows, types } => sets::values(self, rows, types),
+            Rel::Series { start, stop, step, ty } => sets::generated(self, start, stop, step.as_ref(), *ty),
             Rel::Attach { input, value } => {
                 let (input, value) = (self.rel(input)?, self.rel(value)?);
                 joins::attach(input, value)
@@ -345,6 +349,13 @@ impl Planner<'_> {
                     Some(column(&name))
                 }
             };
+            if let (Some(own), Some(arg)) = (self.own(aggregate)?, arg.clone()) {
+                let (name, out) = (format!("c{id}_{number}"), format!("r{id}_{}", groups.len() + number));
+                calls.push(own::call(own, arg, filter.map(Box::new), aggregate.ty.arrow()).alias(&name));
+                above.push(column(&name).alias(&out));
+                names.push(Some(out));
+                continue;
+            }
             let mut call = |function, arg: Expr, suffix: &str| {
                 let name = format!("c{id}_{number}{suffix}");
                 let filter = filter.clone().map(Box::new);
@@ -391,7 +402,9 @@ impl Planner<'_> {
                         ColType::NumericText.arrow(),
                     )
                 }
-                (_, None) => return Err(PlanError::Internal("an aggregate without argument".into())),
+                (Kind::StringAgg | Kind::ArrayAgg | Kind::PercentileCont | Kind::PercentileDisc | Kind::Mode, _) | (_, None) => {
+                    return Err(PlanError::Internal("an aggregate without argument".into()));
+                }
             };
             let out = format!("r{id}_{}", groups.len() + number);
             above.push(result.alias(&out));
@@ -400,6 +413,43 @@ impl Planner<'_> {
         let input = if below.is_empty() { built.plan } else { built.plan.project(below)? };
         let grouped = input.aggregate(group_names.iter().map(|n| column(n)).collect::<Vec<_>>(), calls)?;
         Ok(Built { plan: grouped.project(above)?, names, coded })
+    }
+}
+
+impl Planner<'_> {
+    /// The aggregate, if it is one of our own.
+    fn own(&self, aggregate: &Aggregate) -> Result<Option<Own>> {
+        let Some(arg) = &aggregate.arg else { return Ok(None) };
+        let param = aggregate.param.as_ref().map(|c| self.inputs.value(c)).transpose()?;
+        let misfit = || PlanError::Internal("an aggregate with another parameter".into());
+        let fraction = || match param {
+            Some(Value::Null) => Ok(None),
+            // PostgreSQL raises an error for it, if there is a group.
+            Some(Value::Float8(v)) => match Fraction::new(*v) {
+                Some(fraction) => Ok(Some(fraction)),
+                None => Err(PlanError::Unproven(format!("a percentile of {v}"))),
+            },
+            _ => Err(misfit()),
+        };
+        let finish = match aggregate.kind {
+            Kind::Sum | Kind::Avg if arg.ty == ColType::NumericText => {
+                return Ok(Some(Own::Total { average: aggregate.kind == Kind::Avg }));
+            }
+            Kind::StringAgg => match param {
+                Some(Value::Text(separator)) => Finish::StringAgg(separator.clone()),
+                Some(Value::Null) => Finish::StringAgg(String::new()),
+                _ => return Err(misfit()),
+            },
+            Kind::ArrayAgg => Finish::ArrayAgg,
+            Kind::PercentileCont => Finish::Continuous(fraction()?),
+            Kind::PercentileDisc => Finish::Discrete(fraction()?),
+            Kind::Mode => Finish::Mode,
+            _ => return Ok(None),
+        };
+        let Node::Call(ir::Kernel::Key { orders, value, .. }, args) = &arg.node else { return Err(misfit()) };
+        let columns = args.iter().map(|a| a.ty.arrow()).zip(orders.iter().copied()).collect();
+        let layout = Layout { columns, value: *value };
+        Ok(Some(Own::Ordered { layout, finish, distinct: aggregate.distinct }))
     }
 }
 

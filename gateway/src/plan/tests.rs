@@ -2,6 +2,7 @@
 //! frames that PostgreSQL gives, in text and in binary, under several time zones; and what is not proven must be refused for the right reason.
 
 pub(crate) mod pg;
+mod ordered;
 mod relations;
 mod statements;
 
@@ -330,7 +331,7 @@ async fn proven_statements_answer_as_postgres_does() {
     for zone in ["UTC", "America/New_York", "Asia/Kolkata"] {
         client.query(&format!("SET TimeZone = '{zone}'")).expect("zone");
         use statements::{FURTHER, MOMENTS, NUMBERS, PROVEN, SCALARS};
-        for case in [PROVEN, SCALARS, MOMENTS, NUMBERS, FURTHER, relations::PROVEN].into_iter().flatten() {
+        for case in [PROVEN, SCALARS, MOMENTS, NUMBERS, FURTHER, relations::PROVEN, ordered::PROVEN].into_iter().flatten() {
             if let Err(difference) = compare(&engine, &mut client, case, zone).await {
                 failures.push(format!("[{zone}] {}\n{difference}", case.sql));
             }
@@ -344,7 +345,7 @@ async fn proven_statements_answer_as_postgres_does() {
 fn unproven_statements_name_their_reason() {
     let mut client = world().cluster.connect();
     let mut failures = Vec::new();
-    for (sql, reason) in statements::REFUSED.iter().chain(relations::REFUSED) {
+    for (sql, reason) in statements::REFUSED.iter().chain(relations::REFUSED).chain(ordered::REFUSED) {
         let answer = match described(&mut client, &Case { sql, params: &[] }) {
             Ok(answer) => answer,
             Err(e) => {

@@ -67,6 +67,9 @@ impl CopyDecoder {
             return Err(Error::Copy(format!("{} types for {} fields", types.len(), fields.len())));
         }
         for (ty, field) in types.iter().zip(fields) {
+            if matches!(ty, ColType::Array(_)) {
+                return Err(Error::Copy(format!("column {} is an array", field.name())));
+            }
             if ty.arrow() != *field.data_type() {
                 return Err(Error::Copy(format!(
                     "column {} is {:?}, its field {}",

@@ -117,7 +117,8 @@ impl ColumnBuilder {
             ColType::Text | ColType::Varchar => Self::Text(StringViewBuilder::with_capacity(capacity)),
             ColType::Jsonb => Self::Jsonb(StringViewBuilder::with_capacity(capacity)),
             ColType::Uuid => Self::Uuid(StringViewBuilder::with_capacity(capacity)),
-            ColType::Bytea => Self::Bytea(BinaryViewBuilder::with_capacity(capacity)),
+            // A decoder of arrays is refused before it has columns.
+            ColType::Bytea | ColType::Array(_) => Self::Bytea(BinaryViewBuilder::with_capacity(capacity)),
             ColType::Date => Self::Date(Date32Builder::with_capacity(capacity)),
             ColType::Timestamp | ColType::TimestampTz => Self::Timestamp(
                 TimestampMicrosecondBuilder::with_capacity(capacity).with_data_type(ty.arrow()),

@@ -20,8 +20,8 @@
 
 use std::sync::Arc;
 
-use arrow::datatypes::{DataType, TimeUnit};
-use deltalake_core::kernel::{DataType as DeltaType, PrimitiveType};
+use arrow::datatypes::{DataType, Field, TimeUnit};
+use deltalake_core::kernel::{ArrayType, DataType as DeltaType, PrimitiveType};
 
 /// Lake name of the transaction that wrote a row.
 pub const XID: &str = "_xid";
@@ -85,6 +85,84 @@ pub enum ColType {
     Bytea,
     /// The type of `_xid`.
     Xid8,
+    /// Never a column's: what `array_agg` and its like give. One-dimensional, from 1.
+    Array(Element),
+}
+
+/// What an array is of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Element {
+    Bool,
+    Int2,
+    Int4,
+    Int8,
+    Float8,
+    Numeric {
+        precision: u8,
+        scale: i8,
+    },
+    Text,
+    Varchar,
+    Date,
+    Timestamp,
+    TimestampTz,
+    Uuid,
+}
+
+impl Element {
+    /// None for types that no array here has.
+    pub fn of(ty: ColType) -> Option<Element> {
+        Some(match ty {
+            ColType::Bool => Self::Bool,
+            ColType::Int2 => Self::Int2,
+            ColType::Int4 => Self::Int4,
+            ColType::Int8 => Self::Int8,
+            ColType::Float8 => Self::Float8,
+            ColType::Numeric { precision, scale } => Self::Numeric { precision, scale },
+            ColType::Text => Self::Text,
+            ColType::Varchar => Self::Varchar,
+            ColType::Date => Self::Date,
+            ColType::Timestamp => Self::Timestamp,
+            ColType::TimestampTz => Self::TimestampTz,
+            ColType::Uuid => Self::Uuid,
+            ColType::Float4 | ColType::NumericText | ColType::Jsonb | ColType::Bytea | ColType::Xid8 | ColType::Array(_) => return None,
+        })
+    }
+
+    pub fn ty(self) -> ColType {
+        match self {
+            Self::Bool => ColType::Bool,
+            Self::Int2 => ColType::Int2,
+            Self::Int4 => ColType::Int4,
+            Self::Int8 => ColType::Int8,
+            Self::Float8 => ColType::Float8,
+            Self::Numeric { precision, scale } => ColType::Numeric { precision, scale },
+            Self::Text => ColType::Text,
+            Self::Varchar => ColType::Varchar,
+            Self::Date => ColType::Date,
+            Self::Timestamp => ColType::Timestamp,
+            Self::TimestampTz => ColType::TimestampTz,
+            Self::Uuid => ColType::Uuid,
+        }
+    }
+
+    /// The array type (`pg_type.typarray`).
+    pub fn array_oid(self) -> u32 {
+        match self {
+            Self::Bool => 1000,
+            Self::Int2 => 1005,
+            Self::Int4 => 1007,
+            Self::Int8 => 1016,
+            Self::Float8 => 1022,
+            Self::Numeric { .. } => 1231,
+            Self::Text => 1009,
+            Self::Varchar => 1015,
+            Self::Date => 1182,
+            Self::Timestamp => 1115,
+            Self::TimestampTz => 1185,
+            Self::Uuid => 2951,
+        }
+    }
 }
 
 impl ColType {
@@ -130,6 +208,7 @@ impl ColType {
             Self::Jsonb => oid::JSONB,
             Self::Bytea => oid::BYTEA,
             Self::Xid8 => oid::XID8,
+            Self::Array(element) => element.array_oid(),
         }
     }
 
@@ -148,6 +227,7 @@ impl ColType {
             Self::Date => DataType::Date32,
             Self::Timestamp => DataType::Timestamp(TimeUnit::Microsecond, None),
             Self::TimestampTz => DataType::Timestamp(TimeUnit::Microsecond, Some(Arc::from("UTC"))),
+            Self::Array(element) => DataType::List(Arc::new(Field::new_list_field(element.ty().arrow(), true))),
         }
     }
 
@@ -171,6 +251,7 @@ impl ColType {
             Self::Date => PrimitiveType::Date,
             Self::Timestamp => PrimitiveType::TimestampNtz,
             Self::TimestampTz => PrimitiveType::Timestamp,
+            Self::Array(element) => return ArrayType::new(element.ty().delta(), true).into(),
         })
     }
 

@@ -23,8 +23,11 @@ use crate::numeric::{Decimal, Numeric, write_decimal, write_wire};
 use crate::zone::{Cursor, OutsideZoneData};
 use crate::{PgError, Zone, float};
 
+mod list;
 #[cfg(test)]
 mod tests;
+
+use list::Lists;
 
 /// OIDs of the built-in types that results may have (`pg_type.dat`).
 pub mod oid {
@@ -95,11 +98,14 @@ enum Kind {
     Jsonb,
     Bytea,
     Xid8,
+    /// Of what `Column::item` says.
+    List,
 }
 
 #[derive(Debug, Clone)]
 struct Column {
     kind: Kind,
+    item: Option<Box<Column>>,
     format: Format,
     data_type: DataType,
     target: Target,
@@ -153,6 +159,19 @@ fn kind_of(target: &Target, t: &DataType) -> Option<Kind> {
     })
 }
 
+impl Column {
+    fn new(target: &Target, data_type: &DataType) -> Option<Column> {
+        let (kind, item) = match (list::element(target.type_oid), data_type) {
+            (Some(element), DataType::List(field)) => {
+                let item = Target { type_oid: element, ..*target };
+                (Kind::List, Some(Box::new(Column::new(&item, field.data_type())?)))
+            }
+            _ => (kind_of(target, data_type)?, None),
+        };
+        Some(Column { kind, item, format: target.format, data_type: data_type.clone(), target: *target })
+    }
+}
+
 impl RowEncoder {
     /// An encoder for batches of `schema`, column by column for `targets`. `zone` is the session's.
     ///
@@ -168,17 +187,11 @@ impl RowEncoder {
             .zip(schema.fields())
             .enumerate()
             .map(|(column, (target, field))| {
-                let kind = kind_of(target, field.data_type()).ok_or_else(|| EncodeError::Unsupported {
+                Column::new(target, field.data_type()).ok_or_else(|| EncodeError::Unsupported {
                     column,
                     data_type: field.data_type().to_string(),
                     type_oid: target.type_oid,
                     typmod: target.typmod,
-                })?;
-                Ok(Column {
-                    kind,
-                    format: target.format,
-                    data_type: field.data_type().clone(),
-                    target: *target,
                 })
             })
             .collect::<Result<_, EncodeError>>()?;
@@ -375,6 +388,7 @@ enum Values<'a> {
     UuidBytes(&'a FixedSizeBinaryArray),
     Jsonb(Strings<'a>),
     Bytea(Blobs<'a>),
+    List(Lists<'a>),
 }
 
 struct Writer<'a> {
@@ -418,6 +432,7 @@ impl<'a> Writer<'a> {
             },
             Kind::Jsonb => Values::Jsonb(Strings::new(array)?),
             Kind::Bytea => Values::Bytea(Blobs::new(array)?),
+            Kind::List => Values::List(Lists::new(array.as_list_opt()?, column.item.as_deref()?, zone)?),
         };
         Some(Writer {
             nulls: array.nulls(),
@@ -481,6 +496,7 @@ impl<'a> Writer<'a> {
                 out.put_slice(b"\\x");
                 put_hex(a.value(row), out);
             }
+            Values::List(a) => a.text(row, out)?,
         }
         Ok(())
     }
@@ -520,6 +536,7 @@ impl<'a> Writer<'a> {
                 out.put_slice(a.value(row).as_bytes());
             }
             Values::Bytea(a) => out.put_slice(a.value(row)),
+            Values::List(a) => a.binary(row, out)?,
         }
         Ok(())
     }

@@ -426,3 +426,67 @@ fn what_is_not_exact_is_refused() {
     let other = batch(vec![Arc::new(Int64Array::from(vec![1]))]);
     assert!(encoder.encode_batch(&other, 0, 1, &mut BytesMut::new()).is_err());
 }
+
+/// Arrays of `values`, of random lengths, some of them empty or NULL.
+fn lists(values: ArrayRef, random: &mut Random) -> ArrayRef {
+    let (mut lengths, mut left) = (Vec::new(), values.len());
+    while left > 0 {
+        let length = (random.below(5) as usize).min(left);
+        lengths.push(length);
+        left -= length;
+    }
+    let nulls = arrow::buffer::NullBuffer::from((0..lengths.len()).map(|i| i % 11 != 5).collect::<Vec<bool>>());
+    let field = Arc::new(Field::new_list_field(values.data_type().clone(), true));
+    let offsets = arrow::buffer::OffsetBuffer::from_lengths(lengths);
+    Arc::new(arrow::array::ListArray::try_new(field, offsets, values, Some(nulls)).expect("lists"))
+}
+
+#[test]
+fn arrays_equal_postgres() {
+    let mut random = Random(62);
+    let rows = 900;
+    let ints = |random: &mut Random| -> Vec<Option<i64>> {
+        (0..rows).map(|_| (random.below(6) > 0).then(|| (random.next() as i64) >> random.below(63))).collect()
+    };
+    let texts = ["", " ", "a", "NULL", "null", "Nulls", "a b", "a,b", "{", "}", "\"", "\\", "tab\t", "x\ny", "\u{b}", "ä", "🦀", "'"];
+    let texts: Vec<Option<&str>> = (0..rows).map(|_| (random.below(7) > 0).then(|| *random.pick(&texts))).collect();
+    let i4: Vec<Option<i32>> = ints(&mut random).iter().map(|v| v.map(|v| v as i32)).collect();
+    let times: Vec<Option<i64>> = ints(&mut random)
+        .iter()
+        .map(|v| v.map(|v| if v % 9 == 0 { i64::MAX } else { v % 4_000_000_000_000_000 }))
+        .collect();
+    let decimals: Vec<Option<i128>> = ints(&mut random).iter().map(|v| v.map(i128::from)).collect();
+    let floats: Vec<Option<f64>> = ints(&mut random).iter().map(|v| v.map(|v| v as f64 / 3.0)).collect();
+    let uuids: Vec<Option<String>> = (0..rows)
+        .map(|_| {
+            let hex = format!("{:016x}{:016x}", random.next(), random.next());
+            let uuid = format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]);
+            (random.below(6) > 0).then_some(uuid)
+        })
+        .collect();
+    let days: Vec<Option<i32>> = i4.iter().map(|v| v.map(|v| if v % 9 == 0 { i32::MIN } else { v % 100_000 })).collect();
+    let columns: Vec<(ArrayRef, u32, &str)> = vec![
+        (Arc::new(BooleanArray::from_iter(i4.iter().map(|v| v.map(|v| v % 2 == 0)))), 1000, "bool"),
+        (Arc::new(Int16Array::from_iter(i4.iter().map(|v| v.map(|v| v as i16)))), 1005, "int2"),
+        (Arc::new(Int32Array::from(i4)), 1007, "int4"),
+        (Arc::new(Int64Array::from(ints(&mut random))), 1016, "int8"),
+        (Arc::new(Float64Array::from(floats)), 1022, "float8"),
+        (Arc::new(Decimal128Array::from(decimals).with_precision_and_scale(30, 3).expect("fits")), 1231, "numeric"),
+        (Arc::new(StringViewArray::from_iter(texts.iter().copied())), 1009, "text"),
+        (Arc::new(StringViewArray::from_iter(texts.iter().rev().copied())), 1015, "varchar"),
+        (Arc::new(Date32Array::from(days)), 1182, "date"),
+        (Arc::new(TimestampMicrosecondArray::from(times.clone())), 1115, "timestamp"),
+        (Arc::new(TimestampMicrosecondArray::from(times).with_timezone("UTC")), 1185, "timestamptz"),
+        (Arc::new(StringViewArray::from_iter(uuids)), 2951, "uuid"),
+    ];
+    for (values, type_oid, name) in columns {
+        for zone in ["UTC", "Asia/Kolkata", "America/Havana"] {
+            let list = lists(values.clone(), &mut random);
+            let zone = Zone::parse(zone).expect("a zone");
+            round_trip(&batch(vec![list]), &[(type_oid, -1)], &format!("a {name}[]"), &zone);
+        }
+    }
+    let nested = lists(lists(Arc::new(Int32Array::from(vec![1, 2, 3])), &mut random), &mut random);
+    let refused = encode(&batch(vec![nested]), &[(1007, -1)], Format::Text, &Zone::parse("UTC").expect("UTC"));
+    assert!(matches!(refused, Err(EncodeError::Unsupported { .. })));
+}

@@ -33,33 +33,33 @@ fn add_months(local: i64, months: i64) -> Option<i64> {
     day.checked_mul(DAY_US)?.checked_add(local.rem_euclid(DAY_US))
 }
 
+/// One time of [`add`], of a timestamptz where there is a zone.
+pub(crate) fn moved(us: i64, interval: Interval, zone: Option<&Zone>) -> Result<i64, PgError> {
+    if !finite(us) {
+        return Ok(us);
+    }
+    let out_of_range = || PgError::not_exact("a timestamp out of range");
+    let local_of = |us: i64| zone.map_or(Ok(us), |z| z.local_of(us));
+    let instant_of = |us: i64| zone.map_or(Ok(us), |z| z.instant_of(us));
+    let mut us = us;
+    if interval.months != 0 {
+        us = instant_of(add_months(local_of(us)?, interval.months.into()).ok_or_else(out_of_range)?)?;
+    }
+    if interval.days != 0 {
+        let moved = i64::from(interval.days).checked_mul(DAY_US).and_then(|d| local_of(us).ok()?.checked_add(d));
+        us = instant_of(moved.ok_or_else(out_of_range)?)?;
+    }
+    us = us.checked_add(interval.microseconds).ok_or_else(out_of_range)?;
+    if us < MIN_TIMESTAMP_US || !finite(us) { Err(out_of_range()) } else { Ok(us) }
+}
+
 /// `array + interval` for timestamps, and in `zone` for timestamptz: months, then days, in local time each, then the rest. Infinities stay.
 /// What PostgreSQL may find out of range is refused.
 pub fn add(array: &TimestampMicrosecondArray, interval: Interval, zone: &Zone) -> Result<ArrayRef, PgError> {
-    let out_of_range = || PgError::not_exact("a timestamp out of range");
     let zone = array.timezone().map(|_| zone);
-    let local_of = |us: i64| zone.map_or(Ok(us), |z| z.local_of(us));
-    let instant_of = |us: i64| zone.map_or(Ok(us), |z| z.instant_of(us));
     let mut values = Vec::with_capacity(array.len());
     for (i, &us) in array.values().iter().enumerate() {
-        if array.is_null(i) || !finite(us) {
-            values.push(us);
-            continue;
-        }
-        let mut us = us;
-        if interval.months != 0 {
-            us = instant_of(add_months(local_of(us)?, interval.months.into()).ok_or_else(out_of_range)?)?;
-        }
-        if interval.days != 0 {
-            let moved =
-                i64::from(interval.days).checked_mul(DAY_US).and_then(|d| local_of(us).ok()?.checked_add(d));
-            us = instant_of(moved.ok_or_else(out_of_range)?)?;
-        }
-        us = us.checked_add(interval.microseconds).ok_or_else(out_of_range)?;
-        if us < MIN_TIMESTAMP_US || !finite(us) {
-            return Err(out_of_range());
-        }
-        values.push(us);
+        values.push(if array.is_null(i) { us } else { moved(us, interval, zone)? });
     }
     let timezone = array.timezone().map(str::to_owned);
     let moved =

@@ -8,6 +8,7 @@
 
 mod array;
 mod big;
+mod total;
 #[cfg(test)]
 mod tests;
 
@@ -19,6 +20,7 @@ use arrow::datatypes::i256;
 
 use crate::PgError;
 use crate::arith::BinaryOp;
+pub use total::Total;
 pub use array::{Comparison, arith, average, compare, divide, rescale, sort_keys, to_decimal256, to_text};
 
 /// Significant digits a quotient has at least (`NUMERIC_MIN_SIG_DIGITS`).

@@ -270,3 +270,39 @@ fn arithmetic_of_texts_is_postgres() {
     let nan = arrow::array::StringViewArray::from(vec!["NaN"]);
     assert!(arith(BinaryOp::Add, &nan, &nan).expect_err("NaN").is_not_exact());
 }
+
+#[test]
+fn totals_of_any_scale_are_postgres() {
+    let mut random = Random(0x5eed_0111);
+    let (mut sql, mut got) = (Vec::new(), Vec::new());
+    for number in 0..1500 {
+        let count = random.below(9) as usize;
+        let mut values = texts(&mut random, count, 30, 25);
+        for value in values.iter_mut() {
+            if random.below(40) == 0 {
+                *value = random.pick(&["NaN", "Infinity", "-Infinity", "0", "0.000"]).to_string();
+            }
+        }
+        let (mut one, mut other) = (Total::default(), Total::default());
+        for (n, value) in values.iter().enumerate() {
+            let value: Numeric = value.parse().expect("a numeric");
+            if n % 3 == 0 { one.add(&value) } else { other.add(&value) }.expect("fits");
+        }
+        one.merge(&other.state()).expect("fits");
+        got.push([one.finish(false).expect("a sum"), one.finish(true).expect("an average")]);
+        let list: Vec<String> = values.iter().map(|v| format!("'{v}'")).collect();
+        sql.push(format!("SELECT {number} AS n, sum(x) AS a, avg(x) AS b FROM unnest(ARRAY[{}]::numeric[]) x", list.join(", ")));
+    }
+    let rows: Vec<_> = sql
+        .chunks(250)
+        .flat_map(|sql| cluster().copy_text(&[], "", &format!("SELECT a, b FROM ({}) s ORDER BY n", sql.join(" UNION ALL "))))
+        .collect();
+    assert_eq!(rows.len(), got.len());
+    for ((got, sql), want) in got.iter().zip(&sql).zip(rows) {
+        assert_eq!(got.as_slice(), want, "{sql}");
+    }
+    // What does not fit is given back.
+    let mut total = Total::default();
+    total.add(&format!("1{}", "0".repeat(70)).parse().expect("a numeric")).expect("fits");
+    assert!(total.add(&"0.0000000001".parse().expect("a numeric")).expect_err("too wide").is_not_exact());
+}

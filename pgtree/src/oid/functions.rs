@@ -98,6 +98,8 @@ pub enum Function {
     ToFloat,
     /// Seconds since 1970 to timestamptz.
     EpochToInstant,
+    /// A set of rows.
+    GenerateSeries,
 }
 
 /// What an aggregate does, for aggregates known by OID.
@@ -118,4 +120,9 @@ pub enum Aggregate {
     VarSamp,
     StddevPop,
     StddevSamp,
+    StringAgg,
+    ArrayAgg,
+    PercentileCont,
+    PercentileDisc,
+    Mode,
 }

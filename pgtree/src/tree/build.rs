@@ -281,7 +281,7 @@ fn expr(item: &Item<'_>) -> Result<Expr> {
             type_oid: node.oid("aggtype")?,
             collation: node.oid("aggcollid")?,
             input_collation: node.oid("inputcollid")?,
-            direct_args: node.has("aggdirectargs"),
+            direct_args: exprs(node, "aggdirectargs")?,
             args: node.list("args")?.iter().map(target).collect::<Result<_>>()?,
             order: sort_groups(node, "aggorder")?,
             distinct: sort_groups(node, "aggdistinct")?,
@@ -401,6 +401,7 @@ fn expr(item: &Item<'_>) -> Result<Expr> {
             element_oid: node.oid("element_typeid")?,
             multidims: node.bool("multidims")?,
         },
+        "ROW" | "ROWEXPR" if node.oid("row_typeid")? == super::RECORD => Expr::Row(exprs(node, "args")?),
         "SQLVALUEFUNCTION" => match sql_value_op(node.int("op")?) {
             Some(op) => Expr::SqlValue { op, type_oid: node.oid("type")?, typmod: node.int4("typmod")? },
             None => Expr::Unknown(node.name.to_owned()),

@@ -160,7 +160,7 @@ pub(super) fn window_func(node: &Node<'_>) -> Result<WindowFunc> {
             type_oid: node.oid("wintype")?,
             collation: node.oid("wincollid")?,
             input_collation: node.oid("inputcollid")?,
-            direct_args: false,
+            direct_args: Vec::new(),
             args: args.into_iter().enumerate().map(target).collect(),
             order: Vec::new(),
             distinct: Vec::new(),

@@ -256,7 +256,8 @@ pub struct Aggref {
     pub type_oid: u32,
     pub collation: u32,
     pub input_collation: u32,
-    pub direct_args: bool,
+    /// Of an ordered-set aggregate: what stands in its own parentheses.
+    pub direct_args: Vec<Expr>,
     pub args: Vec<Target>,
     pub order: Vec<SortGroup>,
     pub distinct: Vec<SortGroup>,
@@ -285,6 +286,9 @@ pub struct Call {
     pub form: i64,
     pub args: Vec<Expr>,
 }
+
+/// The type of rows without a name.
+pub(crate) const RECORD: u32 = 2249;
 
 /// An expression.
 #[derive(Debug, Clone, PartialEq)]
@@ -364,6 +368,8 @@ pub enum Expr {
         element_oid: u32,
         multidims: bool,
     },
+    /// A row of values without a type of its own; any other row is unknown.
+    Row(Vec<Expr>),
     SqlValue {
         op: SqlValueOp,
         type_oid: u32,
@@ -409,6 +415,7 @@ impl Expr {
             | Expr::SqlValue { type_oid, .. } => *type_oid,
             Expr::Window(w) => w.call.type_oid,
             Expr::Grouping { .. } => crate::oid::INT4,
+            Expr::Row(_) => RECORD,
             Expr::Collate { arg, .. } => arg.type_oid(),
             Expr::SubLink(link) => match link.kind {
                 SubLinkKind::Exists | SubLinkKind::All | SubLinkKind::Any | SubLinkKind::RowCompare => crate::oid::BOOL,

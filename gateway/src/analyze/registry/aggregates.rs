@@ -7,8 +7,11 @@ use pgtree::oid::{Aggregate, Aggregate as K};
 
 const FIXED: &str = "the numerics have a fixed scale of at most 38 digits";
 const SUMMED: &str = "the numerics have a fixed scale of at most 28 digits";
+const TOTALED: &str = "sums stay within 76 digits; DISTINCT and windows over a fixed scale of at most 28 digits only";
 const BYTEWISE: &str = "the collation is C, POSIX or C.UTF-8";
 const ORDER: &str = "sums of floats depend on the order of the rows";
+const SETTLED: &str = "its ORDER BY (or DISTINCT) leaves no order open, text by C, POSIX or C.UTF-8 only; up to 256 MiB a group";
+const FRACTION: &str = "the fraction does not depend on rows; text by C, POSIX or C.UTF-8 only; no 0 beside -0 as the result; up to 256 MiB a group";
 const TYPE: &str = "the lake does not compute with this type";
 
 #[rustfmt::skip]
@@ -18,7 +21,7 @@ pub(super) const AGGREGATES: &[Row<Aggregate>] = &[
     (2100, "avg", &[INT8], NUMERIC, Same(K::Avg)),
     (2101, "avg", &[INT4], NUMERIC, Same(K::Avg)),
     (2102, "avg", &[INT2], NUMERIC, Same(K::Avg)),
-    (2103, "avg", &[NUMERIC], NUMERIC, When(K::Avg, SUMMED)),
+    (2103, "avg", &[NUMERIC], NUMERIC, When(K::Avg, TOTALED)),
     (2104, "avg", &[FLOAT4], FLOAT8, Never(ORDER)),
     (2105, "avg", &[FLOAT8], FLOAT8, Never(ORDER)),
     (2106, "avg", &[INTERVAL], INTERVAL, Never(TYPE)),
@@ -29,7 +32,7 @@ pub(super) const AGGREGATES: &[Row<Aggregate>] = &[
     (2111, "sum", &[FLOAT8], FLOAT8, Never(ORDER)),
     (2112, "sum", &[790], 790, Never(TYPE)),
     (2113, "sum", &[INTERVAL], INTERVAL, Never(TYPE)),
-    (2114, "sum", &[NUMERIC], NUMERIC, When(K::Sum, SUMMED)),
+    (2114, "sum", &[NUMERIC], NUMERIC, When(K::Sum, TOTALED)),
     (2115, "max", &[INT8], INT8, Same(K::Max)),
     (2116, "max", &[INT4], INT4, Same(K::Max)),
     (2117, "max", &[INT2], INT2, Same(K::Max)),
@@ -83,7 +86,7 @@ pub(super) const AGGREGATES: &[Row<Aggregate>] = &[
     (2243, "bit_or", &[1560], 1560, Never(TYPE)),
     (2244, "max", &[BPCHAR], BPCHAR, Never(TYPE)),
     (2245, "min", &[BPCHAR], BPCHAR, Never(TYPE)),
-    (2335, "array_agg", &[ANYNONARRAY], ANYARRAY, Never("not built")),
+    (2335, "array_agg", &[ANYNONARRAY], ANYARRAY, When(K::ArrayAgg, SETTLED)),
     (2517, "bool_and", &[BOOL], BOOL, Same(K::BoolAnd)),
     (2518, "bool_or", &[BOOL], BOOL, Same(K::BoolOr)),
     (2519, "every", &[BOOL], BOOL, Same(K::BoolAnd)),
@@ -132,17 +135,17 @@ pub(super) const AGGREGATES: &[Row<Aggregate>] = &[
     (3270, "jsonb_object_agg", &[ANY, ANY], JSONB, Never("not built")),
     (3526, "max", &[3500], 3500, Never(TYPE)),
     (3527, "min", &[3500], 3500, Never(TYPE)),
-    (3538, "string_agg", &[TEXT, TEXT], TEXT, Never("not built")),
+    (3538, "string_agg", &[TEXT, TEXT], TEXT, When(K::StringAgg, SETTLED)),
     (3545, "string_agg", &[BYTEA, BYTEA], BYTEA, Never("not built")),
     (3564, "max", &[869], 869, Never(TYPE)),
     (3565, "min", &[869], 869, Never(TYPE)),
-    (3972, "percentile_disc", &[FLOAT8, ANYELEMENT], ANYELEMENT, Never("not built")),
-    (3974, "percentile_cont", &[FLOAT8, FLOAT8], FLOAT8, Never("not built")),
-    (3976, "percentile_cont", &[FLOAT8, INTERVAL], INTERVAL, Never("not built")),
+    (3972, "percentile_disc", &[FLOAT8, ANYELEMENT], ANYELEMENT, When(K::PercentileDisc, FRACTION)),
+    (3974, "percentile_cont", &[FLOAT8, FLOAT8], FLOAT8, When(K::PercentileCont, FRACTION)),
+    (3976, "percentile_cont", &[FLOAT8, INTERVAL], INTERVAL, Never(TYPE)),
     (3978, "percentile_disc", &[FLOAT8_ARRAY, ANYELEMENT], ANYARRAY, Never("not built")),
     (3980, "percentile_cont", &[FLOAT8_ARRAY, FLOAT8], FLOAT8_ARRAY, Never("not built")),
-    (3982, "percentile_cont", &[FLOAT8_ARRAY, INTERVAL], 1187, Never("not built")),
-    (3984, "mode", &[ANYELEMENT], ANYELEMENT, Never("not built")),
+    (3982, "percentile_cont", &[FLOAT8_ARRAY, INTERVAL], 1187, Never(TYPE)),
+    (3984, "mode", &[ANYELEMENT], ANYELEMENT, When(K::Mode, FRACTION)),
     (3986, "rank", &[ANY], INT8, Never("not built")),
     (3988, "percent_rank", &[ANY], FLOAT8, Never("not built")),
     (3990, "cume_dist", &[ANY], FLOAT8, Never("not built")),

@@ -24,6 +24,7 @@ const CASED: &str = "the collation is C, or the texts are ASCII and the database
 const SHIFT: &str = "the shift is by less than the type's width";
 const INSENSITIVE: &str = "the pattern does not depend on rows, and is ASCII unless the collation is C";
 const REGEX: &str = "the pattern does not depend on rows, and has no more than literals . ^ $ ( ) (?: ) | * + ? {m,n} [sets of ASCII] \\d \\s \\w";
+const SERIES: &str = "in FROM, of arguments that do not depend on rows, up to 100000 rows";
 const PATTERN: &str = "the pattern does not depend on rows";
 
 #[rustfmt::skip]
@@ -110,8 +111,8 @@ pub(super) const FUNCTIONS: &[Row<Meaning>] = &[
     (885, "btrim", &[TEXT], TEXT, Same(Run(S::BTrim))),
     (936, "substring", &[TEXT, INT4, INT4], TEXT, Same(Run(S::Substr))),
     (937, "substring", &[TEXT, INT4], TEXT, Same(Run(S::Substr))),
-    (938, "generate_series", &[TIMESTAMP, TIMESTAMP, INTERVAL], TIMESTAMP, Never("gives sets of rows")),
-    (939, "generate_series", &[TIMESTAMPTZ, TIMESTAMPTZ, INTERVAL], TIMESTAMPTZ, Never("gives sets of rows")),
+    (938, "generate_series", &[TIMESTAMP, TIMESTAMP, INTERVAL], TIMESTAMP, When(Of(F::GenerateSeries), SERIES)),
+    (939, "generate_series", &[TIMESTAMPTZ, TIMESTAMPTZ, INTERVAL], TIMESTAMPTZ, When(Of(F::GenerateSeries), SERIES)),
     (940, "mod", &[INT2, INT2], INT2, Same(Of(F::Arith(A::Mod)))),
     (941, "mod", &[INT4, INT4], INT4, Same(Of(F::Arith(A::Mod)))),
     (942, "int28mi", &[INT2, INT8], INT8, Same(Of(F::Arith(A::Sub)))),
@@ -120,10 +121,10 @@ pub(super) const FUNCTIONS: &[Row<Meaning>] = &[
     (947, "mod", &[INT8, INT8], INT8, Same(Of(F::Arith(A::Mod)))),
     (948, "int28div", &[INT2, INT8], INT8, Same(Of(F::Arith(A::Div)))),
     (1026, "timezone", &[INTERVAL, TIMESTAMPTZ], TIMESTAMP, Never("zones are names only")),
-    (1066, "generate_series", &[INT4, INT4, INT4], INT4, Never("gives sets of rows")),
-    (1067, "generate_series", &[INT4, INT4], INT4, Never("gives sets of rows")),
-    (1068, "generate_series", &[INT8, INT8, INT8], INT8, Never("gives sets of rows")),
-    (1069, "generate_series", &[INT8, INT8], INT8, Never("gives sets of rows")),
+    (1066, "generate_series", &[INT4, INT4, INT4], INT4, When(Of(F::GenerateSeries), SERIES)),
+    (1067, "generate_series", &[INT4, INT4], INT4, When(Of(F::GenerateSeries), SERIES)),
+    (1068, "generate_series", &[INT8, INT8, INT8], INT8, When(Of(F::GenerateSeries), SERIES)),
+    (1069, "generate_series", &[INT8, INT8], INT8, When(Of(F::GenerateSeries), SERIES)),
     (1140, "date_mi", &[DATE, DATE], INT4, Same(Of(F::DaysBetween))),
     (1141, "date_pli", &[DATE, INT4], DATE, Same(Of(F::PlusDays))),
     (1142, "date_mii", &[DATE, INT4], DATE, Same(Of(F::MinusDays))),
