@@ -453,6 +453,20 @@ impl Expr {
         }
     }
 
+    /// What it is made of.
+    pub fn children_mut(&mut self) -> Vec<&mut Expr> {
+        match &mut self.node {
+            Node::Column(_) | Node::Constant(_) => Vec::new(),
+            Node::Compare(_, a, b) | Node::Distinct(a, b) | Node::NullIf(a, b) => vec![a, b],
+            Node::InList { arg, .. } | Node::Like { arg, .. } | Node::DateBin { arg, .. } => vec![arg],
+            Node::And(items) | Node::Or(items) | Node::Coalesce(items) | Node::Call(_, items) => items.iter_mut().collect(),
+            Node::Not(a) | Node::IsNull(a) | Node::IsNotNull(a) | Node::BoolTest(a, _) => vec![a],
+            Node::Case { whens, default } => {
+                whens.iter_mut().flat_map(|(when, then)| [when, then]).chain(default.as_deref_mut()).collect()
+            }
+        }
+    }
+
     /// Calls `f` with the number of every column, to be changed.
     pub fn renumber(&mut self, f: &mut dyn FnMut(&mut usize)) {
         match &mut self.node {

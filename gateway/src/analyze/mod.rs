@@ -5,6 +5,7 @@
 
 mod bounds;
 mod calls;
+mod correlated;
 mod floats;
 pub mod dimension;
 mod fold;

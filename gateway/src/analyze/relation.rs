@@ -21,14 +21,47 @@ pub(super) struct Scope<'q> {
     /// Set while expressions above the aggregation are translated.
     pub grouping: Option<Grouping<'q>>,
     /// Values of sub-selects that are wanted beside the rows being read, and beside the groups.
-    pub below: Vec<Rel>,
-    pub above: Vec<Rel>,
+    pub below: Vec<Beside>,
+    pub above: Vec<Beside>,
     /// Window functions met so far.
     pub windows: Vec<(&'q tree::WindowFunc, ir::WindowCall)>,
     /// What the query around an EXISTS reads.
     pub outer: Option<Outer<'q>>,
     /// Types of the columns of the sub-select on the right side of an IN.
     pub compared: Option<Vec<ColType>>,
+}
+
+/// What is put beside every row.
+pub(super) enum Beside {
+    /// The one value of a relation of one row.
+    Value(Rel),
+    /// The row of `right` whose first columns are equal to `on`, of which there is one at most; NULLs where there is none.
+    Group { right: Rel, on: Vec<Expr> },
+}
+
+impl Beside {
+    /// How many columns it adds.
+    pub fn width(&self) -> usize {
+        match self {
+            Beside::Value(_) => 1,
+            Beside::Group { right, .. } => right.width(),
+        }
+    }
+
+    fn put(self, rel: Rel) -> Rel {
+        let (right, on) = match self {
+            Beside::Value(value) => return Rel::Attach { input: Box::new(rel), value: Box::new(value) },
+            Beside::Group { right, on } => (right, on),
+        };
+        let (width, types) = (rel.width(), right.types());
+        let equal = |(number, (outer, ty)): (usize, (Expr, &ColType))| {
+            let key = Expr::column(width + number, *ty);
+            Expr::boolean(ir::Node::Compare(Compare::Eq, Box::new(outer), Box::new(key)))
+        };
+        let mut on: Vec<Expr> = on.into_iter().zip(&types).enumerate().map(equal).collect();
+        let on = if on.len() == 1 { on.remove(0) } else { Expr::boolean(ir::Node::And(on)) };
+        Rel::Join { kind: JoinKind::Left, left: Box::new(rel), right: Box::new(right), on: Some(on) }
+    }
 }
 
 /// Placeholders for columns whose numbers are known only when the relation is whole: values of sub-selects,
@@ -525,13 +558,13 @@ impl<'a> Analyzer<'a> {
 }
 
 /// Puts the values of sub-selects beside the rows of `rel`, and their numbers into what reads them.
-pub(super) fn attach<'e>(mut rel: Rel, values: &mut Vec<Rel>, read: impl Iterator<Item = &'e mut Expr>) -> Rel {
+pub(super) fn attach<'e>(mut rel: Rel, values: &mut Vec<Beside>, read: impl Iterator<Item = &'e mut Expr>) -> Rel {
     let width = rel.width();
     if values.is_empty() {
         return rel;
     }
     for value in values.drain(..) {
-        rel = Rel::Attach { input: Box::new(rel), value: Box::new(value) };
+        rel = value.put(rel);
     }
     for expr in read {
         expr.renumber(&mut |n| {

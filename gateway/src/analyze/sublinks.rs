@@ -3,7 +3,7 @@
 
 use super::ir::{Aggregate, Compare, Constant, Expr, JoinKind, Node, Rel};
 use super::joins::equates;
-use super::relation::{ATTACHED, INNER, OUTER, Outer, Scope, attach};
+use super::relation::{ATTACHED, Beside, INNER, OUTER, Outer, Scope, attach};
 use super::{Analyzer, Outcome, Refused, refuse};
 use lake::types::ColType;
 use pgtree::oid;
@@ -37,7 +37,7 @@ impl<'a> Analyzer<'a> {
 
     /// Translates conditions over `rel`, which joins what they ask of other relations. Gives those that are left to test, and those that
     /// refer to the query around.
-    fn conditions<'q>(
+    pub(super) fn conditions<'q>(
         &mut self,
         quals: &'q tree::Expr,
         rel: &mut Rel,
@@ -218,6 +218,7 @@ impl<'a> Analyzer<'a> {
         }
         match link.kind {
             SubLinkKind::Exists => self.is_there(&link.query, scope),
+            SubLinkKind::Scalar if depends(&link.query) => self.correlated(link, scope),
             SubLinkKind::Scalar => {
                 let rel = self.query(&link.query, &scope.stack.clone())?;
                 if rel.width() != 1 {
@@ -255,8 +256,9 @@ impl<'a> Analyzer<'a> {
     fn attached(&mut self, value: Rel, scope: &mut Scope<'_>) -> Expr {
         let ty = value.types()[0];
         let beside = if scope.grouping.is_some() { &mut scope.above } else { &mut scope.below };
-        beside.push(value);
-        Expr::column(ATTACHED + beside.len() - 1, ty)
+        let number = beside.iter().map(Beside::width).sum::<usize>();
+        beside.push(Beside::Value(value));
+        Expr::column(ATTACHED + number, ty)
     }
 }
 
@@ -349,4 +351,24 @@ fn beyond(expr: &Expr) -> bool {
     let mut attached = false;
     expr.columns(&mut |n| attached |= (ATTACHED..OUTER).contains(&n));
     attached
+}
+
+/// Whether conditions of WHERE read the query around.
+fn depends(sub: &Query) -> bool {
+    let mut flat = Vec::new();
+    if let Some(quals) = &sub.quals {
+        conjuncts(quals, &mut flat);
+    }
+    let outer = |e: &tree::Expr| reads_level(e, 1);
+    flat.into_iter().any(|qual| matches!(qual, tree::Expr::Op(call) if call.args.iter().any(outer)))
+}
+
+/// Whether it is a column of the query that many levels up, maybe under a cast.
+fn reads_level(expr: &tree::Expr, level: u32) -> bool {
+    match expr {
+        tree::Expr::Var(var) => var.levels_up == level,
+        tree::Expr::Relabel { arg, .. } | tree::Expr::CoerceViaIo { arg, .. } | tree::Expr::Collate { arg, .. } => reads_level(arg, level),
+        tree::Expr::Func(call) | tree::Expr::Op(call) => call.args.iter().any(|arg| reads_level(arg, level)),
+        _ => false,
+    }
 }

@@ -1,6 +1,7 @@
 //! Typed expressions, grown at random from a table of what PostgreSQL knows, inside and outside of what the lake may answer.
 //! ✗ clauses, who answers.
 
+use super::aggregates::{AGGREGATES, Aggregate};
 use super::random::Random;
 
 /// Types of values, by what they are called in SQL.
@@ -23,6 +24,8 @@ pub enum Ty {
     Interval,
     Uuid,
     Jsonb,
+    /// int4[]
+    Ints,
 }
 
 use Ty::*;
@@ -44,6 +47,7 @@ impl Ty {
             Interval => "interval",
             Uuid => "uuid",
             Jsonb => "jsonb",
+            Ints => "int4[]",
         }
     }
 
@@ -64,12 +68,13 @@ impl Ty {
             Interval => 1186,
             Uuid => 2950,
             Jsonb => 3802,
+            Ints => 1007,
         }
     }
 
     /// Equal values are the same bytes: sorting by all of them leaves nothing open, and a group has one representative.
     pub fn exact(self) -> bool {
-        !matches!(self, Loose | Float8 | Jsonb | Interval)
+        !matches!(self, Loose | Float8 | Jsonb | Interval | Ints)
     }
 
     /// Values that come up often enough to meet those of the rows, and the extremes.
@@ -96,6 +101,7 @@ impl Ty {
             ],
             Interval => &["1 day", "15 minutes", "1 month", "-3 hours", "00:00:00.000001"],
             Uuid => &["00000000-0000-0000-0000-000000000000", "c4ca4238-a0b9-2382-0dcc-509a6f75849b"],
+            Ints => &["{}", "{1,NULL}"],
             Jsonb => &["null", "{}", "{\"k\": 1}", "[1, 2]", "\"x\""],
         }
     }
@@ -386,7 +392,7 @@ pub struct Grower {
     /// What only PostgreSQL answers is left out, as far as it is known.
     pub inside: bool,
     productions: Vec<&'static Production>,
-    aggregates: Vec<&'static Aggregate>,
+    pub(super) aggregates: Vec<&'static Aggregate>,
 }
 
 impl Grower {
@@ -415,7 +421,7 @@ impl Grower {
 }
 
 /// What is known to be PostgreSQL's, by a part of its template.
-const OUTSIDE: &[&str] = &["percentile", "array_agg", "({} ? {})", "age(", "initcap", "({}, {}) ", "{}::varchar(3)", "::float8", "string_agg"];
+const OUTSIDE: &[&str] = &["({} ? {})", "age(", "initcap", "({}, {}) ", "{}::varchar(3)", "::float8", ")::text"];
 
 /// What stands at the ends of an expression: columns, or what groups and aggregates gave.
 pub type Leaves = Vec<Expr>;
@@ -461,65 +467,4 @@ pub fn literal(random: &mut Grower, ty: Ty) -> Expr {
     let values = if random.percent(80) { &values[..values.len().div_ceil(2)] } else { values };
     let value = (!random.percent(6)).then(|| *random.pick(values));
     Expr::Literal { ty, value }
-}
-
-/// Result, template, type of the argument.
-type Aggregate = (Ty, &'static str, Option<Ty>);
-
-const AGGREGATES: &[Aggregate] = &[
-    (Int8, "count(*)", None),
-    (Int8, "count(*)", None),
-    (Int8, "count({})", Some(Text)),
-    (Int8, "count({})", Some(Jsonb)),
-    (Int8, "count(DISTINCT {})", Some(Text)),
-    (Int8, "count(DISTINCT {})", Some(Int4)),
-    (Int8, "count(DISTINCT {})", Some(Numeric)),
-    (Int8, "count(DISTINCT {})", Some(Date)),
-    (Int8, "sum({})", Some(Int4)),
-    (Int8, "sum({})", Some(Int2)),
-    (Numeric, "sum({})", Some(Int8)),
-    (Numeric, "sum({})", Some(Numeric)),
-    (Numeric, "avg({})", Some(Int4)),
-    (Numeric, "avg({})", Some(Int8)),
-    (Numeric, "avg({})", Some(Numeric)),
-    (Int4, "min({})", Some(Int4)),
-    (Int4, "max({})", Some(Int4)),
-    (Int8, "max({})", Some(Int8)),
-    (Numeric, "min({})", Some(Numeric)),
-    (Numeric, "max({})", Some(Numeric)),
-    (Text, "min({})", Some(Text)),
-    (Text, "max({})", Some(Text)),
-    (Date, "max({})", Some(Date)),
-    (Timestamp, "min({})", Some(Timestamp)),
-    (TimestampTz, "min({})", Some(TimestampTz)),
-    (TimestampTz, "max({})", Some(TimestampTz)),
-    (Bool, "bool_and({})", Some(Bool)),
-    (Bool, "bool_or({})", Some(Bool)),
-    (Bool, "every({})", Some(Bool)),
-    (Int4, "bit_and({})", Some(Int4)),
-    (Int8, "bit_or({})", Some(Int8)),
-    (Numeric, "stddev({})", Some(Int4)),
-    (Numeric, "var_pop({})", Some(Numeric)),
-    (Numeric, "variance({})", Some(Int8)),
-    (Int4, "percentile_disc(0.5) WITHIN GROUP (ORDER BY {})", Some(Int4)),
-    (Float8, "percentile_cont(0.9) WITHIN GROUP (ORDER BY {})", Some(Int4)),
-    (Numeric, "sum(DISTINCT {})", Some(Numeric)),
-    (Text, "string_agg({}, ',' ORDER BY {})", Some(Text)),
-    (Text, "array_agg({} ORDER BY {})::text", Some(Int4)),
-];
-
-/// A call of an aggregate over rows whose columns are `leaves`.
-pub fn aggregate(random: &mut Grower, leaves: &Leaves, depth: usize) -> Expr {
-    let choices = random.aggregates.clone();
-    let (ty, template, arg) = **random.pick(&choices);
-    let depth = random.below(depth + 1);
-    // Where it stands twice, it is what is sorted by, too.
-    let arg = arg.map(|ty| grow(random, leaves, ty, depth));
-    let args = arg.map_or_else(Vec::new, |arg| vec![arg; template.matches("{}").count()]);
-    let call = Expr::Node { ty, template, args };
-    if random.percent(15) && !template.contains("WITHIN") && !template.contains("::") {
-        let filter = grow(random, leaves, Bool, 1);
-        return Expr::Node { ty, template: "{} FILTER (WHERE {})", args: vec![call, filter] };
-    }
-    call
 }

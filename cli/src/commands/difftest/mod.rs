@@ -4,6 +4,7 @@
 //!
 //! A statement is a function of seed and number: `--first N --queries 1` asks it again.
 
+mod aggregates;
 mod expr;
 mod moves;
 mod play;

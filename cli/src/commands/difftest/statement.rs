@@ -1,7 +1,8 @@
 //! Whole SELECT statements, grown at random over the tables of [`super::rows`]: what is selected, joined, grouped, combined, sorted and cut
 //! off. They can be told as SQL, and made simpler piece by piece. ✗ sessions, answers.
 
-use super::expr::{Expr, Grower, Leaves, Parameters, Ty, aggregate, grow};
+use super::aggregates::aggregate;
+use super::expr::{Expr, Grower, Leaves, Parameters, Ty, grow};
 use super::random::Random;
 use super::rows::{TABLES, Table};
 
@@ -64,6 +65,8 @@ enum From {
     /// A WITH of this name.
     Named { name: String, alias: String },
     Derived { select: Box<Select>, alias: String },
+    /// A calendar.
+    Series { call: &'static str, alias: String },
     Join { kind: &'static str, left: Box<From>, right: Box<From>, on: Expr },
 }
 
@@ -182,7 +185,7 @@ fn over(random: &mut Grower, from: From, leaves: &Leaves, names: &mut Names, dep
             select.items = (0..select.groups.len()).filter(|_| random.percent(90)).map(Item::Group).collect();
             let outer: Leaves = select.groups.iter().chain(&aggregates).cloned().collect();
             for call in aggregates {
-                let item = if random.percent(15) { grow(random, &outer, call.ty(), 1) } else { call };
+                let item = if random.percent(15) && call.ty() != Ty::Ints { grow(random, &outer, call.ty(), 1) } else { call };
                 select.items.push(Item::Expr(item));
             }
             if random.percent(15) {
@@ -276,7 +279,10 @@ fn from(random: &mut Grower, names: &mut Names, depth: usize) -> (From, Leaves) 
         }
         10..32 if depth > 0 => {
             let (left, mut leaves) = from(random, names, 0);
-            let (right, others) = from(random, names, 0);
+            let (right, others) = match random.percent(12) {
+                true => series(random, names),
+                false => from(random, names, 0),
+            };
             let on = equal(random, &leaves, &others);
             leaves.extend(others);
             (From::Join { kind: join_kind(random), left: Box::new(left), right: Box::new(right), on }, leaves)
@@ -287,6 +293,20 @@ fn from(random: &mut Grower, names: &mut Names, depth: usize) -> (From, Leaves) 
             (From::Table { name: table.name, alias: alias.clone() }, table.leaves(&alias))
         }
     }
+}
+
+/// Of numbers that ids and other keys have, or of some of the rows' times.
+fn series(random: &mut Grower, names: &mut Names) -> (From, Leaves) {
+    let (call, ty) = *random.pick(&[
+        ("0, 40", Ty::Int4),
+        ("20, -3, -2", Ty::Int4),
+        ("5, 1", Ty::Int4),
+        ("'2024-03-09 00:00+00'::timestamptz, '2024-03-12 00:00+00', '1 hour'", Ty::TimestampTz),
+        ("timestamptz '2024-01-31', '2024-12-31', '1 month'", Ty::TimestampTz),
+    ]);
+    let alias = names.next("s");
+    let id = Expr::Column { alias: alias.clone(), name: "id".into(), ty };
+    (From::Series { call, alias }, vec![id])
 }
 
 fn join_kind(random: &mut Grower) -> &'static str {
@@ -658,6 +678,7 @@ impl From {
         match self {
             From::Table { name, alias } => out.push_str(&format!("{name} {alias}")),
             From::Named { name, alias } => out.push_str(&format!("{name} {alias}")),
+            From::Series { call, alias } => out.push_str(&format!("generate_series({call}) {alias}(id)")),
             From::Derived { select, alias } => {
                 out.push('(');
                 select.render(out, parameters);

@@ -469,7 +469,7 @@ pub const REFUSED: &[(&str, &str)] = &[
     ("SELECT date_trunc('day', ts, 'Nowhere/City') FROM zoo", "zone"),
     ("SELECT count(*) FROM zoo WHERE t LIKE v", "pattern that is not a constant"),
     ("SELECT count(*) FROM zoo WHERE t LIKE 'a\\'", "escape character"),
-    ("SELECT max(id) FROM generate_series(1, 3) id", "in FROM"),
+    ("SELECT max(id) FROM generate_series(1, 3) id", "reads no tiered"),
     ("SELECT count(*) FROM zoo WHERE g = length(current_user::text)", "function"),
     ("SELECT sum(i4) OVER () FROM zoo", "window function"),
 ];

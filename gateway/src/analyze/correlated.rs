@@ -1,0 +1,147 @@
+//! Scalar sub-selects that depend on the row by equalities: `(SELECT count(*) FROM b WHERE b.k = a.k)`. The sub-select is grouped by its sides
+//! of the equalities and joined to the rows, each of which meets one group or none; of none, counts are 0 and all else is NULL.
+//! ✗ sub-selects that do not depend on the row (`sublinks`).
+
+use super::ir::{Compare, Constant, Expr, Node, Rel};
+use super::relation::{ATTACHED, Beside, Grouping, INNER, OUTER, Outer, Scope};
+use super::{Analyzer, Outcome, harmless, refuse};
+use lake::types::ColType;
+use pgtree::oid::Aggregate as Kind;
+use pgtree::tree::{Query, SubLink};
+use pgtree::value::Value;
+
+impl Analyzer<'_> {
+    /// The value of a sub-select of one aggregation. Its rows are computed for all groups, not only for those that are met: nothing in it may
+    /// raise an error.
+    pub(super) fn correlated<'q>(&mut self, link: &'q SubLink, scope: &mut Scope<'q>) -> Outcome<Expr> {
+        const UNPROVEN: &str = "a correlated sub-select";
+        let sub = &link.query;
+        let (Some(target), false) = (sub.first_target(), scope.grouping.is_some() || scope.outer.is_some()) else {
+            return refuse(UNPROVEN);
+        };
+        if !is_plain_aggregation(sub) {
+            return refuse("a correlated sub-select that is not one aggregation");
+        }
+        self.refuse_clauses(sub);
+        self.note_rights(sub);
+        let mut stack = scope.stack.clone();
+        stack.push(sub);
+        let mut inner = Scope::new(sub, stack);
+        inner.outer = Some(Outer { query: scope.query, offsets: scope.offsets.clone(), types: scope.types.clone() });
+        self.depth += 1;
+        let built = self.correlated_parts(sub, &mut inner);
+        self.depth -= 1;
+        let (input, correlated) = built?;
+
+        let mut on = Vec::with_capacity(correlated.len());
+        let mut groups = Vec::with_capacity(correlated.len());
+        for condition in correlated {
+            let Node::Compare(Compare::Eq, a, b) = condition.node else { return refuse("a sub-select correlated by more than equalities") };
+            let (mut outer, own) = match (reads(&a), reads(&b)) {
+                ((true, false), (false, true)) => (*a, *b),
+                ((false, true), (true, false)) => (*b, *a),
+                _ => return refuse("a sub-select correlated by more than equalities"),
+            };
+            if !harmless::is_harmless(&outer) || !harmless::is_harmless(&own) {
+                return refuse("a correlated sub-select over what may raise an error");
+            }
+            // What is grouped by must be equal where it is compared as equal.
+            if matches!(own.ty, ColType::NumericText | ColType::Float4 | ColType::Float8 | ColType::Jsonb | ColType::Bytea | ColType::Array(_)) {
+                return refuse(UNPROVEN);
+            }
+            outer.renumber(&mut |n| *n -= OUTER);
+            on.push(outer);
+            groups.push(own);
+        }
+        if on.is_empty() {
+            return refuse(UNPROVEN);
+        }
+
+        inner.grouping = Some(Grouping { groups: Vec::new(), aggregates: Vec::new(), calls: Vec::new() });
+        let value = self.expr(target, &mut inner);
+        let grouping = inner.grouping.take();
+        let (mut value, Some(grouping)) = (value?, grouping) else { return refuse(UNPROVEN) };
+        let aggregates: Vec<_> = grouping.aggregates.into_iter().map(|(_, a)| a).collect();
+        if aggregates.is_empty() || !grouping.calls.is_empty() || !inner.below.is_empty() || !inner.above.is_empty() || !inner.windows.is_empty() {
+            return refuse("a correlated sub-select of this form");
+        }
+        let counts: Vec<bool> = aggregates.iter().map(|a| matches!(a.kind, Kind::Count | Kind::CountStar)).collect();
+        let within = |e: &Expr| !reads(e).0;
+        if !aggregates.iter().flat_map(|a| a.arg.iter().chain(&a.filter)).all(within) {
+            return refuse("a sub-select that aggregates values of the query around it");
+        }
+        let keys = groups.len();
+        let right = Rel::Aggregate { input: Box::new(input), groups, aggregates };
+        if !harmless::is_harmless_rel(&right) {
+            return refuse("a correlated sub-select over what may raise an error");
+        }
+        let first = ATTACHED + scope.below.iter().map(Beside::width).sum::<usize>();
+        place(&mut value, first + keys, &counts)?;
+        scope.below.push(Beside::Group { right, on });
+        Ok(value)
+    }
+
+    /// The rows of the sub-select that do not depend on the row around it, and the conditions that do.
+    fn correlated_parts<'q>(&mut self, sub: &'q Query, inner: &mut Scope<'q>) -> Outcome<(Rel, Vec<Expr>)> {
+        let mut input = self.from(sub, inner)?;
+        let Some(quals) = &sub.quals else { return Ok((input, Vec::new())) };
+        let (rest, correlated) = self.conditions(quals, &mut input, inner)?;
+        if let Some(predicate) = rest {
+            input = Rel::Filter { input: Box::new(input), predicate };
+        }
+        Ok((input, correlated))
+    }
+}
+
+/// Whether an expression reads the row around, and the sub-select's own.
+fn reads(expr: &Expr) -> (bool, bool) {
+    let (mut outer, mut own) = (false, false);
+    expr.columns(&mut |n| if (OUTER..INNER).contains(&n) { outer = true } else { own = true });
+    (outer, own)
+}
+
+/// Moves an expression over the aggregates to where these stand beside the row; a count that is not there is 0.
+fn place(value: &mut Expr, first: usize, counts: &[bool]) -> Outcome<()> {
+    let mut known = true;
+    value.columns(&mut |n| known &= n < counts.len() || (OUTER..INNER).contains(&n));
+    if !known {
+        return refuse("a correlated sub-select of this form");
+    }
+    fn walk(expr: &mut Expr, first: usize, counts: &[bool]) {
+        if let Node::Column(number) = &mut expr.node {
+            match counts.get(*number) {
+                Some(count) => {
+                    let beside = Expr::column(first + *number, expr.ty);
+                    *expr = match count {
+                        true => {
+                            let zero = Expr { node: Node::Constant(Constant::Literal(Value::Int8(0))), ty: ColType::Int8 };
+                            Expr { ty: beside.ty, node: Node::Coalesce(vec![beside, zero]) }
+                        }
+                        false => beside,
+                    };
+                }
+                None => *number -= OUTER,
+            }
+            return;
+        }
+        expr.children_mut().into_iter().for_each(|child| walk(child, first, counts));
+    }
+    walk(value, first, counts);
+    Ok(())
+}
+
+/// One group of all rows, whatever these are, and nothing done with it.
+fn is_plain_aggregation(sub: &Query) -> bool {
+    sub.has_aggs
+        && sub.group.is_empty()
+        && sub.grouping_sets.is_empty()
+        && sub.having.is_none()
+        && sub.windows.is_empty()
+        && sub.set_operations.is_none()
+        && sub.limit_count.is_none()
+        && sub.limit_offset.is_none()
+        && sub.distinct.is_empty()
+        && sub.sort.is_empty()
+        && !sub.has_target_srfs
+        && sub.targets.len() == 1
+}
