@@ -22,7 +22,10 @@ pub(super) const ORDERED: &[Case] = &[
     lake("SELECT sum(nu), avg(nu) FROM zoo WHERE nu BETWEEN 0 AND 1"),
     lake("SELECT day, count(z.id), sum(z.n) FROM generate_series('2024-03-08 00:00+00'::timestamptz, '2024-03-14 00:00+00', '1 day') day LEFT JOIN zoo z ON date_trunc('day', z.ts) = day GROUP BY day ORDER BY day"),
     lake("SELECT h, coalesce(x.n, 0) AS n FROM generate_series(0, 23) h LEFT JOIN (SELECT extract(hour FROM ts)::int AS hour, count(*) AS n FROM zoo GROUP BY 1) x ON x.hour = h ORDER BY h"),
+    lake("SELECT g, percentile_cont(ARRAY[0.5, 0.9]) WITHIN GROUP (ORDER BY i4), percentile_disc(ARRAY[0.1, 0.9]) WITHIN GROUP (ORDER BY t) FROM zoo GROUP BY g ORDER BY g"),
+    lake("SELECT a.id, (SELECT count(*) FROM zoo z WHERE z.g = a.g), (SELECT max(z.t) FROM zoo z WHERE z.g = a.g AND z.b) FROM ant a WHERE a.id < 60 ORDER BY a.id"),
+    lake("SELECT a.id, (SELECT k.name FROM kinds k WHERE k.g = a.g) FROM ant a WHERE a.id < 60 ORDER BY a.id"),
+    lake("SELECT count(*), sum(z.id) FROM zoo z WHERE z.n > (SELECT avg(y.n) FROM zoo y WHERE y.g = z.g)"),
     postgres("SELECT string_agg(t, ',') FROM zoo WHERE id = 5"),
     postgres("SELECT array_agg(j ORDER BY id) FROM zoo WHERE id < 30"),
-    postgres("SELECT percentile_cont(ARRAY[0.5, 0.9]) WITHIN GROUP (ORDER BY i4) FROM zoo"),
 ];

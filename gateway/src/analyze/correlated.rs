@@ -1,13 +1,15 @@
 //! Scalar sub-selects that depend on the row by equalities: `(SELECT count(*) FROM b WHERE b.k = a.k)`. The sub-select is grouped by its sides
-//! of the equalities and joined to the rows, each of which meets one group or none; of none, counts are 0 and all else is NULL.
+//! of the equalities and joined to the rows, each of which meets one group or none; of none, counts are 0 and all else is NULL. So is a plain
+//! one, `(SELECT b.name FROM b WHERE b.k = a.k)`, which PostgreSQL may have an error for where a row meets several.
 //! ✗ sub-selects that do not depend on the row (`sublinks`).
 
-use super::ir::{Compare, Constant, Expr, Node, Rel};
+use super::ir::{Aggregate, Compare, Constant, Expr, Kernel, Node, Order, Rel};
 use super::relation::{ATTACHED, Beside, Grouping, INNER, OUTER, Outer, Scope};
+use super::sublinks::is_plain;
 use super::{Analyzer, Outcome, harmless, refuse};
 use lake::types::ColType;
 use pgtree::oid::Aggregate as Kind;
-use pgtree::tree::{Query, SubLink};
+use pgtree::tree::{self, Query, SubLink};
 use pgtree::value::Value;
 
 impl Analyzer<'_> {
@@ -19,8 +21,9 @@ impl Analyzer<'_> {
         let (Some(target), false) = (sub.first_target(), scope.grouping.is_some() || scope.outer.is_some()) else {
             return refuse(UNPROVEN);
         };
-        if !is_plain_aggregation(sub) {
-            return refuse("a correlated sub-select that is not one aggregation");
+        let one = is_one(sub);
+        if !one && !is_plain_aggregation(sub) {
+            return refuse("a correlated sub-select that is neither one aggregation nor plain");
         }
         self.refuse_clauses(sub);
         self.note_rights(sub);
@@ -57,6 +60,9 @@ impl Analyzer<'_> {
             return refuse(UNPROVEN);
         }
 
+        if one {
+            return self.looked_up(target, input, groups, on, inner, scope);
+        }
         inner.grouping = Some(Grouping { groups: Vec::new(), aggregates: Vec::new(), calls: Vec::new() });
         let value = self.expr(target, &mut inner);
         let grouping = inner.grouping.take();
@@ -79,6 +85,36 @@ impl Analyzer<'_> {
         place(&mut value, first + keys, &counts)?;
         scope.below.push(Beside::Group { right, on });
         Ok(value)
+    }
+
+    /// The value of the one row that there is for each of the groups.
+    fn looked_up<'q>(
+        &mut self,
+        target: &'q tree::Expr,
+        input: Rel,
+        groups: Vec<Expr>,
+        on: Vec<Expr>,
+        mut inner: Scope<'q>,
+        scope: &mut Scope<'q>,
+    ) -> Outcome<Expr> {
+        let value = self.expr(target, &mut inner)?;
+        if value.is_constant() || reads(&value).0 || !inner.below.is_empty() {
+            return refuse("a correlated sub-select of this form");
+        }
+        let (ty, keys) = (value.ty, groups.len());
+        let made = |kind, arg, ty| Aggregate { kind, arg, distinct: false, filter: None, param: None, ty };
+        // Of one row, the most frequent value is its own.
+        let key = Kernel::Key { orders: vec![Order { descending: false, nulls_first: false }], value: 0, skipped: None };
+        let key = Expr { node: Node::Call(key, vec![value]), ty: ColType::Bytea };
+        let aggregates = vec![made(Kind::CountStar, None, ColType::Int8), made(Kind::Mode, Some(key), ty)];
+        let right = Rel::Aggregate { input: Box::new(input), groups, aggregates };
+        if !harmless::is_harmless_rel(&right) {
+            return refuse("a correlated sub-select over what may raise an error");
+        }
+        let first = ATTACHED + scope.below.iter().map(Beside::width).sum::<usize>() + keys;
+        scope.below.push(Beside::Group { right, on });
+        let parts = vec![Expr::column(first, ColType::Int8), Expr::column(first + 1, ty)];
+        Ok(Expr { node: Node::Call(Kernel::OnlyOne, parts), ty })
     }
 
     /// The rows of the sub-select that do not depend on the row around it, and the conditions that do.
@@ -128,6 +164,11 @@ fn place(value: &mut Expr, first: usize, counts: &[bool]) -> Outcome<()> {
     }
     walk(value, first, counts);
     Ok(())
+}
+
+/// Rows as they are, of which an expression sees one.
+fn is_one(sub: &Query) -> bool {
+    is_plain(sub) && sub.distinct.is_empty() && sub.sort.is_empty() && sub.targets.len() == 1
 }
 
 /// One group of all rows, whatever these are, and nothing done with it.

@@ -383,6 +383,8 @@ pub enum Kernel {
     Extreme {
         greatest: bool,
     },
+    /// Of a count and a value: the value, where the count is one at most; else PostgreSQL answers.
+    OnlyOne,
     /// The arguments as one value: equal where all are equal, and sorted as they say. An ordered aggregate reads `value` of them back; rows
     /// whose argument `skipped` is NULL have none. As the engine's bytes.
     Key {

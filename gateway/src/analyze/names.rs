@@ -63,7 +63,7 @@ pub fn node(expr: &Expr) -> String {
         Expr::SubLink(_) => "a sub-select in an expression".into(),
         Expr::Window(_) => "a window function".into(),
         Expr::Grouping { .. } => "GROUPING()".into(),
-        Expr::Array { .. } => "an array".into(),
+        Expr::Array { .. } | Expr::ArrayCoerce { .. } => "an array".into(),
         Expr::Row(_) => "a row expression".into(),
         Expr::MinMax { greatest: true, .. } => "GREATEST".into(),
         Expr::MinMax { .. } => "LEAST".into(),

@@ -148,11 +148,36 @@ impl Analyzer<'_> {
         };
         let param = match (kind, aggref.direct_args.as_slice()) {
             (Kind::Mode, []) => None,
-            (Kind::PercentileCont | Kind::PercentileDisc, [fraction]) => Some(self.fraction(fraction)?),
+            (Kind::PercentileCont | Kind::PercentileDisc, [fraction]) => Some(self.fractions(fraction)?),
             _ => return refuse(name()),
         };
-        let ty = value.ty;
+        let several = matches!(&param, Some(Constant::Literal(Value::Array { .. })));
+        let ty = match (several, Element::of(value.ty)) {
+            (false, _) => value.ty,
+            (true, Some(element)) => ColType::Array(element),
+            (true, None) => return refuse(format!("{} of {}", name(), numeric_name(value.ty))),
+        };
         Ok(Aggregate { kind, arg: Some(key(vec![order], 0, Some(0), vec![value])), distinct: false, filter: None, param, ty })
+    }
+
+    /// One fraction, or several that are written as an array.
+    fn fractions(&mut self, expr: &tree::Expr) -> Outcome<Constant> {
+        let elements = match expr {
+            tree::Expr::ArrayCoerce { arg, type_oid: oid::FLOAT8_ARRAY } => match &**arg {
+                tree::Expr::Array { elements, multidims: false, .. } => elements,
+                _ => return refuse("percentiles of an array that is not written out"),
+            },
+            tree::Expr::Array { elements, multidims: false, element_oid: oid::FLOAT8, .. } => elements,
+            other => return self.fraction(other),
+        };
+        let mut all = Vec::with_capacity(elements.len());
+        for element in elements {
+            match self.fraction(element)? {
+                Constant::Literal(value) => all.push(value),
+                _ => return refuse("percentiles of an array that is not written out"),
+            }
+        }
+        Ok(Constant::Literal(Value::Array { element: oid::FLOAT8, elements: all }))
     }
 
     /// The fraction of a percentile; of a literal it is known not to raise an error.
@@ -168,6 +193,7 @@ impl Analyzer<'_> {
         let known = match cast {
             Some(Value::Float8(v)) => Some(v),
             Some(Value::Int4(v)) => Some(f64::from(v)),
+            Some(Value::Null) => return Ok(Constant::Literal(Value::Null)),
             // As PostgreSQL does: the digits, read again.
             Some(Value::Numeric(n @ Numeric::Finite { .. })) => n.to_string().parse().ok(),
             _ => None,

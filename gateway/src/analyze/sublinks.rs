@@ -306,7 +306,7 @@ fn partner_of(qual: &tree::Expr) -> Option<(&SubLink, bool)> {
 }
 
 /// Whether a row of FROM that fulfils WHERE is all it takes for EXISTS.
-fn is_plain(sub: &Query) -> bool {
+pub(super) fn is_plain(sub: &Query) -> bool {
     !sub.has_aggs
         && sub.group.is_empty()
         && sub.grouping_sets.is_empty()

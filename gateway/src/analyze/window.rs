@@ -219,12 +219,16 @@ fn name(window: &tree::WindowFunc) -> String {
     }
 }
 
+/// Rows that a window holds in memory without being counted.
+const FEW: i64 = 10_000;
+
 /// Whether the rows were brought down by grouping, or are few anyway.
 fn is_grouped(rel: &Rel) -> bool {
     match rel {
         Rel::Scan { .. } => false,
         Rel::OneRow | Rel::Values { .. } | Rel::Series { .. } | Rel::Single { .. } | Rel::Aggregate { .. } => true,
         Rel::Distinct { .. } | Rel::DistinctOn { .. } => true,
+        Rel::Limit { count: Some(Constant::Literal(Value::Int8(n))), .. } if *n <= FEW => true,
         Rel::SetOp { left, right, .. } | Rel::Join { left, right, .. } => is_grouped(left) && is_grouped(right),
         Rel::Filter { input, .. }
         | Rel::Project { input, .. }

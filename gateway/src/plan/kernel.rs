@@ -2,7 +2,7 @@
 
 use super::{PlanError, Result};
 use crate::analyze::ir::{Arith, Compare, Kernel};
-use datafusion::arrow::array::{Array, ArrayRef, AsArray, Date32Array};
+use datafusion::arrow::array::{Array, ArrayRef, AsArray, Date32Array, Int64Array};
 use datafusion::arrow::datatypes::{DataType, Int64Type, TimestampMicrosecondType};
 use datafusion::common::{DataFusionError, ScalarValue};
 use datafusion::logical_expr::{
@@ -116,6 +116,7 @@ impl ScalarUDFImpl for PgFunction {
                 Kernel::Rescale => "pg_rescale",
                 Kernel::Extreme { .. } => "pg_extreme",
                 Kernel::Key { .. } => "pg_key",
+                Kernel::OnlyOne => "pg_only_one",
                 Kernel::ILike { .. } => "pg_ilike",
                 Kernel::Regex { .. } => "pg_regex",
                 Kernel::ToLocal(_) => "pg_timestamp",
@@ -243,6 +244,10 @@ fn compute(
             Kernel::NumericToText => numeric::to_text(first),
             Kernel::Rescale => numeric::rescale(first, second()?, args.get(2).map(|a| a.as_ref())),
             Kernel::Extreme { greatest } => extreme::extreme(*greatest, args),
+            Kernel::OnlyOne => match counts(first)?.iter().flatten().any(|n| n > 1) {
+                true => Err(PgError::not_exact("several rows for one value")),
+                false => Ok(second()?.clone()),
+            },
             Kernel::Key { orders, skipped, .. } => ordered::keys(orders, *skipped, args),
             Kernel::EpochBetween => extract::epoch_between(first, second()?, returns),
             Kernel::DateToTimestamp => Ok(Arc::new(interval::date_to_timestamp(first)?)),
@@ -306,8 +311,7 @@ fn compute(
         Function::NumericKey => numeric::sort_keys(first),
         Function::Average => numeric::average(first, second()?),
         Function::Single => {
-            let rows = first.as_primitive_opt::<Int64Type>().ok_or_else(|| PgError::new("XX000", "a count that is none"))?;
-            match rows.iter().flatten().any(|n| n > 1) {
+            match counts(first)?.iter().flatten().any(|n| n > 1) {
                 true => Err(PgError::new("21000", "more than one row returned by a subquery used as an expression")),
                 false => Ok(second()?.clone()),
             }
@@ -324,6 +328,10 @@ fn compute(
             Ok(Arc::new(like::like(first, &like::Pattern::new(pattern), *negated)?))
         }
     }
+}
+
+fn counts(array: &ArrayRef) -> std::result::Result<&Int64Array, PgError> {
+    array.as_primitive_opt::<Int64Type>().ok_or_else(|| PgError::new("XX000", "a count that is none"))
 }
 
 fn int_op(op: Arith) -> BinaryOp {

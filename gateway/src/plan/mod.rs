@@ -422,7 +422,7 @@ impl Planner<'_> {
         let Some(arg) = &aggregate.arg else { return Ok(None) };
         let param = aggregate.param.as_ref().map(|c| self.inputs.value(c)).transpose()?;
         let misfit = || PlanError::Internal("an aggregate with another parameter".into());
-        let fraction = || match param {
+        let fraction = |value: Option<&Value>| match value {
             Some(Value::Null) => Ok(None),
             // PostgreSQL raises an error for it, if there is a group.
             Some(Value::Float8(v)) => match Fraction::new(*v) {
@@ -441,8 +441,17 @@ impl Planner<'_> {
                 _ => return Err(misfit()),
             },
             Kind::ArrayAgg => Finish::ArrayAgg,
-            Kind::PercentileCont => Finish::Continuous(fraction()?),
-            Kind::PercentileDisc => Finish::Discrete(fraction()?),
+            Kind::PercentileCont | Kind::PercentileDisc => {
+                let continuous = aggregate.kind == Kind::PercentileCont;
+                match (param, continuous) {
+                    (Some(Value::Array { elements, .. }), _) => {
+                        let all = elements.iter().map(|e| fraction(Some(e))).collect::<Result<Vec<_>>>()?;
+                        if continuous { Finish::Continuously(all) } else { Finish::Discretely(all) }
+                    }
+                    (_, true) => Finish::Continuous(fraction(param)?),
+                    (_, false) => Finish::Discrete(fraction(param)?),
+                }
+            }
             Kind::Mode => Finish::Mode,
             _ => return Ok(None),
         };

@@ -7,9 +7,9 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, BinaryViewBuilder, Float64Array, ListArray, StringViewArray, new_null_array};
+use arrow::array::{Array, ArrayRef, AsArray, BinaryViewBuilder, Float64Array, ListArray, StringViewArray, new_empty_array, new_null_array};
 use arrow::buffer::OffsetBuffer;
-use arrow::compute::SortOptions;
+use arrow::compute::{SortOptions, concat};
 use arrow::datatypes::{DataType, Field, Float64Type};
 use arrow::row::{RowConverter, SortField};
 
@@ -69,6 +69,9 @@ pub enum Finish {
     /// None is NULL.
     Continuous(Option<Fraction>),
     Discrete(Option<Fraction>),
+    /// Several at once, as an array.
+    Continuously(Vec<Option<Fraction>>),
+    Discretely(Vec<Option<Fraction>>),
     Mode,
 }
 
@@ -203,28 +206,11 @@ impl Collected {
                 }
                 Ok(Arc::new(StringViewArray::from(vec![all])))
             }
-            Finish::ArrayAgg => {
-                let values = layout.values(&keys)?;
-                let field = Arc::new(Field::new_list_field(values.data_type().clone(), true));
-                let offsets = OffsetBuffer::from_lengths([values.len()]);
-                Ok(Arc::new(ListArray::try_new(field, offsets, values, None).map_err(unsorted)?))
-            }
-            Finish::Continuous(None) | Finish::Discrete(None) => nothing(),
-            Finish::Continuous(Some(fraction)) => {
-                // As `percentile_cont_final_common` counts.
-                let place = fraction.value() * (keys.len() as i64 - 1) as f64;
-                let (first, second) = (place.floor(), place.ceil());
-                let low = layout.float(&keys, first as usize)?;
-                if first == second {
-                    return Ok(Arc::new(Float64Array::from(vec![low])));
-                }
-                let high = layout.float(&keys, second as usize)?;
-                Ok(Arc::new(Float64Array::from(vec![between(low, high, place - first)?])))
-            }
-            Finish::Discrete(Some(fraction)) => {
-                let row = (fraction.value() * keys.len() as f64).ceil() as usize;
-                layout.settled(&keys, row.saturating_sub(1))
-            }
+            Finish::ArrayAgg => list(layout.values(&keys)?),
+            Finish::Continuous(fraction) => layout.continuous(&keys, *fraction),
+            Finish::Discrete(fraction) => layout.discrete(&keys, *fraction),
+            Finish::Continuously(fractions) => listed(fractions, &layout.value_type()?, &|f| layout.continuous(&keys, f)),
+            Finish::Discretely(fractions) => listed(fractions, &layout.value_type()?, &|f| layout.discrete(&keys, f)),
             Finish::Mode => {
                 layout.told_apart(&keys)?;
                 let (mut most, mut mode) = (0, 0);
@@ -246,7 +232,9 @@ impl Finish {
     /// The type of the result over values of that type.
     pub fn result(&self, value: &DataType) -> DataType {
         match self {
-            Finish::ArrayAgg => DataType::List(Arc::new(Field::new_list_field(value.clone(), true))),
+            Finish::ArrayAgg | Finish::Continuously(_) | Finish::Discretely(_) => {
+                DataType::List(Arc::new(Field::new_list_field(value.clone(), true)))
+            }
             _ => value.clone(),
         }
     }
@@ -264,6 +252,25 @@ impl Layout {
         let parser = converter.parser();
         let mut columns = converter.convert_rows(keys.iter().map(|key| parser.parse(key))).map_err(unsorted)?;
         if self.value < columns.len() { Ok(columns.swap_remove(self.value)) } else { Err(misused()) }
+    }
+
+    /// As `percentile_cont_final_common` counts.
+    fn continuous(&self, keys: &[&[u8]], fraction: Option<Fraction>) -> Result<ArrayRef, PgError> {
+        let Some(fraction) = fraction else { return Ok(new_null_array(&DataType::Float64, 1)) };
+        let place = fraction.value() * (keys.len() as i64 - 1) as f64;
+        let (first, second) = (place.floor(), place.ceil());
+        let low = self.float(keys, first as usize)?;
+        if first == second {
+            return Ok(Arc::new(Float64Array::from(vec![low])));
+        }
+        let high = self.float(keys, second as usize)?;
+        Ok(Arc::new(Float64Array::from(vec![between(low, high, place - first)?])))
+    }
+
+    fn discrete(&self, keys: &[&[u8]], fraction: Option<Fraction>) -> Result<ArrayRef, PgError> {
+        let Some(fraction) = fraction else { return Ok(new_null_array(&self.value_type()?, 1)) };
+        let row = (fraction.value() * keys.len() as f64).ceil() as usize;
+        self.settled(keys, row.saturating_sub(1))
     }
 
     /// The value at `row`, which is the only one that compares equal to it.
@@ -299,6 +306,27 @@ impl Layout {
         }
         Ok(())
     }
+}
+
+/// What `of` gives for each fraction, as one array.
+fn listed(
+    fractions: &[Option<Fraction>],
+    ty: &DataType,
+    of: &dyn Fn(Option<Fraction>) -> Result<ArrayRef, PgError>,
+) -> Result<ArrayRef, PgError> {
+    let mut all = vec![new_empty_array(ty)];
+    for fraction in fractions {
+        all.push(of(*fraction)?);
+    }
+    let all: Vec<&dyn Array> = all.iter().map(|a| a.as_ref()).collect();
+    list(concat(&all).map_err(unsorted)?)
+}
+
+/// An array of one list.
+fn list(values: ArrayRef) -> Result<ArrayRef, PgError> {
+    let field = Arc::new(Field::new_list_field(values.data_type().clone(), true));
+    let offsets = OffsetBuffer::from_lengths([values.len()]);
+    Ok(Arc::new(ListArray::try_new(field, offsets, values, None).map_err(unsorted)?))
 }
 
 /// `float8_lerp`. Refused where what is not a number comes of it, whose bits are the processor's, and where a compiler that fuses

@@ -401,6 +401,7 @@ fn expr(item: &Item<'_>) -> Result<Expr> {
             element_oid: node.oid("element_typeid")?,
             multidims: node.bool("multidims")?,
         },
+        "ARRAYCOERCEEXPR" => Expr::ArrayCoerce { arg: boxed(node, "arg")?, type_oid: node.oid("resulttype")? },
         "ROW" | "ROWEXPR" if node.oid("row_typeid")? == super::RECORD => Expr::Row(exprs(node, "args")?),
         "SQLVALUEFUNCTION" => match sql_value_op(node.int("op")?) {
             Some(op) => Expr::SqlValue { op, type_oid: node.oid("type")?, typmod: node.int4("typmod")? },

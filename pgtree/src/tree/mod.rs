@@ -368,6 +368,11 @@ pub enum Expr {
         element_oid: u32,
         multidims: bool,
     },
+    /// A cast of an array by its elements.
+    ArrayCoerce {
+        arg: Box<Expr>,
+        type_oid: u32,
+    },
     /// A row of values without a type of its own; any other row is unknown.
     Row(Vec<Expr>),
     SqlValue {
@@ -412,6 +417,7 @@ impl Expr {
             | Expr::Coalesce { type_oid, .. }
             | Expr::MinMax { type_oid, .. }
             | Expr::Array { type_oid, .. }
+            | Expr::ArrayCoerce { type_oid, .. }
             | Expr::SqlValue { type_oid, .. } => *type_oid,
             Expr::Window(w) => w.call.type_oid,
             Expr::Grouping { .. } => crate::oid::INT4,

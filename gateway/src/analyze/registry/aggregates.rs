@@ -12,6 +12,7 @@ const BYTEWISE: &str = "the collation is C, POSIX or C.UTF-8";
 const ORDER: &str = "sums of floats depend on the order of the rows";
 const SETTLED: &str = "its ORDER BY (or DISTINCT) leaves no order open, text by C, POSIX or C.UTF-8 only; up to 256 MiB a group";
 const FRACTION: &str = "the fraction does not depend on rows; text by C, POSIX or C.UTF-8 only; no 0 beside -0 as the result; up to 256 MiB a group";
+const FRACTIONS: &str = "as for one fraction; the array is written out, of one dimension";
 const TYPE: &str = "the lake does not compute with this type";
 
 #[rustfmt::skip]
@@ -142,8 +143,8 @@ pub(super) const AGGREGATES: &[Row<Aggregate>] = &[
     (3972, "percentile_disc", &[FLOAT8, ANYELEMENT], ANYELEMENT, When(K::PercentileDisc, FRACTION)),
     (3974, "percentile_cont", &[FLOAT8, FLOAT8], FLOAT8, When(K::PercentileCont, FRACTION)),
     (3976, "percentile_cont", &[FLOAT8, INTERVAL], INTERVAL, Never(TYPE)),
-    (3978, "percentile_disc", &[FLOAT8_ARRAY, ANYELEMENT], ANYARRAY, Never("not built")),
-    (3980, "percentile_cont", &[FLOAT8_ARRAY, FLOAT8], FLOAT8_ARRAY, Never("not built")),
+    (3978, "percentile_disc", &[FLOAT8_ARRAY, ANYELEMENT], ANYARRAY, When(K::PercentileDisc, FRACTIONS)),
+    (3980, "percentile_cont", &[FLOAT8_ARRAY, FLOAT8], FLOAT8_ARRAY, When(K::PercentileCont, FRACTIONS)),
     (3982, "percentile_cont", &[FLOAT8_ARRAY, INTERVAL], 1187, Never(TYPE)),
     (3984, "mode", &[ANYELEMENT], ANYELEMENT, When(K::Mode, FRACTION)),
     (3986, "rank", &[ANY], INT8, Never("not built")),

@@ -60,6 +60,9 @@ pub const PROVEN: &[Case] = &[
     q("SELECT mode() WITHIN GROUP (ORDER BY t), mode() WITHIN GROUP (ORDER BY i4 DESC), mode() WITHIN GROUP (ORDER BY n), mode() WITHIN GROUP (ORDER BY b) FROM zoo"),
     q("SELECT g, mode() WITHIN GROUP (ORDER BY v), mode() WITHIN GROUP (ORDER BY d DESC), mode() WITHIN GROUP (ORDER BY f8) FROM zoo GROUP BY g ORDER BY g"),
     q("SELECT coalesce(t, '-'), percentile_cont(0.5) WITHIN GROUP (ORDER BY i4) FROM zoo GROUP BY ROLLUP (t) ORDER BY t NULLS FIRST, GROUPING(t)"),
+    q("SELECT g, percentile_cont(ARRAY[0.5, 0.9, 0.99]) WITHIN GROUP (ORDER BY i4) FROM zoo WHERE id < 0 GROUP BY g"),
+    q("SELECT g, percentile_cont(ARRAY[0.5, 0.9, 0, 1]) WITHIN GROUP (ORDER BY i4), percentile_disc(ARRAY[0.25, NULL, 0.75]) WITHIN GROUP (ORDER BY t DESC) FROM zoo GROUP BY g ORDER BY g"),
+    q("SELECT percentile_disc(ARRAY[0.25::float8, 1]) WITHIN GROUP (ORDER BY ts), percentile_cont(ARRAY[0.5]) WITHIN GROUP (ORDER BY i2) FROM zoo WHERE id < 0"),
     // Sums of any scale.
     q("SELECT sum(nu), avg(nu) FROM zoo WHERE nu < 1e60"),
     q("SELECT g, sum(nu), avg(nu), count(nu) FROM zoo GROUP BY g ORDER BY g"),
@@ -93,6 +96,11 @@ pub const PROVEN: &[Case] = &[
     q("SELECT a.id, (SELECT count(*) FROM ant b WHERE a.g = b.g AND b.ts < '2024-03-10 12:00+00'), (SELECT count(*) FROM ant c) FROM ant a WHERE a.id > (SELECT min(b.id) FROM ant b WHERE b.t = a.t) ORDER BY 1"),
     q("SELECT a.id, (SELECT avg(z.nu) FROM zoo z WHERE z.u = a.u AND z.id % 10 = 9) FROM ant a WHERE EXISTS (SELECT FROM zoo z WHERE z.g = a.g) ORDER BY 1"),
     q("SELECT a.id, (SELECT count(*) FROM ant b JOIN zoo z ON z.g = b.g WHERE b.k = a.k) FROM ant a LEFT JOIN ant c ON c.id = a.k ORDER BY a.id, c.id"),
+    q("SELECT a.id, (SELECT b.t FROM ant b WHERE b.id = a.k), (SELECT z.n FROM zoo z WHERE z.id = a.id), (SELECT z.nu FROM zoo z WHERE z.id = a.k) FROM ant a ORDER BY a.id"),
+    q("SELECT a.id, (SELECT k.name FROM kinds k WHERE k.g = a.g AND k.n < 12) FROM ant a ORDER BY a.id"),
+    q("SELECT z.g, count(*), count((SELECT b.t FROM ant b WHERE b.id = z.id AND b.b)) FROM zoo z GROUP BY z.g ORDER BY 1"),
+    // Windows over few rows.
+    q("SELECT x.id, rank() OVER (ORDER BY x.g), count(*) OVER (PARTITION BY x.t), sum(x.i2) OVER (ORDER BY x.id) FROM (SELECT id, g, t, i2 FROM zoo ORDER BY id LIMIT 300) x ORDER BY 1"),
 ];
 
 pub const REFUSED: &[(&str, &str)] = &[
@@ -114,6 +122,7 @@ pub const REFUSED: &[(&str, &str)] = &[
     ("SELECT array_agg(j ORDER BY id) FROM zoo", "jsonb"),
     ("SELECT array_agg(i4) OVER (PARTITION BY g) FROM zoo", "array_agg"),
     ("SELECT percentile_cont(1.5) WITHIN GROUP (ORDER BY i4) FROM zoo", "beyond 0 and 1"),
+    ("SELECT percentile_disc('{0.1,0.7}'::float8[]) WITHIN GROUP (ORDER BY id) FROM zoo", "percentile"),
     ("SELECT percentile_cont('NaN'::float8) WITHIN GROUP (ORDER BY i4) FROM zoo", "percentile"),
     ("SELECT g, percentile_cont(g / 20.0) WITHIN GROUP (ORDER BY i4) FROM zoo GROUP BY g", "depends on rows"),
     ("SELECT percentile_disc(0.5) WITHIN GROUP (ORDER BY te) FROM zoo", "collation"),
@@ -127,7 +136,7 @@ pub const REFUSED: &[(&str, &str)] = &[
     ("SELECT generate_series(1, 3), count(*) FROM zoo", "set-returning"),
     ("SELECT a.id, (SELECT count(*) FROM ant b WHERE b.g < a.g) FROM ant a", "more than equalities"),
     ("SELECT a.id, (SELECT count(*) FROM ant b WHERE b.g = a.g OR b.b) FROM ant a", "correlated"),
-    ("SELECT a.id, (SELECT b.t FROM ant b WHERE b.id = a.id) FROM ant a", "not one aggregation"),
+    ("SELECT a.id, (SELECT b.t FROM ant b WHERE b.k = a.id LIMIT 1) FROM ant a", "nor plain"),
     ("SELECT a.id, (SELECT sum(b.k + 1) FROM ant b WHERE b.g = a.g) FROM ant a", "may raise an error"),
     ("SELECT a.id, (SELECT sum(b.k) FROM ant b WHERE b.g = a.g AND b.k / b.k = 1) FROM ant a", "may raise an error"),
     ("SELECT a.g, (SELECT count(*) FROM ant b WHERE b.g = a.g) FROM ant a GROUP BY a.g", "correlated"),
