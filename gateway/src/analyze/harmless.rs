@@ -1,6 +1,7 @@
 //! What can raise no error, whatever the rows: only that may be computed more, or less, often than PostgreSQL computes it. ✗ values.
 
 use super::ir::{Expr, Kernel, Node, Rel};
+use lake::types::ColType;
 
 /// Whether computing the expression can raise no error, whatever the row.
 pub(super) fn is_harmless(expr: &Expr) -> bool {
@@ -16,9 +17,15 @@ pub(super) fn is_harmless(expr: &Expr) -> bool {
         }
         // What it may refuse, it refuses for PostgreSQL to answer.
         Node::Call(Kernel::Key { .. } | Kernel::NumericToText, args) => args.iter().all(is_harmless),
+        // Every one of these numbers has a text and a float.
+        Node::Call(Kernel::ToFloat | Kernel::ToText, args) => args.iter().all(|a| is_number(a.ty) && is_harmless(a)),
         // Patterns, arithmetic, casts and fields may raise one.
         _ => false,
     }
+}
+
+fn is_number(ty: ColType) -> bool {
+    matches!(ty, ColType::Int2 | ColType::Int4 | ColType::Int8 | ColType::Numeric { .. })
 }
 
 /// Whether computing all of the relation can raise no error.

@@ -12,8 +12,8 @@ use pgtree::oid::{self, Aggregate as Kind};
 use pgtree::tree::{self, Aggref, SortGroup, Target};
 use pgtree::value::{Numeric, Value};
 
-/// Casts to float8 whose value is known here where they are of a literal: of int4, numeric.
-const TO_FLOAT: [u32; 2] = [316, 1746];
+/// Casts of a literal whose value is known here: of int4 and numeric to float8, and of int4 to numeric.
+const TO_FLOAT: [u32; 3] = [316, 1746, 1740];
 
 /// As PostgreSQL sorts where nothing else is said.
 const PLAIN: Order = Order { descending: false, nulls_first: false };

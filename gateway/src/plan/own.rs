@@ -52,7 +52,7 @@ impl AggregateUDFImpl for PgAggregate {
         Ok(self.returns.clone())
     }
 
-    fn accumulator(&self, _: AccumulatorArgs) -> Result<Box<dyn Accumulator>> {
+    fn accumulator(&self, _: AccumulatorArgs<'_>) -> Result<Box<dyn Accumulator>> {
         Ok(match &self.own {
             Own::Ordered { layout, finish, distinct } => Box::new(Ordered {
                 collected: Collected::default(),
@@ -65,7 +65,7 @@ impl AggregateUDFImpl for PgAggregate {
         })
     }
 
-    fn state_fields(&self, args: StateFieldsArgs) -> Result<Vec<FieldRef>> {
+    fn state_fields(&self, args: StateFieldsArgs<'_>) -> Result<Vec<FieldRef>> {
         Ok(vec![Arc::new(Field::new(format_state_name(args.name, "state"), DataType::LargeBinary, true))])
     }
 }
