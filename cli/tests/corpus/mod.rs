@@ -369,7 +369,7 @@ const SHAPES: &[Case] = &[
     free("WITH c AS (SELECT g, count(*) AS n FROM zoo GROUP BY g) SELECT max(n), min(n) FROM c"),
     free("WITH c AS MATERIALIZED (SELECT g FROM zoo) SELECT count(*) FROM c"),
     lake("SELECT k.name, count(*) FROM zoo JOIN kinds k USING (g) GROUP BY k.name ORDER BY k.name"),
-    postgres("SELECT k.name, (SELECT count(*) FROM zoo z WHERE z.g = k.g) FROM kinds k ORDER BY k.g LIMIT 3"),
+    lookup("SELECT k.name, (SELECT count(*) FROM zoo z WHERE z.g = k.g) FROM kinds k ORDER BY k.g LIMIT 3"),
     lake("SELECT count(*) FROM zoo WHERE g IN (SELECT g FROM kinds WHERE name LIKE '%1%')"),
     lake("SELECT count(*) FROM zoo WHERE EXISTS (SELECT FROM kinds k WHERE k.g = zoo.g)"),
     postgres("SELECT count(*) FROM zoo, LATERAL (SELECT zoo.g + 1) x(y)"),

@@ -341,6 +341,24 @@ async fn proven_statements_answer_as_postgres_does() {
     assert!(failures.is_empty(), "{} differences:\n{}", failures.len(), failures.join("\n\n"));
 }
 
+/// What a group collects is counted: a gateway with little memory gives the statement back instead of growing.
+#[tokio::test(flavor = "multi_thread")]
+async fn groups_that_outgrow_memory_are_given_back() {
+    let little = EngineConfig { memory_limit_bytes: 8 << 20, target_partitions: 2, ..EngineConfig::default() };
+    let engines = [Engine::new(little).expect("an engine"), engine()];
+    let mut client = world().cluster.connect();
+    for sql in [
+        "SELECT percentile_cont(0.5) WITHIN GROUP (ORDER BY z.i4) FROM zoo z CROSS JOIN ant a",
+        "SELECT a.b, percentile_disc(0.5) WITHIN GROUP (ORDER BY z.t) FROM zoo z CROSS JOIN ant a GROUP BY a.b ORDER BY 1",
+        "SELECT length(string_agg(z.t, ',' ORDER BY z.t)) FROM zoo z CROSS JOIN ant a",
+    ] {
+        let case = Case { sql, params: &[] };
+        let bounded = compare(&engines[0], &mut client, &case, "UTC").await.expect_err(sql);
+        assert!(bounded.starts_with("engine: ") && !bounded.contains("row "), "{bounded}");
+        compare(&engines[1], &mut client, &case, "UTC").await.unwrap_or_else(|e| panic!("{sql}: {e}"));
+    }
+}
+
 #[test]
 fn unproven_statements_name_their_reason() {
     let mut client = world().cluster.connect();

@@ -29,6 +29,7 @@ use tokio_util::sync::CancellationToken;
 const HOLD_BACK: usize = 1024 * 1024;
 /// PostgreSQL's type OID.
 const TIMESTAMPTZ: u32 = 1184;
+const TIMESTAMPTZ_ARRAY: u32 = 1185;
 /// Rows encoded at a time, and bytes, as far as rows of a batch are alike.
 const ENCODE_ROWS: usize = 1024;
 const ENCODE_BYTES: usize = 256 * 1024;
@@ -946,7 +947,7 @@ impl Session {
         }
         let clock = Instant::now();
         // Analysis lets nothing pass that computes in an unknown zone; what is left is printing.
-        let printed = |(f, format): (&message::Field, &Format)| f.type_oid == TIMESTAMPTZ && *format == Format::Text;
+        let printed = |(f, format): (&message::Field, &Format)| matches!(f.type_oid, TIMESTAMPTZ | TIMESTAMPTZ_ARRAY) && *format == Format::Text;
         let prints_zone = portal.probed.fields.iter().zip(&portal.formats).any(printed);
         let known = pgexact::Zone::parse(&portal.settings.timezone);
         let zone = known.or_else(|| (!prints_zone).then(pgexact::Zone::utc)).ok_or_else(|| {

@@ -209,7 +209,8 @@ fn over(random: &mut Grower, from: From, leaves: &Leaves, names: &mut Names, dep
             } else if kind < 87 && exact_item(&select.items[0]) {
                 select.distinct = Distinct::OnFirst;
             } else if depth > 1 && random.percent(10) {
-                select.items.push(Item::Expr(scalar_query(random)));
+                let query = if random.percent(50) { scalar_query(random) } else { correlated_query(random, leaves, names) };
+                select.items.push(Item::Expr(query));
             }
         }
     }
@@ -367,6 +368,26 @@ fn scalar_query(random: &mut Grower) -> Expr {
     let inner = table.leaves("q");
     let call = aggregate(random, &inner, 1);
     Expr::Query { ty: call.ty(), sql: format!("SELECT {} FROM {} q", text(&call), table.name) }
+}
+
+/// A value for the row: of the rows of another table that its key finds, which may be none or several.
+fn correlated_query(random: &mut Grower, leaves: &Leaves, names: &mut Names) -> Expr {
+    let table = &TABLES[random.below(TABLES.len())];
+    let alias = names.next("s");
+    let inner = table.leaves(&alias);
+    let ints: Vec<&Expr> = leaves.iter().filter(|l| l.ty() == Ty::Int4 && matches!(l, Expr::Column { .. })).collect();
+    if ints.is_empty() {
+        return scalar_query(random);
+    }
+    let outer = text(random.pick(&ints));
+    let columns: Vec<&Expr> = inner.iter().filter(|l| exact(l)).collect();
+    let column = (*random.pick(&columns)).clone();
+    let (value, key) = match random.below(4) {
+        0 => (column, "id"),
+        _ => (aggregate(random, &inner, 0), *random.pick(&["g", "id"])),
+    };
+    let more = if random.percent(40) { format!(" AND {}", text(&grow(random, &inner, Ty::Bool, 1))) } else { String::new() };
+    Expr::Query { ty: value.ty(), sql: format!("SELECT {} FROM {} {alias} WHERE {alias}.{key} = {outer}{more}", text(&value), table.name) }
 }
 
 fn text(expr: &Expr) -> String {
