@@ -379,7 +379,8 @@ fn correlated_query(random: &mut Grower, leaves: &Leaves, names: &mut Names) -> 
     if ints.is_empty() {
         return scalar_query(random);
     }
-    let outer = text(random.pick(&ints));
+    let outer: &Expr = random.pick::<&Expr>(&ints);
+    let outer = text(outer);
     let columns: Vec<&Expr> = inner.iter().filter(|l| exact(l)).collect();
     let column = (*random.pick(&columns)).clone();
     let (value, key) = match random.below(4) {
