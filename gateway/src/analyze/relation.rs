@@ -321,6 +321,11 @@ impl<'a> Analyzer<'a> {
         if !groups.is_empty() && sets.is_none() && groups.iter().all(|(_, e)| e.as_constant().is_some()) {
             return refuse("GROUP BY of constants only");
         }
+        // PostgreSQL does not sort by what is a constant to it, though sets that lack it have NULL there.
+        let folds = |e: &Expr| e.is_constant() || matches!(&e.node, ir::Node::Coalesce(items) if items.first().is_some_and(Expr::is_constant));
+        if sets.is_some() && groups.iter().any(|(_, e)| folds(e)) {
+            return refuse("grouping sets of a constant");
+        }
         scope.grouping = Some(Grouping { groups, aggregates: Vec::new(), calls: Vec::new() });
         let having = match &query.having {
             Some(having) => match self.condition(having, scope) {

@@ -251,6 +251,7 @@ pub const REFUSED: &[(&str, &str)] = &[
     ("SELECT DISTINCT ON (g) g, id FROM zoo ORDER BY g", "may have ties"),
     ("SELECT DISTINCT ON (g) g, t, id FROM zoo ORDER BY g, id", "may have ties"),
     ("SELECT DISTINCT ON (f8) f8 FROM zoo", "DISTINCT ON of float8"),
+    ("SELECT timestamptz '2024-03-10 07:00+00' AS x FROM zoo GROUP BY CUBE (timestamptz '2024-03-10 07:00+00', d) ORDER BY 1", "grouping sets of a constant"),
     ("SELECT count(*) FROM zoo GROUP BY CUBE (g, b, t, v, d)", "more than 16 grouping sets"),
     ("SELECT g, b, count(*) FROM zoo GROUP BY DISTINCT ROLLUP (g, b), ROLLUP (g)", "GROUP BY DISTINCT"),
     ("SELECT id, row_number() OVER (PARTITION BY g ORDER BY id) FROM zoo", "not grouped"),
