@@ -52,6 +52,8 @@ pub struct WindowClause {
     pub frame: i64,
     pub start: Option<Expr>,
     pub end: Option<Expr>,
+    /// `in_range` support functions of a RANGE frame with offsets, else 0.
+    pub in_range: [u32; 2],
     /// What `WindowFunc::window` names it by.
     pub number: u32,
 }
@@ -147,6 +149,7 @@ pub(super) fn window_clause(item: &Item<'_>) -> Result<WindowClause> {
         frame: node.int("frameOptions")?,
         start: optional(node, "startOffset")?,
         end: optional(node, "endOffset")?,
+        in_range: [node.oid("startInRangeFunc")?, node.oid("endInRangeFunc")?],
         number: node.oid("winref")?,
     })
 }
@@ -160,7 +163,7 @@ pub(super) fn window_func(node: &Node<'_>) -> Result<WindowFunc> {
             type_oid: node.oid("wintype")?,
             collation: node.oid("wincollid")?,
             input_collation: node.oid("inputcollid")?,
-            direct_args: false,
+            direct_args: Vec::new(),
             args: args.into_iter().enumerate().map(target).collect(),
             order: Vec::new(),
             distinct: Vec::new(),
