@@ -26,6 +26,8 @@ if [ -n "$major" ]; then
 else
     bindir=${WATERSHED_PG_BIN:-$(printf '%s\n' /usr/lib/postgresql/*/bin | sort -V | tail -n 1)}
 fi
+# Where psql is, for pg_regress.
+programs=$(printf '%s\n' /usr/lib/postgresql/*/bin | sort -V | tail -n 1)
 temporary=
 if [ -z "$work" ]; then work=$(mktemp -d /tmp/watershed-trees-XXXXXX) temporary=$work; fi
 mkdir -p -- "$work"
@@ -66,8 +68,10 @@ case $part in
     suite)
         suite=$("$here/../deploy/local/regress/suite.sh" setup)
         cp -R -- "$suite" "$work/suite"
+        # Thousands of levels of one function, each printed with all that are above it.
+        sed -i 's/ infinite_recurse//' "$work/suite/parallel_schedule"
         # Its outputs are of no interest, only that it ran.
-        (cd -- "$work/out" && as_server timeout 3600 "$work/suite/pg_regress" --bindir=/usr/lib/postgresql/15/bin --inputdir="$work/suite" \
+        (cd -- "$work/out" && as_server timeout 3600 "$work/suite/pg_regress" --bindir="$programs" --inputdir="$work/suite" \
             --outputdir="$work/out" --dlpath="$work/suite/lib" --max-concurrent-tests=20 --host=127.0.0.1 --port="$port" \
             --user=postgres --schedule="$work/suite/parallel_schedule" >"$work/regress" 2>&1) || true
         tail -n 5 -- "$work/regress" >&2
@@ -75,6 +79,7 @@ case $part in
         cd -- "$here/.." && cargo run --locked --release -p pgtree --example trees -- "$work/log"
         ;;
     nodes)
+        # SQL/JSON is a syntax error before 16.
         psql -X -q -h 127.0.0.1 -p "$port" -U postgres -d postgres -f "$here/../pgtree/tests/nodes.sql" >/dev/null || true
         as_server "$bindir/pg_ctl" -D "$work/data" -m fast -w stop >/dev/null
         cd -- "$here/.." && cargo run --locked -p pgtree --example trees -- "$work/log" "pgtree/tests/trees${major:+-$major}"

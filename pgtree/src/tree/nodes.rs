@@ -95,6 +95,8 @@ pub struct TableFunction {
     pub defaults: Vec<Option<Expr>>,
     pub values: Vec<Option<Expr>>,
     pub passed: Vec<Expr>,
+    /// Paths of JSON_TABLE, nested ones too.
+    pub paths: Vec<Expr>,
     pub types: Vec<u32>,
     pub collations: Vec<u32>,
 }
@@ -243,9 +245,28 @@ pub(super) fn table_function(node: &Node<'_>) -> Result<TableFunction> {
         defaults: sparse(node, "coldefexprs")?,
         values: if_there(node, "colvalexprs", sparse)?,
         passed: if_there(node, "passingvalexprs", exprs)?,
+        paths: {
+            let mut paths = Vec::new();
+            if let Some(Item::Node(plan)) = node.get("plan") {
+                json_paths(plan, &mut paths)?;
+            }
+            paths
+        },
         types: references(node, "coltypes")?,
         collations: references(node, "colcollations")?,
     })
+}
+
+/// The paths of `JsonTablePathScan` and `JsonTableSiblingJoin`.
+fn json_paths(plan: &Node<'_>, paths: &mut Vec<Expr>) -> Result<()> {
+    for (name, item) in plan.fields() {
+        match (name, item) {
+            ("value", Item::Node(_)) => paths.push(expr(item)?),
+            ("path" | "child" | "lplan" | "rplan", Item::Node(inner)) => json_paths(inner, paths)?,
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 pub(super) fn table_sample(node: &Node<'_>) -> Result<Option<TableSample>> {

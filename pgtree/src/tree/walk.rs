@@ -80,7 +80,7 @@ fn entry<'t>(rte: &'t Rte, see: &mut dyn FnMut(Part<'t>)) {
         RteKind::Join { alias_vars, .. } => all(alias_vars, see),
         RteKind::Function { functions, .. } => all(functions.iter().map(|f| &f.expr), see),
         RteKind::TableFunction(f) => {
-            all(f.document.iter().chain(&f.rows).chain(&f.namespaces).chain(&f.passed), see);
+            all(f.document.iter().chain(&f.rows).chain(&f.namespaces).chain(&f.passed).chain(&f.paths), see);
             all(f.columns.iter().chain(&f.defaults).chain(&f.values).flatten(), see);
         }
         RteKind::Values { rows } => all(rows.iter().flatten(), see),
