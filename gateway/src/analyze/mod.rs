@@ -181,6 +181,8 @@ pub struct Analysis {
     /// Reads through WITH, which PostgreSQL may compute whole before it filters.
     pub with: bool,
     pub rights: Vec<Right>,
+    /// Every function, operator's function and aggregate that the statement calls: the current user must be allowed to execute them.
+    pub functions: Vec<u32>,
     /// The computation; its outputs are the columns of RowDescription, in order.
     pub plan: ir::Rel,
     /// Their types.
@@ -227,6 +229,7 @@ pub fn analyze(tree: &str, catalog: &Catalog, settings: &Settings, row: &[Field]
         return Verdict::Postgres(vec!["not a SELECT".into()]);
     }
     let mut analyzer = Analyzer::new(catalog, settings);
+    analyzer.functions = called(&query);
     let plan = match analyzer.statement(&query, row) {
         Ok(plan) if analyzer.reasons.is_empty() => plan,
         Ok(_) => return Verdict::Postgres(analyzer.reasons()),
@@ -236,6 +239,23 @@ pub fn analyze(tree: &str, catalog: &Catalog, settings: &Settings, row: &[Field]
         }
     };
     analyzer.verdict(plan)
+}
+
+/// Every function that a statement may call, wherever it stands.
+fn called(query: &Query) -> BTreeSet<u32> {
+    use pgtree::tree::{Expr, Part};
+    let mut found = BTreeSet::new();
+    pgtree::tree::walk(query, &mut |part| {
+        found.insert(match part {
+            Part::Expr(Expr::Func(c) | Expr::Op(c) | Expr::Distinct(c) | Expr::NullIf(c)) => c.func,
+            Part::Expr(Expr::ScalarArray { func, .. }) => *func,
+            Part::Expr(Expr::Aggref(a)) => a.fnoid,
+            Part::Expr(Expr::Window(w)) => w.call.fnoid,
+            _ => return,
+        });
+    });
+    found.remove(&0);
+    found
 }
 
 /// One thing that is not proven.
@@ -282,6 +302,7 @@ struct Analyzer<'a> {
     aggregated: bool,
     with: bool,
     rights: Vec<Right>,
+    functions: BTreeSet<u32>,
 }
 
 impl<'a> Analyzer<'a> {
@@ -304,6 +325,7 @@ impl<'a> Analyzer<'a> {
             aggregated: false,
             with: false,
             rights: Vec::new(),
+            functions: BTreeSet::new(),
         }
     }
 
@@ -389,6 +411,7 @@ impl<'a> Analyzer<'a> {
             events,
             with: self.with,
             rights: self.rights,
+            functions: self.functions.into_iter().collect(),
             plan,
             outputs,
         };

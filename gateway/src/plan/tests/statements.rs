@@ -430,7 +430,7 @@ pub const REFUSED: &[(&str, &str)] = &[
     ("SELECT concat(t, b) FROM zoo", "function concat"),
     ("SELECT regexp_replace(t, 'a', 'b') FROM zoo", "find other places"),
     ("SELECT sqrt(n) FROM zoo", "numeric series"),
-    ("SELECT own_add(id, 1), count(*) FROM zoo GROUP BY 1", "function with oid"),
+    ("SELECT own_add(id, 1), count(*) FROM zoo GROUP BY 1", "is a user's own"),
     ("SELECT count(*) FROM zoo WHERE random() > 0.5", "over floats"),
     ("SELECT sum(f8) FROM zoo", "sum"),
     ("SELECT count(*) FROM zoo WHERE f8 > 1", "over floats"),
