@@ -436,7 +436,7 @@ fn a_role_that_is_put_on_is_the_one_that_asks() {
     table("worn");
     let mut user = Both::of("worn_user");
     let mut admin = admin();
-    admin.run("CREATE ROLE worn_reader; CREATE ROLE worn_nobody; GRANT worn_reader, worn_nobody TO worn_user; ALTER ROLE worn_user NOINHERIT");
+    admin.run("ALTER ROLE worn_user NOINHERIT; CREATE ROLE worn_reader; CREATE ROLE worn_nobody; GRANT worn_reader, worn_nobody TO worn_user");
     admin.run("GRANT SELECT ON worn TO worn_reader");
     let count = "SELECT count(*), sum(a) FROM worn";
     user.prepare("worn", count);
