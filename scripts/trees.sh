@@ -2,7 +2,7 @@
 # Every tree that PostgreSQL prints while it runs its own regression suite, read by pgtree: how many are read whole, and by name
 # what is not known. A long test (some minutes and some gigabytes), not part of ./test.sh.
 #
-# Usage: scripts/trees.sh [--major 17|18] [--work DIR] [suite|nodes]
+# Usage: scripts/trees.sh [--major 16|17|18] [--work DIR] [suite|nodes]
 #
 #   suite   the regression suite of Debian's PostgreSQL; prints the figures
 #   nodes   the statements of pgtree/tests/nodes.sql; writes their trees to pgtree/tests/trees (of another major: to trees-MAJOR)

