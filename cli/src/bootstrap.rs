@@ -198,6 +198,7 @@ pub async fn bring_up(secrets: &Secrets) -> Result<()> {
     // Its bookkeeping stays out of the schemas that people and the migrations themselves use.
     migrator.create_schema("watershed_migrations");
     migrator.dangerous_set_table_name("watershed_migrations.applied");
+    accept_amended(&migrator, &mut admin).await?;
     migrator.run(&mut admin).await.map_err(|error| match error {
         sqlx::migrate::MigrateError::VersionMissing(version) => Failure::environment(
             format!("this data directory was used by a newer watershed (migration {version} is unknown to this one)"),
@@ -222,6 +223,33 @@ pub async fn bring_up(secrets: &Secrets) -> Result<()> {
         .await
         .context("set the probe secret")?;
     admin.close().await?;
+    Ok(())
+}
+
+/// Migrations that were amended for servers on which they could not run before: version, and the checksum (SHA-384) of the text before. A
+/// cluster that has the former text needs nothing anew.
+const AMENDED: [(i64, &str); 1] = [
+    // PostgreSQL 18 keeps NOT NULL as a constraint of its own.
+    (5, "00f9c4dcfd8a0d979a75b0d06c8cd0450cf2de3c4d784dcba4352df67cd3d63bf251510b949ed15553f5a250fecac903"),
+];
+
+async fn accept_amended(migrator: &sqlx::migrate::Migrator, admin: &mut PgConnection) -> Result<()> {
+    let known: bool = sqlx::query_scalar("SELECT pg_catalog.to_regclass('watershed_migrations.applied') IS NOT NULL")
+        .fetch_one(&mut *admin)
+        .await?;
+    if !known {
+        return Ok(());
+    }
+    for (version, before) in AMENDED {
+        let Some(now) = migrator.iter().find(|m| m.version == version) else { continue };
+        sqlx::query("UPDATE watershed_migrations.applied SET checksum = $3 WHERE version = $1 AND checksum = pg_catalog.decode($2, 'hex')")
+            .bind(version)
+            .bind(before)
+            .bind(&*now.checksum)
+            .execute(&mut *admin)
+            .await
+            .context("accept an amended migration")?;
+    }
     Ok(())
 }
 

@@ -165,8 +165,8 @@ async fn look(conn: &mut PgConnection, generation: u64) -> Result<Snapshot, lake
     for row in sqlx::query(VIEWS).bind(functions).fetch_all(&mut *conn).await? {
         names.insert(row.try_get(0)?, NameKind::View);
     }
-    let (default_collation_is_c, provider, ctype): (bool, String, String) = sqlx::query_as(
-        "SELECT datlocprovider = 'c' AND datcollate IN ('C', 'POSIX', 'C.UTF-8', 'C.utf8'), datlocprovider::text, datctype::text FROM pg_catalog.pg_database WHERE datname = current_database()",
+    let (default_collation_is_c, provider, ctype, version): (bool, String, String, i32) = sqlx::query_as(
+        "SELECT datlocprovider = 'c' AND datcollate IN ('C', 'POSIX', 'C.UTF-8', 'C.utf8'), datlocprovider::text, datctype::text, current_setting('server_version_num')::int4 FROM pg_catalog.pg_database WHERE datname = current_database()",
     )
     .fetch_one(&mut *conn)
     .await?;
@@ -186,7 +186,7 @@ async fn look(conn: &mut PgConnection, generation: u64) -> Result<Snapshot, lake
     Ok(Snapshot {
         generation,
         names,
-        analyze: analyze::Catalog { tiered, virtual_functions, default_collation_is_c, default_letters },
+        analyze: analyze::Catalog { tiered, virtual_functions, default_collation_is_c, default_letters, major: version.unsigned_abs() / 10_000 },
         has_floor,
         constants,
     })

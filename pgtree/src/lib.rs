@@ -4,7 +4,7 @@
 //! [`tree`] is the typed tree of a SELECT; [`value`] decodes constants (`Const` datums in the server's memory order,
 //! and the wire's binary format); [`oid`] names the types, functions, operators and aggregates that callers decide by.
 //!
-//! The contract is PostgreSQL 15 on a little-endian machine. Fields of other versions that are not known here are
+//! The contract is PostgreSQL 15 on a little-endian machine; the forms that 16 to 18 print are read too. Fields that are not known here are
 //! skipped; a node that is not known becomes [`tree::Expr::Unknown`] and leaves the decision to the caller.
 //!
 //! Does no I/O, knows no Arrow, no wire protocol and no policy of what may run where.

@@ -202,7 +202,8 @@ BEGIN
     END IF;
     FOR con IN
         SELECT oid, conname, contype, connoinherit, conrelid FROM pg_constraint
-        WHERE conrelid = target OR (confrelid = target AND contype = 'f') ORDER BY contype <> 'p', conname
+        -- NOT NULL is a constraint of its own since PostgreSQL 18; it is kept.
+        WHERE (conrelid = target AND contype <> 'n') OR (confrelid = target AND contype = 'f') ORDER BY contype <> 'p', conname
     LOOP
         IF con.contype = 'f' AND con.conrelid <> target THEN
             PERFORM watershed_control.refuse(format('foreign key %I of table %s refers to table %s', con.conname, con.conrelid::regclass, label),

@@ -63,7 +63,12 @@ impl Options {
 
 impl Default for Options {
     fn default() -> Options {
-        Options { environment: vec![("WATERSHED_DRAIN_TIMEOUT".into(), "2s".into())] }
+        let mut options = Options { environment: vec![("WATERSHED_DRAIN_TIMEOUT".into(), "2s".into())] };
+        // The one setting of the caller's that counts: which PostgreSQL is tested against (deploy/local/majors/server.sh has others).
+        if let Ok(bin) = std::env::var("WATERSHED_PG_BIN") {
+            options = options.with("WATERSHED_PG_BIN", &bin);
+        }
+        options
     }
 }
 

@@ -8,7 +8,7 @@ use pgtree::tree::{Rte, Var};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// First OID of what users make (`FirstNormalObjectId`).
-const FIRST_USER_OID: u32 = 16_384;
+pub(super) const FIRST_USER_OID: u32 = 16_384;
 /// Such tables of one statement.
 const MAX_DIMENSIONS: usize = 8;
 
@@ -33,10 +33,10 @@ impl<'a> Analyzer<'a> {
             return refuse("ONLY");
         }
         // Read as the user, a view's owner has no say.
-        if rte.has_security_quals && rte.check_as_user != 0 {
+        if !rte.security_quals.is_empty() && rte.check_as_user != 0 {
             return refuse(format!("row-level security of \"{name}\" behind a view"));
         }
-        let secured = rte.has_security_quals;
+        let secured = !rte.security_quals.is_empty();
         let found = self.dimensions.entry(relid).or_insert_with(|| Found {
             name: name.clone(),
             secured,

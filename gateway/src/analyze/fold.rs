@@ -16,6 +16,10 @@ impl Analyzer<'_> {
     /// PostgreSQL may compute ahead.
     pub(super) fn constant(&mut self, expr: &Expr) -> Outcome<Option<(Constant, u32)>> {
         match expr {
+            // As text it would have to be equal byte by byte, numbers and keys too.
+            Expr::Const(c) if c.datum.is_some() && oid::array_element(c.type_oid).unwrap_or(c.type_oid) == oid::JSONB => {
+                refuse(format!("a constant of type {}", names::type_name(c.type_oid)))
+            }
             Expr::Const(c) => match pgtree::value::from_datum(c.type_oid, c.datum.as_deref()) {
                 Ok(value) => Ok(Some((Constant::Literal(value), c.type_oid))),
                 Err(_) => refuse(format!("a constant of type {}", names::type_name(c.type_oid))),

@@ -48,7 +48,13 @@ pub struct Catalog {
     /// The database's collation is C, POSIX or C.UTF-8.
     pub default_collation_is_c: bool,
     pub default_letters: Letters,
+    /// The server's major version.
+    pub major: u32,
 }
+
+/// Versions whose trees were compared with PostgreSQL 15's (`pgtree/tests/whole.rs`). A newer one may give a field of a known node a meaning
+/// that is not read here, and then the tree reads as well as ever.
+const KNOWN_MAJORS: std::ops::RangeInclusive<u32> = 15..=18;
 
 /// What upper and lower case are under the database's own collation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -184,6 +190,8 @@ pub struct Analysis {
     /// Reads through WITH, which PostgreSQL may compute whole before it filters.
     pub with: bool,
     pub rights: Vec<Right>,
+    /// Every function, operator's function and aggregate that the statement calls: the current user must be allowed to execute them.
+    pub functions: Vec<u32>,
     /// The computation; its outputs are the columns of RowDescription, in order.
     pub plan: ir::Rel,
     /// Their types.
@@ -222,6 +230,9 @@ pub enum Verdict {
 ///
 /// `tree` is the text that `debug_print_rewritten` gave; `row` is the statement's RowDescription, whose types the plan's outputs must have.
 pub fn analyze(tree: &str, catalog: &Catalog, settings: &Settings, row: &[Field]) -> Verdict {
+    if !KNOWN_MAJORS.contains(&catalog.major) {
+        return Verdict::Postgres(vec![format!("the trees of PostgreSQL {} are not known here", catalog.major)]);
+    }
     let query = match pgtree::tree::parse(tree, pgtree::Limits::default()) {
         Ok(query) => query,
         Err(e) => return Verdict::Postgres(vec![format!("the statement's tree cannot be read: {e}")]),
@@ -230,6 +241,7 @@ pub fn analyze(tree: &str, catalog: &Catalog, settings: &Settings, row: &[Field]
         return Verdict::Postgres(vec!["not a SELECT".into()]);
     }
     let mut analyzer = Analyzer::new(catalog, settings);
+    analyzer.functions = called(&query);
     let plan = match analyzer.statement(&query, row) {
         Ok(plan) if analyzer.reasons.is_empty() => plan,
         Ok(_) => return Verdict::Postgres(analyzer.reasons()),
@@ -239,6 +251,23 @@ pub fn analyze(tree: &str, catalog: &Catalog, settings: &Settings, row: &[Field]
         }
     };
     analyzer.verdict(plan)
+}
+
+/// Every function that a statement may call, wherever it stands.
+fn called(query: &Query) -> BTreeSet<u32> {
+    use pgtree::tree::{Expr, Part};
+    let mut found = BTreeSet::new();
+    pgtree::tree::walk(query, &mut |part| {
+        found.insert(match part {
+            Part::Expr(Expr::Func(c) | Expr::Op(c) | Expr::Distinct(c) | Expr::NullIf(c)) => c.func,
+            Part::Expr(Expr::ScalarArray { func, .. }) => *func,
+            Part::Expr(Expr::Aggref(a)) => a.fnoid,
+            Part::Expr(Expr::Window(w)) => w.call.fnoid,
+            _ => return,
+        });
+    });
+    found.remove(&0);
+    found
 }
 
 /// One thing that is not proven.
@@ -285,6 +314,7 @@ struct Analyzer<'a> {
     aggregated: bool,
     with: bool,
     rights: Vec<Right>,
+    functions: BTreeSet<u32>,
 }
 
 impl<'a> Analyzer<'a> {
@@ -307,6 +337,7 @@ impl<'a> Analyzer<'a> {
             aggregated: false,
             with: false,
             rights: Vec::new(),
+            functions: BTreeSet::new(),
         }
     }
 
@@ -392,6 +423,7 @@ impl<'a> Analyzer<'a> {
             events,
             with: self.with,
             rights: self.rights,
+            functions: self.functions.into_iter().collect(),
             plan,
             outputs,
         };

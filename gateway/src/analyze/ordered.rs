@@ -27,7 +27,7 @@ impl Analyzer<'_> {
         }
         let Some(kind) = known.and_then(|k| k.rule.meaning()) else { return Ok(None) };
         let parts = match (kind, aggref.args.as_slice()) {
-            (Kind::Count, [Target { expr: tree::Expr::Row(fields), junk: false, .. }]) => Some(fields),
+            (Kind::Count, [Target { expr: tree::Expr::Row { args: fields, type_oid: oid::RECORD }, junk: false, .. }]) => Some(fields),
             (Kind::StringAgg | Kind::ArrayAgg | Kind::PercentileCont | Kind::PercentileDisc | Kind::Mode, _) => None,
             _ => return Ok(None),
         };
@@ -163,7 +163,7 @@ impl Analyzer<'_> {
     /// One fraction, or several that are written as an array.
     fn fractions(&mut self, expr: &tree::Expr) -> Outcome<Constant> {
         let elements = match expr {
-            tree::Expr::ArrayCoerce { arg, type_oid: oid::FLOAT8_ARRAY } => match &**arg {
+            tree::Expr::ArrayCoerce { arg, type_oid: oid::FLOAT8_ARRAY, .. } => match &**arg {
                 tree::Expr::Array { elements, multidims: false, .. } => elements,
                 _ => return refuse("percentiles of an array that is not written out"),
             },

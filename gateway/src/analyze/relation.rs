@@ -169,10 +169,8 @@ impl<'a> Analyzer<'a> {
     pub(super) fn note_rights(&mut self, q: &Query) {
         const SELECT: u64 = 2;
         for rte in &q.rtable {
-            let RteKind::Relation { relid, .. } = rte.kind else { continue };
-            if rte.required_perms == 0 {
-                continue;
-            }
+            // A view's own entry is the one in its place since PostgreSQL 16, one of its rule before.
+            let Some(relid) = rte.kind.relid().filter(|_| rte.required_perms != 0) else { continue };
             if rte.required_perms != SELECT {
                 self.note(format!("relation \"{}\" needs more than the right to read", rte.name));
             }
@@ -188,7 +186,7 @@ impl<'a> Analyzer<'a> {
             (q.has_target_srfs, "a set-returning function in the select list"),
             (q.has_recursive, "WITH RECURSIVE"),
             (q.has_modifying_cte, "a data-modifying WITH"),
-            (q.has_for_update || q.has_row_marks, "FOR UPDATE or FOR SHARE"),
+            (q.has_for_update || !q.row_marks.is_empty(), "FOR UPDATE or FOR SHARE"),
             (q.group_distinct, "GROUP BY DISTINCT"),
             (q.with_ties, "WITH TIES"),
         ];
@@ -203,17 +201,17 @@ impl<'a> Analyzer<'a> {
     pub(super) fn entry<'q>(&mut self, rte: &'q Rte, stack: &[&'q Query]) -> Outcome<Rel> {
         let of_postgres =
             matches!(&rte.kind, RteKind::Relation { relid, .. } if !self.catalog.tiered.contains_key(relid));
-        if rte.has_security_quals && !of_postgres {
+        if !rte.security_quals.is_empty() && !of_postgres {
             return refuse("row-level security or a security barrier view");
         }
         if rte.lateral {
             return refuse("LATERAL");
         }
         match &rte.kind {
-            RteKind::Relation { relid, relkind, tablesample } => {
-                self.tiered_scan(rte, *relid, *relkind, *tablesample)
+            RteKind::Relation { relid, relkind, sample } => {
+                self.tiered_scan(rte, *relid, *relkind, sample.is_some())
             }
-            RteKind::Subquery { query, security_barrier } => {
+            RteKind::Subquery { query, security_barrier, .. } => {
                 if *security_barrier {
                     return refuse("a security barrier view");
                 }
@@ -244,7 +242,7 @@ impl<'a> Analyzer<'a> {
                 }
             }
             RteKind::Function { functions, ordinality: false } => match functions.as_slice() {
-                [f] if f.column_count >= 0 && !f.has_column_definitions => match &f.expr {
+                [f] if f.column_count >= 0 && f.columns.is_empty() => match &f.expr {
                     tree::Expr::Func(call) if !call.args.is_empty() => match self.series(call)? {
                         Some(series) => Ok(series),
                         None => refuse(names::relation(&rte.kind, &rte.name)),

@@ -51,7 +51,7 @@ impl<'a> Analyzer<'a> {
             tree::Expr::Aggref(aggref) => self.aggregate(aggref, scope),
             tree::Expr::SubLink(link) => self.sub_link(link, scope),
             tree::Expr::Window(call) => self.window(call, scope),
-            tree::Expr::Grouping { refs, levels_up } => self.grouping_call(refs, *levels_up, scope),
+            tree::Expr::Grouping { refs, levels_up, .. } => self.grouping_call(refs, *levels_up, scope),
             // A column of the sub-select of an IN.
             tree::Expr::Param(p) if p.kind == 2 => {
                 let number = usize::try_from(p.id).ok().and_then(|n| n.checked_sub(1));
@@ -187,6 +187,14 @@ impl<'a> Analyzer<'a> {
                 Some(_) if var.levels_up > 0 => refuse("a correlated column of a join"),
                 Some(expr) => self.expr(expr, scope),
                 None => refuse("a whole row"),
+            };
+        }
+        // Since PostgreSQL 18: what is grouped by, as columns of an entry of its own.
+        if let RteKind::Group { exprs } = &rte.kind {
+            let grouped = usize::try_from(var.attno).ok().and_then(|n| n.checked_sub(1)).and_then(|i| exprs.get(i));
+            return match grouped {
+                Some(expr) if var.levels_up == 0 => self.expr(expr, scope),
+                _ => refuse("a correlated sub-select over what is grouped by"),
             };
         }
         if var.attno <= 0 {

@@ -1,6 +1,7 @@
 //! What needs no server: literals and quoting. Analysis itself is tested with real trees, next to the plans (`plan::tests`).
 
 use super::fold::{literal, quoted};
+use super::{Catalog, Settings, Verdict, analyze};
 use pgtree::value::Value;
 
 fn shown(value: Value) -> String {
@@ -32,4 +33,14 @@ fn literals_mean_the_same_under_every_style() {
 fn strings_are_quoted_for_both_conforming_settings() {
     assert_eq!(quoted("it's"), "'it''s'");
     assert_eq!(quoted("a\\b'"), "E'a\\\\b'''");
+}
+
+/// Whatever its tree looks like: a field that is not read here may change what the others mean.
+#[test]
+fn versions_that_were_not_compared_are_refused_by_name() {
+    let verdict = |major| analyze("()", &Catalog { major, ..Catalog::default() }, &Settings { timezone: "UTC".into() }, &[]);
+    for (major, says) in [(14, "PostgreSQL 14"), (15, "cannot be read"), (18, "cannot be read"), (19, "PostgreSQL 19"), (0, "PostgreSQL 0")] {
+        let Verdict::Postgres(reasons) = verdict(major) else { panic!("{major}") };
+        assert!(reasons.len() == 1 && reasons[0].contains(says), "{major}: {reasons:?}");
+    }
 }

@@ -105,6 +105,7 @@ fn world() -> &'static World {
             virtual_functions: functions.iter().map(|(oid, t)| (*oid, Arc::new(t.clone()))).collect(),
             default_collation_is_c: true,
             default_letters: analyze::Letters::Usual,
+            major: 15,
         };
         World { cluster, catalog, zoo: relid, functions }
     })
@@ -434,6 +435,7 @@ fn the_row_description_must_be_the_trees() {
     let catalog = Catalog {
         tiered: [(spec.relid, Arc::new(spec))].into(),
         default_collation_is_c: true,
+        major: 15,
         ..Catalog::default()
     };
     let fields: Vec<_> = answer

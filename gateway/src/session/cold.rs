@@ -67,7 +67,7 @@ impl Session {
         }
         // Every parameter is converted in its place, as Bind would do it.
         let constants = probed.constants_sql().or_else(|| (!probed.param_types.is_empty()).then(|| "SELECT true".to_owned()));
-        let rights = &probed.analysis.rights;
+        let (rights, functions) = (&probed.analysis.rights, &probed.analysis.functions);
         if let Some(e) = self.forget_analyses(name).await? {
             self.forward_error(&e, &mut record);
             return Ok(Bound::Failed);
@@ -79,7 +79,7 @@ impl Session {
                     probe::put_facts(out, table.relid, &table.attnums, &provenance, spec.event_time);
                 }
                 put_dimension_facts(out, &probed.analysis.dimensions);
-                probe::put_rights(out, rights);
+                probe::put_rights(out, rights, functions);
                 if let Some(sql) = &constants {
                     probe::put_helper_formats(out, sql, &probed.param_types, &msg.param_formats, &msg.params, true);
                 }
@@ -106,11 +106,18 @@ impl Session {
         }
         let mut rows = rows.into_iter();
         let facts = rows.by_ref().take(relations).map(|r| Facts::read(&r)).collect();
-        let denied = rows.next().and_then(|r| r.into_iter().next().flatten());
+        let mut checked = rows.next().unwrap_or_default().into_iter();
+        let denied = checked.next().flatten();
+        let may_call = checked.next().flatten().is_none();
         let constants = rows.next().unwrap_or_default();
         if let Some(denied) = denied {
             self.fail(&permission_denied(&denied), &mut record).await?;
             return Ok(Bound::Failed);
+        }
+        if !may_call {
+            // Which of them it would call, and say so, PostgreSQL knows.
+            let reason = "a function in it may not be executed by the current user".to_owned();
+            return self.bind_in_postgres(bind_frame, reason, record).await;
         }
         let settings = bracket.settings.clone();
         let admitted = followed.and_then(|now| {

@@ -244,14 +244,17 @@ pub fn put_facts(out: &mut BytesMut, relid: u32, attnums: &[i16], provenance: &[
     put_helper(out, FACTS, &[OID, INT2_ARRAY, INT2_ARRAY, INT2], &params, false);
 }
 
-/// Asks which of `rights` the roles do not have: kind and name of the first relation that may not be read as asked, else NULL. What
-/// PostgreSQL checks when it begins to execute a statement.
-pub fn put_rights(out: &mut BytesMut, rights: &[Right]) {
+/// Asks which of `rights` the roles do not have: kind and name of the first relation that may not be read as asked, else NULL; and whether
+/// the current user may not execute one of `functions`, else NULL. What PostgreSQL checks when it begins to execute a statement.
+pub fn put_rights(out: &mut BytesMut, rights: &[Right], functions: &[u32]) {
     let denied: Vec<String> = rights.iter().map(|r| format!("WHEN NOT ({}) THEN {}", allowed(r), r.relid)).collect();
     let which = if denied.is_empty() { "NULL".to_owned() } else { format!("CASE {} END", denied.join(" ")) };
     let sql = format!(
-        "SELECT c.relkind::pg_catalog.text OPERATOR(pg_catalog.||) c.relname FROM (SELECT ({which})::pg_catalog.oid AS oid) d \
-         LEFT JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) d.oid"
+        "SELECT c.relkind::pg_catalog.text OPERATOR(pg_catalog.||) c.relname, \
+         (SELECT 'denied'::pg_catalog.text FROM pg_catalog.unnest('{{{}}}'::pg_catalog.oid[]) AS f(oid) \
+          WHERE NOT pg_catalog.has_function_privilege(f.oid, 'EXECUTE') LIMIT 1) FROM (SELECT ({which})::pg_catalog.oid AS oid) d \
+         LEFT JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) d.oid",
+        functions.iter().map(u32::to_string).collect::<Vec<_>>().join(",")
     );
     put_helper(out, &sql, &[], &[], false);
 }

@@ -188,7 +188,7 @@ fn queries(entries: &[Entry], reader: &Reader) -> Vec<ArrayRef> {
         text(entries, |e| Some(if shown(e) { &e.statement.sql } else { &e.statement.masked })),
         text(entries, |e| Some(&e.statement.fingerprint)),
         text(entries, |e| Some(e.path.name())),
-        text(entries, |e| Some(&e.reasons)),
+        text(entries, |e| Some(if shown(e) { &e.reasons } else { without_errors(&e.reasons) })),
         int(|e| e.classify_us),
         int(|e| e.probe_us),
         int(|e| e.plan_us),
@@ -208,6 +208,11 @@ fn queries(entries: &[Entry], reader: &Reader) -> Vec<ArrayRef> {
         // An error's text may quote the statement's literals.
         text(entries, |e| e.error.as_deref().map(|m| if shown(e) { m } else { "<hidden>" })),
     ]
+}
+
+/// Reasons as far as they speak of the statement: why the lake gave it back may be an error's text, which quotes rows.
+fn without_errors(reasons: &str) -> &str {
+    reasons.split_once("fell back: ").map_or(reasons, |(before, _)| before.trim_end_matches("; "))
 }
 
 fn functions(entries: &[registry::Entry]) -> Vec<ArrayRef> {

@@ -1,5 +1,6 @@
 //! From generic nodes to the typed tree. The depth is bounded by the reader's own limit.
 
+use super::nodes::{cycle, rare, row_mark, search, table_function, table_sample};
 use super::clauses::{grouping_set, references, set_tree, sub_link, window_clause, window_func};
 use super::*;
 use crate::read::{self, Item, Limits, Node};
@@ -49,7 +50,7 @@ pub(super) fn query(node: &Node<'_>) -> Result<Query> {
         has_for_update: node.bool("hasForUpdate")?,
         has_row_security: node.bool("hasRowSecurity")?,
         ctes: node.list("cteList")?.iter().map(cte).collect::<Result<_>>()?,
-        rtable: node.list("rtable")?.iter().map(rte).collect::<Result<_>>()?,
+        rtable: range_table(node)?,
         from,
         quals,
         targets: node.list("targetList")?.iter().map(target).collect::<Result<_>>()?,
@@ -63,7 +64,7 @@ pub(super) fn query(node: &Node<'_>) -> Result<Query> {
         limit_offset: optional(node, "limitOffset")?,
         limit_count: optional(node, "limitCount")?,
         with_ties: node.int("limitOption")? != 0,
-        has_row_marks: node.has("rowMarks"),
+        row_marks: node.list("rowMarks")?.iter().map(row_mark).collect::<Result<_>>()?,
         set_operations: match node.get("setOperations") {
             None | Some(Item::Null) => None,
             Some(item) => Some(set_tree(item)?),
@@ -81,9 +82,8 @@ pub(super) fn named<'n, 'a>(item: &'n Item<'a>, name: &'static str) -> Result<&'
 
 fn cte(item: &Item<'_>) -> Result<Cte> {
     let node = named(item, "COMMONTABLEEXPR")?;
-    let plain = !node.has("search_clause") && !node.has("cycle_clause");
     let body = match node.get("ctequery") {
-        Some(Item::Node(body)) if body.name == "QUERY" && plain => Some(query(body)?),
+        Some(Item::Node(body)) if body.name == "QUERY" => Some(query(body)?),
         _ => None,
     };
     Ok(Cte {
@@ -95,21 +95,43 @@ fn cte(item: &Item<'_>) -> Result<Cte> {
             materialized => materialized == 1,
         },
         query: body.filter(|q| q.command == Command::Select).map(Box::new),
+        search: search(node)?,
+        cycle: cycle(node)?,
     })
 }
 
-fn rte(item: &Item<'_>) -> Result<Rte> {
-    let node = named(item, "RANGETBLENTRY")?;
+/// The range table. Since 16 what an entry needs stands in a list of its own, which the entry counts from 1.
+fn range_table(query: &Node<'_>) -> Result<Vec<Rte>> {
+    let apart = if query.get("rteperminfos").is_some() { query.list("rteperminfos")? } else { &[] };
+    let entry = |item| {
+        let node = named(item, "RANGETBLENTRY")?;
+        let needs = match node.get("requiredPerms") {
+            Some(_) => Some(node),
+            None => match node.get("perminfoindex").map(|_| index(node, "perminfoindex")).transpose()?.and_then(|at| at.checked_sub(1)) {
+                None => None,
+                Some(at) => match apart.get(at) {
+                    Some(item) => Some(named(item, "RTEPERMISSIONINFO").or_else(|_| named(item, "PERMISSIONINFO"))?),
+                    None => return Err(ReadError::Field("perminfoindex", node.name.to_owned())),
+                },
+            },
+        };
+        rte(node, needs)
+    };
+    query.list("rtable")?.iter().map(entry).collect()
+}
+
+fn rte(node: &Node<'_>, needs: Option<&Node<'_>>) -> Result<Rte> {
     let kind = match node.int("rtekind")? {
         0 => RteKind::Relation {
             relid: node.oid("relid")?,
             relkind: node.char("relkind")?,
-            tablesample: node.has("tablesample"),
+            sample: table_sample(node)?,
         },
         1 => match node.get("subquery") {
             Some(Item::Node(body)) if body.name == "QUERY" => RteKind::Subquery {
                 query: Box::new(query(body)?),
                 security_barrier: node.bool("security_barrier")?,
+                view: if node.get("relid").is_some() { node.oid("relid")? } else { 0 },
             },
             _ => return Err(ReadError::Field("subquery", node.name.to_owned())),
         },
@@ -118,6 +140,10 @@ fn rte(item: &Item<'_>) -> Result<Rte> {
             functions: node.list("functions")?.iter().map(range_function).collect::<Result<_>>()?,
             ordinality: node.bool("funcordinality")?,
         },
+        4 => match node.get("tablefunc") {
+            Some(item) => RteKind::TableFunction(Box::new(table_function(named(item, "TABLEFUNC")?)?)),
+            None => return Err(ReadError::Field("tablefunc", node.name.to_owned())),
+        },
         5 => {
             let mut rows = Vec::new();
             for row in node.list("values_lists")? {
@@ -125,6 +151,8 @@ fn rte(item: &Item<'_>) -> Result<Rte> {
                     Item::List(read::ListKind::Values, items) => {
                         rows.push(items.iter().map(expr).collect::<Result<_>>()?)
                     }
+                    // A row without columns.
+                    Item::Null => rows.push(Vec::new()),
                     _ => return Err(ReadError::Field("values_lists", node.name.to_owned())),
                 }
             }
@@ -135,7 +163,9 @@ fn rte(item: &Item<'_>) -> Result<Rte> {
             levels_up: node.int("ctelevelsup")?,
             self_reference: node.bool("self_reference")?,
         },
+        7 => RteKind::NamedTuplestore { name: node.name("enrname")?.unwrap_or_default(), relid: node.oid("relid")? },
         8 => RteKind::Result,
+        9 => RteKind::Group { exprs: exprs(node, "groupexprs")? },
         other => RteKind::Unknown(other),
     };
     let (name, column_count) = match node.get("eref") {
@@ -144,27 +174,33 @@ fn rte(item: &Item<'_>) -> Result<Rte> {
         }
         _ => (String::new(), 0),
     };
-    // Bitmap sets of columns are offset by FirstLowInvalidHeapAttributeNumber (-7).
-    let selected = node.numbers("selectedCols")?;
+    let (required_perms, check_as_user, selected) = match needs {
+        Some(needs) => (needs.int("requiredPerms")? as u64, needs.oid("checkAsUser")?, needs.numbers("selectedCols")?),
+        None => (0, 0, Vec::new()),
+    };
     Ok(Rte {
         kind,
         name,
         lateral: node.bool("lateral")?,
-        inh: node.bool("inh")?,
-        required_perms: node.int("requiredPerms")? as u64,
-        check_as_user: node.oid("checkAsUser")?,
+        // Printed of tables only since 16.
+        inh: node.get("inh").is_some() && node.bool("inh")?,
+        required_perms,
+        check_as_user,
+        // Bitmap sets of columns are offset by FirstLowInvalidHeapAttributeNumber (-7).
         selected_cols: selected.into_iter().map(|bit| i32::try_from(bit - 7).unwrap_or(i32::MIN)).collect(),
-        has_security_quals: node.has("securityQuals"),
+        security_quals: exprs(node, "securityQuals")?,
         column_count,
     })
 }
 
 fn range_function(item: &Item<'_>) -> Result<RangeFunction> {
     let node = named(item, "RANGETBLFUNCTION")?;
+    let (types, collations) = (references(node, "funccoltypes")?, references(node, "funccolcollations")?);
+    let typmods = node.numbers("funccoltypmods")?.into_iter().map(|t| i32::try_from(t).unwrap_or(-1));
     Ok(RangeFunction {
         expr: required(node, "funcexpr")?,
         column_count: node.int("funccolcount")?,
-        has_column_definitions: node.has("funccolnames"),
+        columns: types.into_iter().zip(typmods).zip(collations).map(|((t, m), c)| (t, m, c)).collect(),
     })
 }
 
@@ -227,11 +263,11 @@ pub(super) fn optional(node: &Node<'_>, field: &'static str) -> Result<Option<Ex
     }
 }
 
-fn required(node: &Node<'_>, field: &'static str) -> Result<Expr> {
+pub(super) fn required(node: &Node<'_>, field: &'static str) -> Result<Expr> {
     optional(node, field)?.ok_or_else(|| ReadError::Field(field, node.name.to_owned()))
 }
 
-fn boxed(node: &Node<'_>, field: &'static str) -> Result<Box<Expr>> {
+pub(super) fn boxed(node: &Node<'_>, field: &'static str) -> Result<Box<Expr>> {
     required(node, field).map(Box::new)
 }
 
@@ -239,10 +275,11 @@ pub(super) fn exprs(node: &Node<'_>, field: &'static str) -> Result<Vec<Expr>> {
     node.list(field)?.iter().map(expr).collect()
 }
 
-fn expr(item: &Item<'_>) -> Result<Expr> {
+pub(super) fn expr(item: &Item<'_>) -> Result<Expr> {
     let node = match item {
         Item::Node(node) => node,
-        // Implicit lists (row comparisons, sub-select tests): not a scalar.
+        Item::List(read::ListKind::Values, items) => return Ok(Expr::List(items.iter().map(expr).collect::<Result<_>>()?)),
+        Item::Null => return Ok(Expr::Dropped),
         _ => return Ok(Expr::Unknown("LIST".to_owned())),
     };
     Ok(match node.name {
@@ -398,19 +435,21 @@ fn expr(item: &Item<'_>) -> Result<Expr> {
         "ARRAY" | "ARRAYEXPR" => Expr::Array {
             elements: exprs(node, "elements")?,
             type_oid: node.oid("array_typeid")?,
+            collation: node.oid("array_collid")?,
             element_oid: node.oid("element_typeid")?,
             multidims: node.bool("multidims")?,
         },
-        "ARRAYCOERCEEXPR" => Expr::ArrayCoerce { arg: boxed(node, "arg")?, type_oid: node.oid("resulttype")? },
-        "ROW" | "ROWEXPR" if node.oid("row_typeid")? == super::RECORD => Expr::Row(exprs(node, "args")?),
         "SQLVALUEFUNCTION" => match sql_value_op(node.int("op")?) {
             Some(op) => Expr::SqlValue { op, type_oid: node.oid("type")?, typmod: node.int4("typmod")? },
             None => Expr::Unknown(node.name.to_owned()),
         },
         "WINDOWFUNC" => Expr::Window(Box::new(window_func(node)?)),
-        "GROUPINGFUNC" => Expr::Grouping { refs: references(node, "refs")?, levels_up: node.oid("agglevelsup")? },
+        "GROUPINGFUNC" => Expr::Grouping { refs: references(node, "refs")?, args: exprs(node, "args")?, levels_up: node.oid("agglevelsup")? },
         "SUBLINK" => Expr::SubLink(Box::new(sub_link(node)?)),
-        other => Expr::Unknown(other.to_owned()),
+        other => match rare(node)? {
+            Some(expr) => expr,
+            None => Expr::Unknown(other.to_owned()),
+        },
     })
 }
 

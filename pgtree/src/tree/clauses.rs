@@ -52,6 +52,8 @@ pub struct WindowClause {
     pub frame: i64,
     pub start: Option<Expr>,
     pub end: Option<Expr>,
+    /// `in_range` support functions of a RANGE frame with offsets, else 0.
+    pub in_range: [u32; 2],
     /// What `WindowFunc::window` names it by.
     pub number: u32,
 }
@@ -147,6 +149,7 @@ pub(super) fn window_clause(item: &Item<'_>) -> Result<WindowClause> {
         frame: node.int("frameOptions")?,
         start: optional(node, "startOffset")?,
         end: optional(node, "endOffset")?,
+        in_range: [node.oid("startInRangeFunc")?, node.oid("endInRangeFunc")?],
         number: node.oid("winref")?,
     })
 }

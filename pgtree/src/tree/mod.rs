@@ -3,11 +3,16 @@
 
 mod build;
 mod clauses;
+mod nodes;
 #[cfg(test)]
 mod tests;
+mod typing;
+mod walk;
 
 pub use build::parse;
 pub use clauses::*;
+pub use nodes::*;
+pub use walk::{Part, walk};
 
 use crate::read::ReadError;
 
@@ -61,7 +66,8 @@ pub struct Query {
     pub limit_count: Option<Expr>,
     /// FETCH FIRST ... WITH TIES
     pub with_ties: bool,
-    pub has_row_marks: bool,
+    /// FOR UPDATE and its kin.
+    pub row_marks: Vec<RowMark>,
     /// UNION, INTERSECT, EXCEPT: the targets then name columns of the leftmost leaf.
     pub set_operations: Option<SetTree>,
 }
@@ -73,8 +79,10 @@ pub struct Cte {
     pub recursive: bool,
     /// Computed once and whole, whatever is read of it: it is read more than once, or was said to be MATERIALIZED.
     pub whole: bool,
-    /// None where the body is not a SELECT or the CTE has SEARCH or CYCLE clauses.
+    /// None where the body is not a SELECT.
     pub query: Option<Box<Query>>,
+    pub search: Option<CteSearch>,
+    pub cycle: Option<CteCycle>,
 }
 
 /// `RangeTblEntry`
@@ -90,7 +98,8 @@ pub struct Rte {
     pub check_as_user: u32,
     /// Attribute numbers read; 0 is the whole row, system columns are negative.
     pub selected_cols: Vec<i32>,
-    pub has_security_quals: bool,
+    /// Of row-level security, and of conditions on security barrier views; to be computed before anything else sees the rows.
+    pub security_quals: Vec<Expr>,
     /// Columns, dropped ones included.
     pub column_count: usize,
 }
@@ -101,11 +110,13 @@ pub enum RteKind {
     Relation {
         relid: u32,
         relkind: char,
-        tablesample: bool,
+        sample: Option<TableSample>,
     },
     Subquery {
         query: Box<Query>,
         security_barrier: bool,
+        /// The view that stood here, where the version says so (16 and newer: the entry then also holds the view's own rights); else 0.
+        view: u32,
     },
     Join {
         kind: i64,
@@ -115,6 +126,8 @@ pub enum RteKind {
         functions: Vec<RangeFunction>,
         ordinality: bool,
     },
+    /// XMLTABLE, JSON_TABLE
+    TableFunction(Box<TableFunction>),
     Values {
         rows: Vec<Vec<Expr>>,
     },
@@ -123,9 +136,29 @@ pub enum RteKind {
         levels_up: i64,
         self_reference: bool,
     },
+    /// A trigger's transition table.
+    NamedTuplestore {
+        name: String,
+        relid: u32,
+    },
     /// No FROM clause (`RTE_RESULT`).
     Result,
+    /// What is grouped by (18 and newer): a column of this entry is the expression of that number.
+    Group {
+        exprs: Vec<Expr>,
+    },
     Unknown(i64),
+}
+
+impl RteKind {
+    /// The table whose rows are read, or the view that stood here.
+    pub fn relid(&self) -> Option<u32> {
+        match self {
+            RteKind::Relation { relid, .. } | RteKind::NamedTuplestore { relid, .. } => Some(*relid),
+            RteKind::Subquery { view, .. } if *view != 0 => Some(*view),
+            _ => None,
+        }
+    }
 }
 
 /// `RangeTblFunction`
@@ -133,8 +166,8 @@ pub enum RteKind {
 pub struct RangeFunction {
     pub expr: Expr,
     pub column_count: i64,
-    /// Whether a column definition list stands behind it.
-    pub has_column_definitions: bool,
+    /// The column definition list behind it: type, type modifier and collation of each.
+    pub columns: Vec<(u32, i32, u32)>,
 }
 
 /// `RangeTblRef`, `JoinExpr`, `FromExpr`
@@ -287,9 +320,6 @@ pub struct Call {
     pub args: Vec<Expr>,
 }
 
-/// The type of rows without a name.
-pub(crate) const RECORD: u32 = 2249;
-
 /// An expression.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Expr {
@@ -365,16 +395,10 @@ pub enum Expr {
     Array {
         elements: Vec<Expr>,
         type_oid: u32,
+        collation: u32,
         element_oid: u32,
         multidims: bool,
     },
-    /// A cast of an array by its elements.
-    ArrayCoerce {
-        arg: Box<Expr>,
-        type_oid: u32,
-    },
-    /// A row of values without a type of its own; any other row is unknown.
-    Row(Vec<Expr>),
     SqlValue {
         op: SqlValueOp,
         type_oid: u32,
@@ -385,138 +409,85 @@ pub enum Expr {
     /// GROUPING(): `Target::sort_group_ref`s, of the query that many levels up.
     Grouping {
         refs: Vec<u32>,
+        args: Vec<Expr>,
         levels_up: u32,
     },
+    /// `ROW(...)`
+    Row {
+        args: Vec<Expr>,
+        type_oid: u32,
+    },
+    /// `(a, b) < (c, d)`; one operator a column.
+    RowCompare {
+        /// `RowCompareType`: 1 `<`, 2 `<=`, 4 `>=`, 5 `>`; (in)equality is an AND or OR of conditions.
+        compare: i64,
+        ops: Vec<u32>,
+        collations: Vec<u32>,
+        left: Vec<Expr>,
+        right: Vec<Expr>,
+    },
+    /// `value[index]`, `value[lower:upper]`; bounds that are left out are None.
+    Subscript(Box<Subscript>),
+    /// A field of a composite value.
+    Field {
+        arg: Box<Expr>,
+        number: i16,
+        type_oid: u32,
+        typmod: i32,
+        collation: u32,
+    },
+    /// A cast of each element, from a [`Expr::CaseTest`].
+    ArrayCoerce {
+        arg: Box<Expr>,
+        element: Box<Expr>,
+        type_oid: u32,
+        typmod: i32,
+        collation: u32,
+    },
+    /// From one table's row type to that of its parent.
+    ConvertRowtype {
+        arg: Box<Expr>,
+        type_oid: u32,
+    },
+    CoerceToDomain {
+        arg: Box<Expr>,
+        type_oid: u32,
+        typmod: i32,
+        collation: u32,
+    },
+    /// VALUE in a domain's CHECK.
+    DomainValue {
+        type_oid: u32,
+        typmod: i32,
+        collation: u32,
+    },
+    /// DEFAULT in VALUES.
+    SetToDefault {
+        type_oid: u32,
+        typmod: i32,
+        collation: u32,
+    },
+    /// WHERE CURRENT OF
+    CurrentOf {
+        varno: usize,
+    },
+    /// An identity column's next value.
+    NextValue {
+        sequence: u32,
+        type_oid: u32,
+    },
+    /// `name => value`, by its position among the arguments.
+    NamedArg {
+        arg: Box<Expr>,
+        number: i64,
+    },
+    Xml(Box<Xml>),
+    /// SQL/JSON of versions 16 and newer.
+    Json(Box<Json>),
+    /// An implicit list, where a node holds one in the place of an expression.
+    List(Vec<Expr>),
+    /// A column that was dropped since.
+    Dropped,
     /// Any other node, by its name in the tree.
     Unknown(String),
-}
-
-impl Query {
-    /// The one column that an expression sees of it.
-    pub fn first_target(&self) -> Option<&Expr> {
-        self.targets.iter().find(|t| !t.junk).map(|t| &t.expr)
-    }
-}
-
-impl Expr {
-    /// The result type (`exprType`); 0 for nodes whose type is not known here.
-    pub fn type_oid(&self) -> u32 {
-        match self {
-            Expr::Var(v) => v.type_oid,
-            Expr::Const(c) => c.type_oid,
-            Expr::Param(p) => p.type_oid,
-            Expr::Aggref(a) => a.type_oid,
-            Expr::Func(c) | Expr::Op(c) | Expr::Distinct(c) | Expr::NullIf(c) => c.type_oid,
-            Expr::ScalarArray { .. } | Expr::Bool(..) | Expr::NullTest { .. } | Expr::BooleanTest { .. } => {
-                crate::oid::BOOL
-            }
-            Expr::Relabel { type_oid, .. }
-            | Expr::CoerceViaIo { type_oid, .. }
-            | Expr::Case { type_oid, .. }
-            | Expr::CaseTest { type_oid, .. }
-            | Expr::Coalesce { type_oid, .. }
-            | Expr::MinMax { type_oid, .. }
-            | Expr::Array { type_oid, .. }
-            | Expr::ArrayCoerce { type_oid, .. }
-            | Expr::SqlValue { type_oid, .. } => *type_oid,
-            Expr::Window(w) => w.call.type_oid,
-            Expr::Grouping { .. } => crate::oid::INT4,
-            Expr::Row(_) => RECORD,
-            Expr::Collate { arg, .. } => arg.type_oid(),
-            Expr::SubLink(link) => match link.kind {
-                SubLinkKind::Exists | SubLinkKind::All | SubLinkKind::Any | SubLinkKind::RowCompare => crate::oid::BOOL,
-                SubLinkKind::Scalar => link.query.first_target().map_or(0, Expr::type_oid),
-                SubLinkKind::MultiExpr | SubLinkKind::Array | SubLinkKind::Cte => 0,
-            },
-            Expr::Unknown(_) => 0,
-        }
-    }
-
-    /// The type modifier (`exprTypmod` of `nodeFuncs.c`); -1 where there is none.
-    pub fn typmod(&self) -> i32 {
-        let common = |type_oid: u32, items: &mut dyn Iterator<Item = &Expr>| -> i32 {
-            let mut typmod = None;
-            for item in items {
-                let own = item.typmod();
-                if item.type_oid() != type_oid || own < 0 || typmod.is_some_and(|t| t != own) {
-                    return -1;
-                }
-                typmod = Some(own);
-            }
-            typmod.unwrap_or(-1)
-        };
-        match self {
-            Expr::Var(v) => v.typmod,
-            Expr::Const(c) => c.typmod,
-            Expr::Param(p) => p.typmod,
-            Expr::Func(call) => call.length_coercion().unwrap_or(-1),
-            Expr::NullIf(call) => call.args.first().map_or(-1, Expr::typmod),
-            Expr::Relabel { typmod, .. } | Expr::CaseTest { typmod, .. } | Expr::SqlValue { typmod, .. } => {
-                *typmod
-            }
-            Expr::Collate { arg, .. } => arg.typmod(),
-            Expr::Case { whens, default, type_oid, .. } => match default {
-                Some(default) => common(
-                    *type_oid,
-                    &mut std::iter::once(&**default).chain(whens.iter().map(|(_, result)| result)),
-                ),
-                None => -1,
-            },
-            Expr::Coalesce { args, type_oid, .. } | Expr::MinMax { args, type_oid, .. } => {
-                common(*type_oid, &mut args.iter())
-            }
-            Expr::SubLink(link) if link.kind == SubLinkKind::Scalar => {
-                link.query.first_target().map_or(-1, Expr::typmod)
-            }
-            _ => -1,
-        }
-    }
-
-    /// The collation of the result (`exprCollation`); 0 where there is none.
-    pub fn collation(&self) -> u32 {
-        match self {
-            Expr::Var(v) => v.collation,
-            Expr::Const(c) => c.collation,
-            Expr::Param(p) => p.collation,
-            Expr::Aggref(a) => a.collation,
-            Expr::Func(c) | Expr::Op(c) | Expr::NullIf(c) => c.collation,
-            Expr::Relabel { collation, .. }
-            | Expr::CoerceViaIo { collation, .. }
-            | Expr::Collate { collation, .. }
-            | Expr::Case { collation, .. }
-            | Expr::CaseTest { collation, .. }
-            | Expr::Coalesce { collation, .. }
-            | Expr::MinMax { collation, .. } => *collation,
-            Expr::Window(w) => w.call.collation,
-            Expr::SubLink(link) if link.kind == SubLinkKind::Scalar => {
-                link.query.first_target().map_or(0, Expr::collation)
-            }
-            _ => 0,
-        }
-    }
-}
-
-impl PartialEq for Call {
-    fn eq(&self, other: &Self) -> bool {
-        (self.op, self.func, self.type_oid, self.retset, self.variadic)
-            == (other.op, other.func, other.type_oid, other.retset, other.variadic)
-            && (self.collation, self.input_collation) == (other.collation, other.input_collation)
-            && self.args == other.args
-    }
-}
-
-impl Call {
-    /// The type modifier of a length coercion (`exprIsLengthCoercion`): a cast of two or three arguments whose second is an int4 constant.
-    fn length_coercion(&self) -> Option<i32> {
-        if !matches!(self.form, 1 | 2) || !(2..=3).contains(&self.args.len()) {
-            return None;
-        }
-        match &self.args[1] {
-            Expr::Const(c) if c.type_oid == crate::oid::INT4 => {
-                let bytes = c.datum.as_ref()?.get(..4)?;
-                Some(i32::from_le_bytes(bytes.try_into().ok()?))
-            }
-            _ => None,
-        }
-    }
 }

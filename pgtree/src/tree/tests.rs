@@ -38,7 +38,7 @@ fn every_captured_tree_reads() {
 fn a_grouped_statement() {
     let q = tree("group_filter");
     assert!(q.has_aggs && !q.has_sublinks && !q.has_row_security && !q.with_ties);
-    let RteKind::Relation { relkind: 'p', tablesample: false, .. } = q.rtable[0].kind else { panic!() };
+    let RteKind::Relation { relkind: 'p', sample: None, .. } = q.rtable[0].kind else { panic!() };
     assert_eq!(q.rtable[0].name, "logs");
     assert_eq!(q.rtable[0].required_perms, 2);
     assert_eq!(q.rtable[0].selected_cols, vec![1, 2, 3]);
@@ -56,7 +56,7 @@ fn a_grouped_statement() {
 #[test]
 fn views_are_subqueries_that_name_their_owner() {
     let q = tree("view_date_trunc");
-    let RteKind::Subquery { query, security_barrier: false } = &q.rtable[0].kind else { panic!() };
+    let RteKind::Subquery { query, security_barrier: false, .. } = &q.rtable[0].kind else { panic!() };
     // Entries OLD and NEW of the rule come first; the table itself is the one in FROM.
     let FromItem::Ref(index) = query.from[0] else { panic!() };
     assert_ne!(query.rtable[index - 1].check_as_user, 0);
@@ -95,10 +95,10 @@ fn type_modifiers_follow_expr_typmod() {
 }
 
 #[test]
-fn what_is_not_known_has_its_name() {
+fn rows_sub_selects_and_other_clauses() {
     let q = tree("rowcompare");
     let Some(Expr::Bool(BoolOp::And, parts)) = &q.quals else { panic!() };
-    assert_eq!(parts[0], Expr::Unknown("ROWCOMPAREEXPR".into()));
+    assert!(matches!(&parts[0], Expr::RowCompare { ops, left, right, .. } if ops.len() == left.len() && left.len() == right.len()));
     let q = tree("subqueries");
     assert!(q.has_sublinks && q.has_window_funcs && !q.windows.is_empty());
     assert!(q.ctes.len() == 1 && q.ctes[0].query.is_some());
@@ -109,7 +109,7 @@ fn what_is_not_known_has_its_name() {
         || matches!(&r.kind, RteKind::Subquery { query, .. } if query.rtable.iter().any(two_rows))));
     assert!(q.rtable.iter().any(|r| r.lateral));
     assert!(tree("set_operation").set_operations.is_some());
-    assert!(tree("for_update").has_row_marks && tree("for_update").has_for_update);
+    assert!(!tree("for_update").row_marks.is_empty() && tree("for_update").has_for_update);
     assert!(!tree("grouping_sets").grouping_sets.is_empty());
     assert!(tree("distinct_on").has_distinct_on && tree("distinct_on").with_ties);
     assert!(tree("recursive").has_recursive);
@@ -149,7 +149,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(400))]
     /// A captured tree with bytes changed, removed or doubled: an error or a tree, never a panic.
     #[test]
-    fn damaged_trees_do_no_harm(which in 0usize..17, at in 0.0f64..1.0, length in 0usize..40, with in "[ (){}\\[\\]:<>0-9a-zA-Z\\\\\"-]{0,6}") {
+    fn damaged_trees_do_no_harm(which in 0usize..64, at in 0.0f64..1.0, length in 0usize..40, with in "[ (){}\\[\\]:<>0-9a-zA-Z\\\\\"-]{0,6}") {
         let all = captured();
         let text = &all[which % all.len()].2;
         let mut start = (text.len() as f64 * at) as usize;

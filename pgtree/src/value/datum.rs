@@ -1,12 +1,12 @@
 //! `Const` datums: the bytes of a value in a little-endian server's memory.
 
-use super::{Numeric, Value, ValueError, days, micros};
+use super::{jsonb, Numeric, Value, ValueError, days, micros};
 use crate::oid;
 
 /// Decodes the datum of a constant of type `type_oid`; `None` is NULL.
 ///
 /// # Errors
-/// [`ValueError`] for types not known here (jsonb among them: its datum is a tree of its own) and for bytes that no value has.
+/// [`ValueError`] for types not known here and for bytes that no value has.
 pub fn from_datum(type_oid: u32, datum: Option<&[u8]>) -> Result<Value, ValueError> {
     let Some(bytes) = datum else { return Ok(Value::Null) };
     if let Some(element) = oid::array_element(type_oid) {
@@ -78,8 +78,14 @@ fn varlena_value(type_oid: u32, payload: &[u8]) -> Result<Value, ValueError> {
         }
         oid::BYTEA => Value::Bytea(payload.to_vec()),
         oid::NUMERIC => Value::Numeric(numeric(payload).ok_or(ValueError::Malformed(type_oid))?),
+        oid::JSONB => Value::Jsonb(jsonb::text(payload).ok_or(ValueError::Malformed(type_oid))?),
         other => return Err(ValueError::Unknown(other)),
     })
+}
+
+/// A numeric with its header, within another value.
+pub(super) fn numeric_datum(bytes: &[u8]) -> Option<Numeric> {
+    varlena(oid::NUMERIC, bytes).ok().and_then(numeric)
 }
 
 /// `NumericChoice` of `numeric.c`: a long header of two words, a short one of one, or a special value.

@@ -4,6 +4,7 @@
 //! Knows no Arrow and no session settings. Dates and times count from 1970-01-01; `infinity` is the type's largest value, `-infinity` its smallest.
 
 mod datum;
+mod jsonb;
 mod numeric;
 #[cfg(test)]
 mod tests;
@@ -58,7 +59,7 @@ pub enum Value {
         micros: i64,
     },
     Uuid([u8; 16]),
-    /// PostgreSQL's text of a jsonb value (wire format only).
+    /// PostgreSQL's text of a jsonb value.
     Jsonb(String),
     Bytea(Vec<u8>),
     Xid8(u64),

@@ -83,6 +83,31 @@ fn constants_as_the_server_held_them() {
 }
 
 #[test]
+fn jsonb_as_the_server_held_it() {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/trees/jsonb.tree");
+    let text = std::fs::read_to_string(path).expect("captured");
+    let query = crate::tree::parse(text.split_once('\n').expect("two parts").1, Limits::default()).expect("tree");
+    let values: Vec<_> = query
+        .targets
+        .iter()
+        .filter_map(|t| match &t.expr {
+            Expr::Const(c) => Some(from_datum(c.type_oid, c.datum.as_deref()).expect("a value")),
+            _ => None,
+        })
+        .collect();
+    // What psql shows of the same statement.
+    let shown = [
+        r#"{"": false, "b": [1, 2.50, "x\"é\n\u0001", null, true, {"k": {}}], "n": -10000000000, "aa": []}"#,
+        "1.0",
+        r#""text""#,
+        "null",
+        r#"[[1], "2", []]"#,
+        "{}",
+    ];
+    assert_eq!(values, shown.map(|text| Value::Jsonb(text.into())));
+}
+
+#[test]
 fn uuids_print_in_lower_case() {
     assert_eq!(uuid_text(&UUID), "00112233-4455-6677-8899-aabbccddeeff");
 }
@@ -95,7 +120,7 @@ fn toasted_and_short_values_are_refused() {
         Err(ValueError::Toasted(oid::TEXT))
     );
     assert_eq!(from_datum(oid::INT8, Some(&[1, 2])), Err(ValueError::Length(oid::INT8, 2)));
-    assert_eq!(from_datum(oid::JSONB, Some(&[20, 0, 0, 0, 1])), Err(ValueError::Unknown(oid::JSONB)));
+    assert_eq!(from_datum(oid::JSONB, Some(&[20, 0, 0, 0, 1])), Err(ValueError::Malformed(oid::JSONB)));
     assert_eq!(from_datum(oid::TEXT, Some(&[7, b'a', b'b'])), Ok(Value::Text("ab".into())), "short header");
 }
 
@@ -147,8 +172,8 @@ proptest! {
     }
 
     #[test]
-    fn garbage_is_no_value(kind in 0usize..17, bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
-        let types = [16, 17, 20, 21, 23, 25, 700, 701, 1043, 1082, 1114, 1184, 1186, 1700, 2950, 3802, 1231];
+    fn garbage_is_no_value(kind in 0usize..18, bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
+        let types = [16, 17, 20, 21, 23, 25, 700, 701, 1043, 1082, 1114, 1184, 1186, 1700, 2950, 3802, 1231, 3807];
         let _ = from_datum(types[kind], Some(&bytes));
         let _ = from_pg_binary(types[kind], Some(&bytes));
         for array in [1000, 1005, 1007, 1009, 1016, 1231, 2951] {

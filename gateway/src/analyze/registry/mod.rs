@@ -12,6 +12,7 @@ mod page;
 #[cfg(test)]
 mod tests;
 
+use super::dimension::FIRST_USER_OID;
 use super::names;
 pub use casts::{Cast, cast};
 pub use page::page;
@@ -240,6 +241,8 @@ pub fn refusal(func: u32) -> String {
         Some(Routine { rule: Rule::When(_, condition), .. }) => {
             format!("{} is not proven equal but if {condition}", names::function(func))
         }
+        // Why its body does not count, if it is SQL: ARCHITECTURE.md, "Functions in SQL".
+        _ if func >= FIRST_USER_OID => format!("{} is a user's own", names::function(func)),
         _ => format!("{} is not proven equal", names::function(func)),
     }
 }
