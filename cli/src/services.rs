@@ -287,6 +287,16 @@ fn http_config(
                 "Requests to the lake's store that queries wait for.",
                 gateway::engine::activity::running_reads,
             ),
+            (
+                "watershed_comparisons",
+                "Statements that both stores answered and whose answers were compared.",
+                gateway::compare::log::compared,
+            ),
+            (
+                "watershed_comparisons_different",
+                "Of these, those whose answers differed; their statements are PostgreSQL's since.",
+                gateway::compare::log::different,
+            ),
         ],
         pressure: pressure.clone(),
         indices: Indices::new(patterns),

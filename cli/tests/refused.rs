@@ -747,7 +747,7 @@ fn the_gateways_own_tables_tell_nothing_of_others() {
     let columns = |client: &mut Client, name: &str| {
         client.run(&format!("SELECT column_name FROM information_schema.columns WHERE table_schema = 'watershed' AND table_name = '{name}'")).column()
     };
-    for name in ["queries", "route_stats", "files", "functions", "compactions", "streams", "tables", "dead_letters"] {
+    for name in ["queries", "route_stats", "files", "functions", "comparisons", "compactions", "streams", "tables", "dead_letters"] {
         for column in columns(&mut other, name) {
             let reply = other.query(&format!("SELECT {column} FROM watershed.{name}"));
             for row in reply.rows() {

@@ -6,12 +6,13 @@
 use crate::cost::Constants;
 use crate::analyze;
 use crate::classify::{NameKind, Names};
+use crate::compare::log::Comparisons;
 use crate::virtual_tables;
 use lake::spec::{TableSpec, load_specs};
 use parking_lot::RwLock;
 use sqlx::postgres::PgConnectOptions;
-use sqlx::{ConnectOptions, PgConnection, Row};
-use std::collections::HashMap;
+use sqlx::{ConnectOptions, Connection, PgConnection, Row};
+use std::collections::{HashMap, HashSet};
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,6 +33,8 @@ pub struct Snapshot {
     pub has_floor: bool,
     /// What estimates mean in time on this machine.
     pub constants: Constants,
+    /// Fingerprints of statements that are PostgreSQL's, since an answer of the lake's differed.
+    pub quarantined: HashSet<String>,
 }
 
 impl Snapshot {
@@ -107,6 +110,40 @@ impl Catalog {
         }
     }
 
+    /// Writes down which statements are PostgreSQL's from now on, as often as there is one.
+    pub async fn follow_comparisons(&self, comparisons: &Comparisons, shutdown: CancellationToken) {
+        loop {
+            let fresh = comparisons.fresh();
+            for (fingerprint, statement) in &fresh {
+                if let Err(e) = self.quarantine(fingerprint, statement).await {
+                    tracing::warn!(error = %e, %fingerprint, "a quarantined statement could not be written down; it is kept here");
+                }
+            }
+            if !fresh.is_empty() {
+                self.look_now().await;
+                let known = self.current();
+                for (fingerprint, _) in fresh.iter().filter(|(f, _)| known.quarantined.contains(&**f)) {
+                    comparisons.written(fingerprint);
+                }
+            }
+            tokio::select! {
+                () = comparisons.wanted.notified() => {}
+                () = tokio::time::sleep(LOOK_EVERY * 10), if !comparisons.fresh().is_empty() => {}
+                () = shutdown.cancelled() => return,
+            }
+        }
+    }
+
+    async fn quarantine(&self, fingerprint: &str, statement: &str) -> Result<(), lake::Error> {
+        let mut conn = self.options.connect().await?;
+        sqlx::query("INSERT INTO watershed_control.quarantined (fingerprint, statement) VALUES ($1, $2) ON CONFLICT DO NOTHING")
+            .bind(fingerprint)
+            .bind(statement)
+            .execute(&mut conn)
+            .await?;
+        Ok(conn.close().await?)
+    }
+
     /// Looks once. On failure the last look stays, and is retried at the next.
     pub async fn look_now(&self) {
         let mut conn = self.conn.lock().await;
@@ -136,6 +173,7 @@ impl Snapshot {
     fn differs(&self, other: &Snapshot) -> bool {
         self.names != other.names
             || self.constants != other.constants
+            || self.quarantined != other.quarantined
             || self.analyze.tiered != other.analyze.tiered
             || self.analyze.virtual_functions.len() != other.analyze.virtual_functions.len()
     }
@@ -182,6 +220,9 @@ async fn look(conn: &mut PgConnection, generation: u64) -> Result<Snapshot, lake
         lake_file_us: m.3,
         lake_value_us: m.4,
     });
+    let quarantined: Vec<String> =
+        sqlx::query_scalar("SELECT fingerprint FROM watershed_control.quarantined").fetch_all(&mut *conn).await?;
+    let quarantined = quarantined.into_iter().collect();
     let default_letters = analyze::Letters::of(&provider, &ctype);
     Ok(Snapshot {
         generation,
@@ -189,5 +230,6 @@ async fn look(conn: &mut PgConnection, generation: u64) -> Result<Snapshot, lake
         analyze: analyze::Catalog { tiered, virtual_functions, default_collation_is_c, default_letters, major: version.unsigned_abs() / 10_000 },
         has_floor,
         constants,
+        quarantined,
     })
 }

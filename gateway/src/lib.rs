@@ -5,6 +5,7 @@ pub mod analyze;
 pub mod cancel;
 pub mod catalog;
 pub mod classify;
+pub mod compare;
 mod cold_door;
 pub mod engine;
 mod limits;
@@ -114,6 +115,8 @@ pub async fn run(config: Config, listener: TcpListener, shutdown: CancellationTo
         classified: classify::Cache::default(),
         log: Arc::default(),
         costs: Arc::default(),
+        comparisons: Arc::default(),
+        replays: Arc::new(tokio::sync::Semaphore::new(session::replay::AT_ONCE)),
         engine,
         policy: Policy { trusted_users: config.trusted_users.clone() },
         verifiers: verifiers::Verifiers::new(&config.control_url).map_err(StartError::ControlUrl)?,
@@ -124,7 +127,12 @@ pub async fn run(config: Config, listener: TcpListener, shutdown: CancellationTo
     let close = CancellationToken::new();
     let follower = {
         let (shared, upkeep) = (shared.clone(), upkeep.clone());
-        tokio::spawn(async move { shared.catalog.follow(upkeep).await })
+        tokio::spawn(async move {
+            tokio::join!(
+                shared.catalog.follow(upkeep.clone()),
+                shared.catalog.follow_comparisons(&shared.comparisons, upkeep),
+            );
+        })
     };
     // Beside the sessions, whose statements may need it until they end.
     let mut door = {

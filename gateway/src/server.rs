@@ -4,6 +4,7 @@
 //! nothing but bounds what it costs us), a session's place once its client has said who it is, before PostgreSQL gets
 //! a connection for it, and the deadlines of the start-up packet and of the login.
 
+use crate::compare::log::Comparisons;
 use crate::Config;
 use crate::cancel::Registry;
 use crate::catalog::Catalog;
@@ -36,6 +37,9 @@ pub struct Shared {
     pub classified: Cache,
     pub log: Arc<QueryLog>,
     pub costs: Arc<Costs>,
+    pub comparisons: Arc<Comparisons>,
+    /// One for each replay under way.
+    pub replays: Arc<Semaphore>,
     pub engine: Arc<Engine>,
     pub policy: Policy,
     pub verifiers: Verifiers,

@@ -363,7 +363,7 @@ const SHAPES: &[Case] = &[
     free("SELECT count(*) FROM (SELECT id FROM zoo ORDER BY id LIMIT 10) s"),
     free("SELECT DISTINCT ON (g) g, id FROM zoo ORDER BY g, id"),
     free("SELECT g, count(*), sum(count(*)) OVER (ORDER BY g) FROM zoo GROUP BY g ORDER BY g"),
-    free("SELECT count(*) FROM zoo UNION ALL SELECT count(*) FROM zoo WHERE b"),
+    free("SELECT count(*) FROM zoo UNION ALL SELECT count(*) FROM zoo WHERE b").any_order(),
     free("SELECT (SELECT count(*) FROM zoo), 1"),
     free("SELECT g FROM zoo GROUP BY g HAVING count(*) > (SELECT 10) ORDER BY g"),
     free("WITH c AS (SELECT g, count(*) AS n FROM zoo GROUP BY g) SELECT max(n), min(n) FROM c"),

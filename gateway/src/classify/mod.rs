@@ -39,12 +39,14 @@ pub enum Override {
     Lake,
     /// Where all of a statement is proven equal, whatever it costs there; PostgreSQL else.
     PreferLake,
+    /// Where all of a statement is proven equal, both answer, and what PostgreSQL answers is the client's.
+    Compare,
 }
 
 impl Override {
     /// Asks for the lake where it may answer.
     pub fn wants_lake(self) -> bool {
-        matches!(self, Override::Lake | Override::PreferLake)
+        matches!(self, Override::Lake | Override::PreferLake | Override::Compare)
     }
 
     /// Reads a value of `watershed.route` or of a comment hint.
@@ -54,6 +56,7 @@ impl Override {
             "postgres" => Some(Override::Postgres),
             "lake" => Some(Override::Lake),
             "prefer_lake" => Some(Override::PreferLake),
+            "compare" => Some(Override::Compare),
             _ => None,
         }
     }

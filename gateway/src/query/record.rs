@@ -3,6 +3,7 @@
 
 use super::log::QueryLog;
 use crate::classify::Classified;
+use crate::compare::log::Comparison;
 use crate::cost::{Costs, Estimate};
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -87,6 +88,7 @@ pub struct Record {
     log: Option<Arc<QueryLog>>,
     /// What it was expected to take, and who learns what it took.
     expected: Option<(Estimate, Arc<Costs>)>,
+    comparison: Option<Box<Comparison>>,
 }
 
 impl Record {
@@ -122,6 +124,7 @@ impl Record {
             clock: Instant::now(),
             log: Some(log.clone()),
             expected: None,
+            comparison: None,
         }
     }
 
@@ -144,8 +147,28 @@ impl Record {
         self.entry.bytes += bytes as i64;
     }
 
+    /// What PostgreSQL answers is compared.
+    pub fn compare(&mut self, comparison: Comparison) {
+        self.comparison = Some(Box::new(comparison));
+    }
+
+    /// The comparison that the rows belong to as well.
+    pub fn comparison(&mut self) -> Option<&mut Comparison> {
+        self.comparison.as_deref_mut()
+    }
+
+    /// The last row has passed.
+    pub fn complete(&mut self) {
+        if let Some(c) = &mut self.comparison {
+            c.complete();
+        }
+    }
+
     /// The statement ended in an error.
     pub fn failed(&mut self, sqlstate: &str, message: &str) {
+        if let Some(c) = &mut self.comparison {
+            c.failed(sqlstate);
+        }
         self.entry.sqlstate = Some(sqlstate.to_string());
         self.entry.error = Some(message.to_string());
     }

@@ -43,6 +43,7 @@ pub fn decide(known: &Known<'_>) -> Result<Route, ErrorReport> {
     match (wanted, &analysis.shape) {
         // Its tripwire answers where it lacks rows: what was asked for is not replaced by something else.
         (Override::Postgres, _) => route(Path::Postgres, "watershed.route asks for PostgreSQL"),
+        (Override::Compare, _) => route(Path::Lake, "watershed.route asks for both stores, and all of it is proven equal"),
         (Override::Lake | Override::PreferLake, _) => route(Path::Lake, "watershed.route asks for the lake, and all of it is proven equal"),
         _ if *may_need_cold => {
             route(Path::Lake, &format!("{shape}; may need rows that PostgreSQL no longer holds"))

@@ -5,9 +5,12 @@
 use super::bracket::{Bracket, Outcome, Probed, unexpected};
 use super::link::{BUFFER_LIMIT, Turn};
 use super::probe::{self, Facts, Settings, Trees};
+use super::replay::{self, Replay};
 use super::{Portal, Prepared, Session, SessionEnd, cold};
 use crate::analyze::{self, Analysis, Verdict};
 use crate::classify::{Classified, Override};
+use crate::compare::log::Comparison;
+use crate::compare::{Order, Side};
 use crate::cost;
 use crate::engine::{EngineError, QueryStream};
 use crate::plan::{self, PlanError, PlanInputs};
@@ -91,6 +94,11 @@ pub struct LakePortal {
     cold: bool,
     /// The client has asked for rows of it.
     executed: bool,
+    /// Both stores are to answer; the client waits for both, or for the lake alone.
+    compared: bool,
+    sampled: bool,
+    /// What was visible when the tail was read.
+    pub(super) tail_snapshot: Option<::lake::boundary::Boundary>,
 }
 
 enum Stage {
@@ -109,6 +117,8 @@ struct Cursor {
     held: BytesMut,
     /// A row was handed to the client: falling back is no longer possible.
     sent: bool,
+    /// The rows, to be compared.
+    watched: Option<Side>,
 }
 
 impl Drop for Cursor {
@@ -176,6 +186,9 @@ impl LakePortal {
             late_bind: Some(bind),
             cold,
             executed: false,
+            compared: false,
+            sampled: false,
+            tail_snapshot: None,
             probed,
         }
     }
@@ -203,6 +216,11 @@ impl LakePortal {
     /// It was read to its end.
     pub(super) fn is_done(&self) -> bool {
         matches!(self.stage, Stage::Done)
+    }
+
+    /// The tail was read of what is visible to the portal, which was bound between two looks at that.
+    fn sees_the_same(&self) -> bool {
+        !self.cold && !self.is_unbound() && self.tail_snapshot.is_some() && self.tail_snapshot == self.settings.snapshot.parse().ok()
     }
 
     /// Its name may have become another cursor's.
@@ -270,9 +288,13 @@ impl Session {
         let Some(wanted) = statement.hint.or(setting) else {
             // PostgreSQL keeps the setting but cannot know its values.
             let message = format!("invalid value for parameter \"watershed.route\": \"{}\"", bracket.settings.route);
-            return Decision::Refuse(ErrorReport::error("22023", message).hint("Available values: auto, postgres, lake, prefer_lake."));
+            return Decision::Refuse(ErrorReport::error("22023", message).hint("Available values: auto, postgres, lake, prefer_lake, compare."));
         };
         let objection = bracket.settings.objection();
+        let objection = objection.or_else(|| self.quarantine(statement, wanted));
+        if let Err(report) = replay::sample(&bracket.settings.compare_sample) {
+            return Decision::Refuse(report);
+        }
         // What the lake cannot answer may need anything: PostgreSQL's own pruning knows best, and its tripwire holds.
         let floor = match (&verdict, &objection) {
             (Verdict::Lake(a), None) => self.floor(a),
@@ -444,6 +466,7 @@ impl Session {
             }
         }
         let folded = values.split_off(analysis.params.len().min(values.len()));
+        let wanted = statement.hint.or_else(|| Override::parse(&bracket.settings.route)).unwrap_or(Override::Auto);
         record.entry.path = probed.path;
         record.entry.reasons = probed.reasons.clone();
         if let (Some(cost), Some(sources)) = (cost, &weighed) {
@@ -474,6 +497,12 @@ impl Session {
             late_bind: None,
             cold: false,
             executed: false,
+            compared: wanted == Override::Compare,
+            // The setting was looked at before.
+            sampled: wanted != Override::Compare
+                && self.state.status() == super::TxStatus::Idle
+                && replay::sample(&bracket.settings.compare_sample).is_ok_and(|part| rand::random::<f64>() < part),
+            tail_snapshot: None,
         })))
     }
 
@@ -580,6 +609,9 @@ impl Session {
         if wanted == Override::Postgres {
             return Err("watershed.route asks for PostgreSQL".into());
         }
+        if let Some(reason) = self.quarantine(statement, wanted) {
+            return Err(reason);
+        }
         if wanted != probed.wanted && probed.wanted.wants_lake() && probed.analysis.shape != analyze::Shape::Aggregate {
             return Err("watershed.route no longer asks for the lake".into());
         }
@@ -630,6 +662,9 @@ impl Session {
         max_rows: i32,
         prefix: Option<&Bytes>,
     ) -> Result<Answer, SessionEnd> {
+        if portal.compared && portal.path == Path::Lake && portal.is_unopened() && !portal.cold && !portal.is_unbound() && max_rows <= 0 {
+            return self.answer_compared(portal).await;
+        }
         let outcome = self.run_portal(portal, max_rows, prefix).await;
         let stopped = self.stopped();
         self.end_work();
@@ -694,6 +729,80 @@ impl Session {
                 Ok(Answer::FallBack(Box::new(record)))
             }
         }
+    }
+
+    /// Why the lake may not answer a statement that it may answer as far as meaning goes.
+    fn quarantine(&self, statement: &Classified, wanted: Override) -> Option<String> {
+        let known = self.shared.catalog.current().quarantined.contains(&*statement.fingerprint)
+            || self.shared.comparisons.suspects(&statement.fingerprint);
+        (known && wanted != Override::Compare).then(|| {
+            format!("quarantined, since an answer of the lake's differed from PostgreSQL's (fingerprint {})", statement.fingerprint)
+        })
+    }
+
+    /// Has the lake compute all of its answer, and leaves the client to PostgreSQL, whose rows are compared as they pass.
+    async fn answer_compared(&mut self, portal: &mut LakePortal) -> Result<Answer, SessionEnd> {
+        let clock = Instant::now();
+        let order = Order::of(&portal.analysis.plan);
+        portal.executed = true;
+        let computed = self.compute(portal, &order).await;
+        let stopped = self.stopped();
+        self.end_work();
+        portal.stage = Stage::Done;
+        let Some(mut record) = portal.record.take() else {
+            return Err(SessionEnd::Protocol("a portal without a record was compared".into()));
+        };
+        let lake = match computed {
+            Ok(side) => Ok(side),
+            Err(GiveUp::End(e)) => {
+                record.failed("08006", "the client closed the connection");
+                return Err(e);
+            }
+            Err(GiveUp::Upstream(f)) => {
+                self.forward_error(&f, &mut record);
+                return Ok(Answer::Failed);
+            }
+            Err(GiveUp::Error(report)) => {
+                self.fail(&report, &mut record).await?;
+                return Ok(Answer::Failed);
+            }
+            Err(_) if stopped => {
+                self.fail(&cancelled_report(), &mut record).await?;
+                return Ok(Answer::Failed);
+            }
+            Err(GiveUp::FallBack(reason) | GiveUp::Outdated(reason)) => Err(format!("the lake gave no answer: {reason}")),
+            Err(GiveUp::Engine(e)) => Err(format!("the lake gave no answer: {e}")),
+        };
+        let us = clock.elapsed().as_micros() as i64;
+        let statement = record.entry.statement.clone();
+        record.compare(Comparison::begin(&self.shared.comparisons, &self.who, &statement, lake, &order, us));
+        record.entry.path = Path::Postgres;
+        record.entry.reasons = format!("{}; compared", record.entry.reasons).into();
+        Ok(Answer::FallBack(Box::new(record)))
+    }
+
+    /// All rows of the lake's, as they would be sent.
+    async fn compute(&mut self, portal: &mut LakePortal, order: &Order) -> Result<Side, GiveUp> {
+        if self.stopped() {
+            return Err(cancelled());
+        }
+        let deadline = self.deadline(&portal.settings);
+        let mut cursor = self.open(portal, deadline).await?;
+        if !portal.sees_the_same() {
+            return Err(GiveUp::FallBack("rows were committed between the readings of both stores".into()));
+        }
+        let mut side = Side::new(order);
+        while let Some(batch) = self.attend(deadline, cursor.stream.next()).await? {
+            let batch = batch.map_err(|e| give_up_engine(false, e))?;
+            for row in (0..batch.num_rows()).step_by(ENCODE_ROWS) {
+                let n = ENCODE_ROWS.min(batch.num_rows() - row);
+                let encoded = cursor.encoder.encode_batch(&batch, row, n, &mut cursor.held);
+                encoded.map_err(|e| give_up_encoding(false, &e.to_string()))?;
+                side.frames(&cursor.held);
+                cursor.held.clear();
+            }
+        }
+        Ok(side)
     }
 
     /// Reads the tail of a portal that was bound and not executed, so that its rows are those of now. If that cannot be, PostgreSQL
@@ -773,9 +882,21 @@ impl Session {
         let Some(record) = &mut portal.record else { return Ok(false) };
         let ended = self.give_rows(cursor, record, max_rows, deadline).await;
         match ended? {
-            // What waits for its client takes no place among the running.
-            true => cursor.stream.rest(),
-            false => portal.stage = Stage::Done,
+            // What waits for its client takes no place among the running. It is not replayed.
+            true => {
+                cursor.stream.rest();
+                cursor.watched = None;
+            }
+            false => {
+                self.replay = cursor.watched.take().map(|lake| Replay {
+                    portal: portal.name.clone(),
+                    statement: record.entry.statement.clone(),
+                    order: Order::of(&portal.analysis.plan),
+                    lake,
+                    lake_us: record.elapsed_us() - record.entry.classify_us - record.entry.probe_us,
+                });
+                portal.stage = Stage::Done;
+            }
         }
         Ok(matches!(portal.stage, Stage::Running(_)))
     }
@@ -809,6 +930,9 @@ impl Session {
                 }
                 record.entry.rows += n as i64;
                 record.entry.bytes += (cursor.held.len() - before) as i64;
+                if let Some(side) = &mut cursor.watched {
+                    side.frames(&cursor.held[before..]);
+                }
                 *row += n;
                 sent += n;
                 if *row >= batch.num_rows() {
@@ -937,7 +1061,7 @@ impl Session {
                         .map_err(|e| give_up_engine(false, e))?,
                     false => Vec::new(),
                 };
-                let rows = d.rows(&self.shared.log, &reader, &files).map_err(|e| GiveUp::FallBack(e.to_string()))?;
+                let rows = d.rows(&self.shared.log, &self.shared.comparisons, &reader, &files).map_err(|e| GiveUp::FallBack(e.to_string()))?;
                 let provider = crate::engine::memory_provider(d.schema(), vec![rows])
                     .map_err(|e| GiveUp::FallBack(e.to_string()))?;
                 providers.insert(*oid, provider);
@@ -984,7 +1108,8 @@ impl Session {
             .map(|(f, format)| Target { type_oid: f.type_oid, typmod: f.typmod, format: *format })
             .collect();
         let encoder = RowEncoder::try_new(&targets, &stream.schema(), &zone).map_err(|e| GiveUp::FallBack(e.to_string()))?;
-        Ok(Cursor { stream, encoder, batch: None, cancel, held: BytesMut::new(), sent: false })
+        let watched = (portal.sampled && portal.sees_the_same()).then(|| Side::new(&Order::of(&portal.analysis.plan)));
+        Ok(Cursor { stream, encoder, batch: None, cancel, held: BytesMut::new(), sent: false, watched })
     }
 
     /// Ends the transaction in PostgreSQL with an error, and tells the client ours.

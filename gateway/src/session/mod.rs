@@ -19,6 +19,7 @@ mod extended;
 mod lake;
 mod proof;
 mod relay;
+pub(crate) mod replay;
 mod simple;
 mod weigh;
 mod tails;
@@ -178,6 +179,12 @@ pub struct Session {
     began: Option<Instant>,
     /// Messages of user code inside a bracket, until it is known whether the client gets them from there.
     notices: BytesMut,
+    /// The lake's last answer is to be PostgreSQL's too.
+    replay: Option<replay::Replay>,
+    /// It is being computed: whatever the client sends stops that.
+    replaying: bool,
+    /// Trips when everything ends.
+    draining: CancellationToken,
 }
 
 impl Session {
@@ -222,11 +229,15 @@ impl Session {
             stop_passed_on: false,
             began: None,
             notices: BytesMut::new(),
+            replay: None,
+            replaying: false,
+            draining: CancellationToken::new(),
         }
     }
 
     /// Runs until either side closes, `shutdown` asks an idle session to go, or `now` asks any.
     pub async fn run(mut self, shutdown: CancellationToken, now: CancellationToken) -> SessionEnd {
+        self.draining = shutdown.clone();
         let served = tokio::select! {
             biased;
             served = self.serve(&shutdown) => served,
@@ -446,6 +457,17 @@ impl Session {
             {
                 // A Query destroys the unnamed one.
                 self.open_bound((h.tag == b'Q').then_some(b"".as_slice())).await?;
+            }
+            if let Some(replay) = self.replay.take()
+                && matches!((h.tag, h.len), (b'S', 5))
+                && !self.state.lost()
+                && self.settle().await?
+            {
+                self.link.client.input.advance(h.len);
+                self.began = None;
+                self.fresh = None;
+                self.finish_replayed(replay).await?;
+                continue;
             }
             if self.fresh.is_some() && !matches!(h.tag, b'D' | b'H') {
                 self.fresh = None;
@@ -750,6 +772,10 @@ impl Session {
             }
             if pieces.as_deref().is_some_and(|r| *r > 0) && !self.link.upstream.input.is_empty() {
                 continue;
+            }
+            if self.replaying && !self.stop_passed_on && !self.link.client.input.is_empty() {
+                self.stop_passed_on = true;
+                self.cancel_upstream().await;
             }
             match self.stop.clone() {
                 Some(stop) if !self.stop_passed_on => tokio::select! {

@@ -53,7 +53,9 @@ const ON: &str = "SELECT \
  watershed_control.hush($1, 'fatal'),\
  pg_catalog.set_config('debug_pretty_print', 'off', true),\
  pg_catalog.set_config('debug_print_rewritten', 'on', true),\
- pg_catalog.set_config('client_min_messages', 'log', true)";
+ pg_catalog.set_config('client_min_messages', 'log', true),\
+ pg_catalog.current_setting('watershed.compare_sample', true),\
+ pg_catalog.pg_current_snapshot()::pg_catalog.text";
 
 /// Puts the settings back; `$2` is the session's own log_min_messages. The last column is when the prepared
 /// statement `$3` was prepared, to tell later whether the name still stands for it, and how often it was planned or its plan taken.
@@ -105,6 +107,10 @@ pub struct Settings {
     pub is_superuser: bool,
     /// The trees stay out of the server log.
     pub hushed: bool,
+    /// The part of the statements answered by the lake that PostgreSQL is to answer as well.
+    pub compare_sample: String,
+    /// What was visible just before the statement was bound.
+    pub snapshot: String,
 }
 
 impl Settings {
@@ -133,6 +139,8 @@ impl Settings {
             current_user: text(13)?,
             is_superuser: text(14)? == "on",
             hushed: text(18)? == "t",
+            compare_sample: text(22)?,
+            snapshot: text(23)?,
         })
     }
 

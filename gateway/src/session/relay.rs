@@ -24,6 +24,7 @@ impl Session {
             let Some(h) = frame::peek(&self.link.upstream.input)? else { return Ok(()) };
             // Rows, COPY data and other long things stream through; what counts must be there, of errors their head.
             let needed = match h.tag {
+                b'D' if h.len <= LOOKED_AT && self.is_compared() => h.len,
                 b'D' | b'd' | b'T' | b'V' | b'A' | b'S' => 5,
                 b'E' | b'N' => h.len.min(LOOKED_AT),
                 _ => h.len,
@@ -36,7 +37,7 @@ impl Session {
                 continue;
             }
             match h.tag {
-                b'D' => self.row(h.len),
+                b'D' => self.row(h.len, needed),
                 b'E' => {
                     if let Some(other) = self.error(h, needed) {
                         self.link.upstream.input.advance(h.len);
@@ -50,7 +51,12 @@ impl Session {
                     self.after_ready();
                 }
                 b'N' if self.swallow_trees && self.is_tree(needed) => self.discarding = true,
-                tag => drop(self.state.received(tag)),
+                tag => {
+                    let ended = self.state.received(tag);
+                    if let (Some(mut running), b'C') = (ended, tag) {
+                        running.record.complete();
+                    }
+                }
             }
             self.upstream_remaining = h.len;
         }
@@ -95,8 +101,19 @@ impl Session {
         own
     }
 
-    fn row(&mut self, len: usize) {
+    /// The rows that arrive are compared with the lake's.
+    fn is_compared(&mut self) -> bool {
+        self.state.running().is_some_and(|r| r.record.comparison().is_some())
+    }
+
+    /// A DataRow of `len` bytes, of which `there` have come.
+    fn row(&mut self, len: usize, there: usize) {
         if let Some(running) = self.state.running() {
+            match running.record.comparison() {
+                Some(comparison) if there == len => comparison.row(frame::body(&self.link.upstream.input[..len])),
+                Some(comparison) => comparison.unseen_row(),
+                None => {}
+            }
             for line in std::mem::take(&mut running.lines) {
                 message::put_text_row(&mut self.link.client.output, &line);
             }

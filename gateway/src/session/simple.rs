@@ -221,7 +221,10 @@ impl Session {
         portal.add_probe_us(clock.elapsed().as_micros() as i64);
         let described = portal.row_description();
         match self.answer(&mut portal, 0, Some(&described)).await? {
-            Answer::Complete | Answer::Failed => self.finish_query().await,
+            Answer::Complete | Answer::Failed => match self.replay.take() {
+                Some(replay) => self.finish_replayed(replay).await,
+                None => self.finish_query().await,
+            },
             Answer::FallBack(record) if portal.is_unbound() => self.execute_parsed(*record).await,
             Answer::FallBack(record) => {
                 self.execute_bound(*record);

@@ -98,17 +98,20 @@ pub struct State {
     /// What is owed cannot be told any more.
     lost: bool,
     status: TxStatus,
+    /// Something besides the gateway's own work was sent since the last ReadyForQuery that may have an effect.
+    touched: bool,
 }
 
 impl Default for State {
     fn default() -> Self {
-        State { owed: VecDeque::new(), skipping: false, copying: false, lost: false, status: TxStatus::Idle }
+        State { owed: VecDeque::new(), skipping: false, copying: false, lost: false, status: TxStatus::Idle, touched: false }
     }
 }
 
 impl State {
     /// A frame was forwarded to PostgreSQL and will be answered.
     pub fn sent(&mut self, expect: Expect) {
+        self.touched |= !matches!(expect, Expect::Sync | Expect::Describe | Expect::Close | Expect::OwnClose);
         match expect {
             _ if self.lost => forget(Some(expect)),
             Expect::Sync => {
@@ -136,6 +139,11 @@ impl State {
     /// The client owes CopyData: PostgreSQL says nothing before it has got the end of it, or something wrong.
     pub fn copy_in(&self) -> bool {
         self.copying && !self.owed.iter().skip(1).any(|e| !matches!(e, Expect::Sync | Expect::CopyData | Expect::BrokenFlush))
+    }
+
+    /// The transaction, if ReadyForQuery ends it, is more than what the gateway itself did in it.
+    pub fn touched(&self) -> bool {
+        self.touched
     }
 
     /// Nothing that is said here counts any more, but for the status: the rest of the session is PostgreSQL's, unread.
@@ -286,6 +294,7 @@ impl State {
         };
         self.copying = false;
         self.skipping = false;
+        self.touched = false;
         let mut last = None;
         while let Some(e) = self.owed.pop_front() {
             let done = matches!(e, Expect::Sync | Expect::Query(_) | Expect::FunctionCall);

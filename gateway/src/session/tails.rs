@@ -103,6 +103,7 @@ impl Session {
             if !fit {
                 continue;
             }
+            portal.tail_snapshot = tails.first().and_then(|t| t.fence.as_ref()).map(|f| f.snapshot.clone());
             if let (Some(r), Some(first)) = (&mut portal.record, pins.first()) {
                 r.entry.lake_version = Some(first.version.version);
                 let boundaries: Vec<String> =

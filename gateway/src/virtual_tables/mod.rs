@@ -1,8 +1,9 @@
-//! The relations that exist only in the gateway: `watershed.queries`, `watershed.route_stats`, `watershed.files` and
-//! `watershed.functions`, as Arrow batches over what is known at the moment of asking. PostgreSQL holds a stub view of each, of the same shape,
+//! The relations that exist only in the gateway: `watershed.queries`, `watershed.route_stats`, `watershed.files`,
+//! `watershed.functions` and `watershed.comparisons`, as Arrow batches over what is known at the moment of asking. PostgreSQL holds a stub view of each, of the same shape,
 //! so its catalog, names and privileges are PostgreSQL's own. ✗ planning, encoding.
 
 use crate::analyze::registry;
+use crate::compare::log::{Comparisons, Entry as Comparison};
 use crate::engine::FileRow;
 use crate::query::log::QueryLog;
 use crate::query::record::Entry;
@@ -13,7 +14,7 @@ use arrow::array::{
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use arrow::error::ArrowError;
 use std::sync::Arc;
-use std::time::UNIX_EPOCH;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 /// PostgreSQL type OIDs of the columns.
 mod oid {
@@ -124,8 +125,27 @@ pub const FUNCTIONS: Definition = Definition {
     ],
 };
 
+/// One row a comparison of both stores' answers, the last thousand.
+pub const COMPARISONS: Definition = Definition {
+    name: "comparisons",
+    function: "virtual_comparisons",
+    columns: &[
+        ("id", oid::INT8),
+        ("compared_at", oid::TIMESTAMPTZ),
+        ("pid", oid::INT4),
+        ("usename", oid::TEXT),
+        ("sql", oid::TEXT),
+        ("fingerprint", oid::TEXT),
+        ("verdict", oid::TEXT),
+        ("lake_us", oid::INT8),
+        ("postgres_us", oid::INT8),
+        ("rows", oid::INT8),
+        ("detail", oid::TEXT),
+    ],
+};
+
 /// All of them.
-pub const ALL: [&Definition; 4] = [&QUERIES, &ROUTE_STATS, &FILES, &FUNCTIONS];
+pub const ALL: [&Definition; 5] = [&QUERIES, &ROUTE_STATS, &FILES, &FUNCTIONS, &COMPARISONS];
 
 /// Who asks: literals are shown to the owner of a statement and to superusers.
 #[derive(Debug, Clone)]
@@ -155,12 +175,14 @@ impl Definition {
     pub fn rows(
         &self,
         log: &QueryLog,
+        comparisons: &Comparisons,
         reader: &Reader,
         files: &[FileRow],
     ) -> Result<RecordBatch, ArrowError> {
         let columns = match self.name {
             name if name == QUERIES.name => queries(&log.recent(), reader),
             name if name == FILES.name => lake_files(files),
+            name if name == COMPARISONS.name => compared(&comparisons.recent(), reader),
             name if name == FUNCTIONS.name => functions(&registry::entries()),
             _ => route_stats(log),
         };
@@ -177,7 +199,7 @@ fn queries(entries: &[Entry], reader: &Reader) -> Vec<ArrayRef> {
         Arc::new(StringViewArray::from_iter(entries.iter().map(f)))
     }
     let shown = |e: &Entry| reader.is_superuser || e.who.usename == reader.user;
-    let started = entries.iter().map(|e| e.started_at.duration_since(UNIX_EPOCH).map_or(0, |d| d.as_micros() as i64));
+    let started = entries.iter().map(|e| micros(e.started_at));
     vec![
         int(|e| e.id),
         Arc::new(TimestampMicrosecondArray::from_iter_values(started).with_timezone("UTC")),
@@ -213,6 +235,32 @@ fn queries(entries: &[Entry], reader: &Reader) -> Vec<ArrayRef> {
 /// Reasons as far as they speak of the statement: why the lake gave it back may be an error's text, which quotes rows.
 fn without_errors(reasons: &str) -> &str {
     reasons.split_once("fell back: ").map_or(reasons, |(before, _)| before.trim_end_matches("; "))
+}
+
+fn compared(entries: &[Comparison], reader: &Reader) -> Vec<ArrayRef> {
+    let int = |f: fn(&Comparison) -> i64| -> ArrayRef { Arc::new(Int64Array::from_iter_values(entries.iter().map(f))) };
+    fn text<'a>(entries: &'a [Comparison], f: impl Fn(&'a Comparison) -> Option<&'a str>) -> ArrayRef {
+        Arc::new(StringViewArray::from_iter(entries.iter().map(f)))
+    }
+    let shown = |e: &Comparison| reader.is_superuser || e.who.usename == reader.user;
+    vec![
+        int(|e| e.id),
+        Arc::new(TimestampMicrosecondArray::from_iter_values(entries.iter().map(|e| micros(e.compared_at))).with_timezone("UTC")),
+        Arc::new(Int32Array::from_iter_values(entries.iter().map(|e| e.who.pid))),
+        text(entries, |e| Some(&e.who.usename)),
+        text(entries, |e| Some(if shown(e) { &e.statement.sql } else { &e.statement.masked })),
+        text(entries, |e| Some(&e.statement.fingerprint)),
+        text(entries, |e| Some(e.verdict.name())),
+        int(|e| e.lake_us),
+        int(|e| e.postgres_us),
+        int(|e| e.rows),
+        // It quotes rows.
+        text(entries, |e| e.verdict.detail().map(|why| if shown(e) { why } else { "<hidden>" })),
+    ]
+}
+
+fn micros(time: SystemTime) -> i64 {
+    time.duration_since(UNIX_EPOCH).map_or(0, |d| d.as_micros() as i64)
 }
 
 fn functions(entries: &[registry::Entry]) -> Vec<ArrayRef> {
