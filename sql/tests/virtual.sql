@@ -5,10 +5,15 @@ FROM pg_attribute WHERE attrelid = 'watershed.queries'::regclass AND attnum > 0;
 SELECT check_that.equal('columns of route_stats', string_agg(attname || ' ' || format_type(atttypid, atttypmod), ', ' ORDER BY attnum),
     'fingerprint text, route text, sample_sql text, calls bigint, rows bigint, mean_us bigint, p50_us bigint, p95_us bigint, p99_us bigint, min_us bigint, max_us bigint')
 FROM pg_attribute WHERE attrelid = 'watershed.route_stats'::regclass AND attnum > 0;
+SELECT check_that.equal('columns of comparisons', string_agg(attname || ' ' || format_type(atttypid, atttypmod), ', ' ORDER BY attnum),
+    'id bigint, compared_at timestamp with time zone, pid integer, usename text, sql text, fingerprint text, verdict text, lake_us bigint, postgres_us bigint, rows bigint, detail text')
+FROM pg_attribute WHERE attrelid = 'watershed.comparisons'::regclass AND attnum > 0;
 CREATE ROLE test_virtual_nobody;
 SET ROLE test_virtual_nobody;
 SELECT check_that.refused('SELECT * FROM watershed.queries', '0A000', '%watershed.queries%', '%gateway%');
 SELECT check_that.refused('SELECT count(*) FROM watershed.queries WHERE route = ''lake''', '0A000', '%watershed.queries%');
+SELECT check_that.refused('SELECT * FROM watershed.comparisons', '0A000', '%watershed.comparisons%', '%gateway%');
+SELECT check_that.refused('SELECT * FROM watershed_control.quarantined', '42501');
 SELECT check_that.refused('SELECT sum(calls) FROM watershed.route_stats', '0A000', '%watershed.route_stats%');
 SELECT check_that.refused('SELECT q.id FROM watershed.queries q, watershed.route_stats s WHERE q.fingerprint = s.fingerprint', '0A000');
 SELECT check_that.equal('route defaults to auto', current_setting('watershed.route'), 'auto');
