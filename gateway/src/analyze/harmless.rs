@@ -1,7 +1,6 @@
 //! What can raise no error, whatever the rows: only that may be computed more, or less, often than PostgreSQL computes it. ✗ values.
 
 use super::ir::{Expr, Kernel, Node, Rel};
-use pgexact::scalar::Scalar;
 use lake::types::ColType;
 
 /// Whether computing the expression can raise no error, whatever the row.
@@ -51,62 +50,4 @@ pub(super) fn is_harmless_rel(rel: &Rel) -> bool {
         // More than one row is an error. Whatever else there is, is not known to be harmless.
         _ => false,
     }
-}
-
-/// Whether a condition over rows that were joined, or a condition of a join, does arithmetic or casts that fail for some values. PostgreSQL tests
-/// such a condition as early as it can, of rows that find no partner too; how early depends on its plan.
-pub(super) fn joins_by_what_fails(rel: &Rel) -> bool {
-    let own = match rel {
-        Rel::Filter { input, predicate } => is_joined(input) && can_fail(predicate),
-        Rel::Join { on, .. } => on.as_ref().is_some_and(can_fail),
-        _ => false,
-    };
-    own || rel.inputs().into_iter().any(joins_by_what_fails)
-}
-
-fn is_joined(rel: &Rel) -> bool {
-    match rel {
-        Rel::Join { .. } => true,
-        Rel::Filter { input, .. } | Rel::Project { input, .. } | Rel::Attach { input, .. } => is_joined(input),
-        _ => false,
-    }
-}
-
-fn can_fail(expr: &Expr) -> bool {
-    match &expr.node {
-        Node::Column(_) | Node::Constant(_) => false,
-        Node::Compare(_, a, b) | Node::Distinct(a, b) | Node::NullIf(a, b) => can_fail(a) || can_fail(b),
-        Node::InList { arg, .. } | Node::Like { arg, .. } | Node::DateBin { arg, .. } => can_fail(arg),
-        Node::And(items) | Node::Or(items) | Node::Coalesce(items) => items.iter().any(can_fail),
-        Node::Not(a) | Node::IsNull(a) | Node::IsNotNull(a) | Node::BoolTest(a, _) => can_fail(a),
-        Node::Case { whens, default } => {
-            whens.iter().any(|(when, then)| can_fail(when) || can_fail(then)) || default.as_deref().is_some_and(can_fail)
-        }
-        Node::Call(kernel, args) => fails(kernel) || args.iter().any(can_fail),
-    }
-}
-
-fn fails(kernel: &Kernel) -> bool {
-    matches!(
-        kernel,
-        Kernel::IntArith(_)
-            | Kernel::IntNegate
-            | Kernel::IntAbs
-            | Kernel::IntCast
-            | Kernel::NumericArith(_)
-            | Kernel::TextArith(_)
-            | Kernel::NumericDivide
-            | Kernel::NumericCast
-            | Kernel::CutQuotient(..)
-            | Kernel::NumericToInt
-            | Kernel::TextToInt
-            | Kernel::TextToNumeric
-            | Kernel::FloatArith(_)
-            | Kernel::Float(_)
-            | Kernel::FloatToInt
-            | Kernel::EpochToInstant
-            | Kernel::AddInterval { .. }
-            | Kernel::AddDays { .. }
-            | Kernel::Scalar(Scalar::Substr | Scalar::SplitPart | Scalar::Repeat | Scalar::LPad | Scalar::RPad)
-    )
 }

@@ -398,9 +398,6 @@ impl<'a> Analyzer<'a> {
         } else if tables.is_empty() && self.virtuals.is_empty() {
             self.note("reads no tiered or virtual table".into());
         }
-        if harmless::joins_by_what_fails(&plan) {
-            self.note("a condition of a join, or over joined rows, that may raise an error".into());
-        }
         if !self.reasons.is_empty() {
             return Verdict::Postgres(self.reasons());
         }
