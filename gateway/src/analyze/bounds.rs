@@ -47,7 +47,7 @@ pub fn looks_up(plan: &Rel) -> bool {
 /// Whether the outermost relations sort and then limit.
 pub fn orders_and_limits(plan: &Rel) -> bool {
     match plan {
-        Rel::Project { input, .. } => orders_and_limits(input),
+        Rel::Project { input, .. } | Rel::After { then: input, .. } => orders_and_limits(input),
         Rel::Limit { input, count: Some(_), .. } => matches!(**input, Rel::Sort { .. }),
         _ => false,
     }

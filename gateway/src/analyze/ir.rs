@@ -93,6 +93,11 @@ pub enum Rel {
     Single {
         input: Box<Rel>,
     },
+    /// `then`, once all of `first` was computed without an error; what came of it is not looked at. Only at the top of a plan.
+    After {
+        first: Vec<Rel>,
+        then: Box<Rel>,
+    },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -456,6 +461,18 @@ impl Expr {
     }
 
     /// What it is made of.
+    pub fn children(&self) -> Vec<&Expr> {
+        match &self.node {
+            Node::Column(_) | Node::Constant(_) => Vec::new(),
+            Node::Compare(_, a, b) | Node::Distinct(a, b) | Node::NullIf(a, b) => vec![a, b],
+            Node::InList { arg, .. } | Node::Like { arg, .. } | Node::DateBin { arg, .. } => vec![arg],
+            Node::And(items) | Node::Or(items) | Node::Coalesce(items) | Node::Call(_, items) => items.iter().collect(),
+            Node::Not(a) | Node::IsNull(a) | Node::IsNotNull(a) | Node::BoolTest(a, _) => vec![a],
+            Node::Case { whens, default } => whens.iter().flat_map(|(when, then)| [when, then]).chain(default.as_deref()).collect(),
+        }
+    }
+
+    /// As [`Self::children`], to be changed.
     pub fn children_mut(&mut self) -> Vec<&mut Expr> {
         match &mut self.node {
             Node::Column(_) | Node::Constant(_) => Vec::new(),
@@ -553,6 +570,7 @@ impl Rel {
             | Rel::Aggregate { input, .. } => vec![input],
             Rel::Join { left, right, .. } | Rel::SetOp { left, right, .. } => vec![left, right],
             Rel::Attach { input, value } => vec![input, value],
+            Rel::After { first, then } => first.iter().chain([&**then]).collect(),
         }
     }
 
@@ -570,6 +588,7 @@ impl Rel {
             | Rel::Aggregate { input, .. } => vec![input],
             Rel::Join { left, right, .. } | Rel::SetOp { left, right, .. } => vec![left, right],
             Rel::Attach { input, value } => vec![input, value],
+            Rel::After { first, then } => first.iter_mut().chain([&mut **then]).collect(),
         }
     }
 
@@ -590,6 +609,7 @@ impl Rel {
             Rel::Values { types, .. } => types.len(),
             Rel::Attach { input, .. } => input.width() + 1,
             Rel::Single { .. } | Rel::Series { .. } => 1,
+            Rel::After { then, .. } => then.width(),
         }
     }
 
@@ -641,6 +661,23 @@ impl Rel {
                 types
             }
             Rel::Single { input } => input.types().into_iter().take(1).collect(),
+            Rel::After { then, .. } => then.types(),
+        }
+    }
+
+    /// What it computes of its inputs itself.
+    pub fn expressions(&self) -> Vec<&Expr> {
+        match self {
+            Rel::OneRow | Rel::Scan { .. } | Rel::Values { .. } | Rel::Series { .. } | Rel::Distinct { .. } | Rel::Limit { .. } => Vec::new(),
+            Rel::SetOp { .. } | Rel::Attach { .. } | Rel::Single { .. } | Rel::After { .. } => Vec::new(),
+            Rel::Filter { predicate, .. } => vec![predicate],
+            Rel::Project { outputs, .. } => outputs.iter().map(|(_, e)| e).collect(),
+            Rel::Aggregate { groups, aggregates, .. } => {
+                groups.iter().chain(aggregates.iter().flat_map(|a| a.arg.iter().chain(&a.filter))).collect()
+            }
+            Rel::Sort { keys, .. } | Rel::DistinctOn { sort: keys, .. } => keys.iter().map(|k| &k.expr).collect(),
+            Rel::Join { on, .. } => on.iter().collect(),
+            Rel::Window { calls, .. } => calls.iter().flat_map(|c| c.reads()).collect(),
         }
     }
 }

@@ -8,6 +8,7 @@ mod calls;
 mod correlated;
 mod floats;
 pub mod dimension;
+mod first;
 mod fold;
 mod harmless;
 mod grouping;
@@ -315,6 +316,8 @@ struct Analyzer<'a> {
     with: bool,
     rights: Vec<Right>,
     functions: BTreeSet<u32>,
+    /// What PostgreSQL computes whole, and the plan need not.
+    first: Vec<ir::Rel>,
 }
 
 impl<'a> Analyzer<'a> {
@@ -338,6 +341,14 @@ impl<'a> Analyzer<'a> {
             with: false,
             rights: Vec::new(),
             functions: BTreeSet::new(),
+            first: Vec::new(),
+        }
+    }
+
+    /// Has a relation computed whole, as PostgreSQL does, whatever the plan reads of it: see [`first`].
+    fn whole(&mut self, rel: &ir::Rel) {
+        if !harmless::is_harmless_rel(rel) {
+            first::add(&mut self.first, rel.clone());
         }
     }
 
@@ -378,8 +389,26 @@ impl<'a> Analyzer<'a> {
         Ok(plan)
     }
 
+    fn with_first(&mut self, plan: ir::Rel) -> Outcome<ir::Rel> {
+        let mut all = std::mem::take(&mut self.first);
+        for rel in first::of_conditions(&plan, &mut self.folds)? {
+            first::add(&mut all, rel);
+        }
+        first::after(all, plan)
+    }
+
     fn verdict(mut self, mut plan: ir::Rel) -> Verdict {
         let outputs = plan.types();
+        // Nobody else answers from virtual tables: nothing to compare with.
+        if !self.tiered.is_empty() {
+            plan = match self.with_first(plan) {
+                Ok(plan) => plan,
+                Err(Refused(reason)) => {
+                    self.note(reason);
+                    return Verdict::Postgres(self.reasons());
+                }
+            };
+        }
         let mut attnums = BTreeMap::new();
         prune::prune(&mut plan, &(0..outputs.len()).collect(), &mut attnums);
         let tables: Vec<_> = self

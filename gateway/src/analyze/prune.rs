@@ -51,6 +51,11 @@ pub fn prune(rel: &mut Rel, needed: &BTreeSet<usize>, attnums: &mut BTreeMap<u32
             prune(input, &all, attnums);
         }
         Rel::Single { input } => prune(input, &[0].into(), attnums),
+        Rel::After { first, then } => {
+            // All of it is computed for its errors.
+            first.iter_mut().for_each(|rel| prune(rel, &(0..rel.width()).collect(), attnums));
+            prune(then, needed, attnums);
+        }
         Rel::Join { kind, left, right, on } => {
             let split = left.width();
             let shown = |n: &&usize| kind.shows_right() || **n < split;

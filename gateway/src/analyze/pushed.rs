@@ -123,6 +123,10 @@ fn descend<'p>(rel: &'p Rel, mut pushed: Vec<Pushed>, f: &mut dyn FnMut(&'p Rel,
             descend(input, pushed.into_iter().map(|p| Pushed { plain: false, ..p }).collect(), f);
         }
         Rel::Single { input } => descend(input, Vec::new(), f),
+        Rel::After { first, then } => {
+            first.iter().for_each(|rel| descend(rel, Vec::new(), f));
+            descend(then, pushed, f);
+        }
     }
 }
 

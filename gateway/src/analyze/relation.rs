@@ -1,6 +1,5 @@
 //! Queries: FROM, WHERE, GROUP BY, HAVING, DISTINCT, ORDER BY, LIMIT. ✗ what an expression means (`scalar`).
 
-use super::harmless;
 use super::floats;
 use super::ir::{Constant, Expr, JoinKind, Rel, ScanColumn, SortKey};
 use super::{Analyzer, MAX_LEVELS, MAX_RELATIONS, Outcome, Refused, Right, ir, names, refuse};
@@ -233,8 +232,8 @@ impl<'a> Analyzer<'a> {
                     Some(body) if !cte.recursive => {
                         let rel = self.query(body, &stack[..=at])?;
                         // What nothing reads of it is left out by us, and computed by PostgreSQL.
-                        if cte.whole && !harmless::is_harmless_rel(&rel) {
-                            return refuse("a WITH query that is computed whole and may raise an error");
+                        if cte.whole {
+                            self.whole(&rel);
                         }
                         Ok(rel)
                     }
@@ -365,8 +364,8 @@ impl<'a> Analyzer<'a> {
         };
         rel = attach(rel, &mut scope.above, read.into_iter());
         // A condition on a group that a set does not have is the same for all its rows, which are then not computed at all.
-        if by_sets && (having.is_some() || self.depth > 1) && !harmless::is_harmless_rel(&rel) {
-            return refuse("grouping sets under a condition over what may raise an error");
+        if by_sets && (having.is_some() || self.depth > 1) {
+            self.whole(&rel);
         }
         if let Some(predicate) = having {
             rel = Rel::Filter { input: Box::new(rel), predicate };
@@ -431,8 +430,8 @@ impl<'a> Analyzer<'a> {
         }
         if !query.sort.is_empty() {
             // PostgreSQL computes what it sorts by, and sorts, though nobody reads it; we leave out both.
-            if self.depth > 1 && !harmless::is_harmless_rel(&rel) {
-                return refuse("ORDER BY of a sub-select over what may raise an error");
+            if self.depth > 1 {
+                self.whole(&rel);
             }
             let keys = self.sort_keys(query, &types, Some(&rel))?;
             rel = Rel::Sort { input: Box::new(rel), keys };

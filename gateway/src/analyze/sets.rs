@@ -1,7 +1,6 @@
 //! UNION, INTERSECT, EXCEPT and VALUES. PostgreSQL has brought the columns of both sides to one type; a numeric's scale, which is the value's own
 //! there, must be one as well. ✗ what stands behind them: ORDER BY, LIMIT (`relation`).
 
-use super::harmless::is_harmless_rel;
 use super::ir::{Constant, Expr, Kernel, Node, Rel, SetOp};
 use super::relation::project;
 use super::scalar::typed_constant;
@@ -63,9 +62,10 @@ impl<'a> Analyzer<'a> {
         if types.iter().map(|ty| ty.type_oid()).ne(node.types.iter().copied()) {
             return refuse(format!("{name} of other types than the tree says"));
         }
-        if matches!(op, SetOp::Intersect | SetOp::Except) && !(is_harmless_rel(&left) && is_harmless_rel(&right)) {
+        if matches!(op, SetOp::Intersect | SetOp::Except) {
             // PostgreSQL computes both sides whole; of a semi-join one may be left out.
-            return refuse(format!("{name} of what may raise an error"));
+            self.whole(&left);
+            self.whole(&right);
         }
         if op != SetOp::UnionAll {
             self.aggregated = true;

@@ -235,6 +235,7 @@ fn is_grouped(rel: &Rel) -> bool {
         | Rel::Sort { input, .. }
         | Rel::Limit { input, .. }
         | Rel::Attach { input, .. }
+        | Rel::After { then: input, .. }
         | Rel::Window { input, .. } => is_grouped(input),
     }
 }
@@ -254,6 +255,7 @@ fn unique_keys(rel: &Rel) -> Vec<Vec<usize>> {
         | Rel::Sort { input, .. }
         | Rel::Limit { input, .. }
         | Rel::Attach { input, .. }
+        | Rel::After { then: input, .. }
         | Rel::Window { input, .. } => unique_keys(input),
         Rel::Project { input, outputs, .. } => {
             let shown = |below: &usize| {

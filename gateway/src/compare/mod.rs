@@ -31,7 +31,7 @@ impl Order {
         let mut rel = plan;
         loop {
             rel = match rel {
-                Rel::Limit { input, .. } => input,
+                Rel::Limit { input, .. } | Rel::After { then: input, .. } => input,
                 Rel::Project { input, outputs: own, .. } if outputs.is_none() => {
                     outputs = Some(own.iter().map(|(_, e)| e).collect());
                     input
@@ -64,6 +64,7 @@ fn limits(rel: &Rel) -> bool {
         | Rel::Distinct { input }
         | Rel::Sort { input, .. }
         | Rel::Window { input, .. }
+        | Rel::After { then: input, .. }
         | Rel::Single { input } => limits(input),
         Rel::Join { left, right, .. } | Rel::SetOp { left, right, .. } => limits(left) || limits(right),
         Rel::Attach { input, value } => limits(input) || limits(value),

@@ -117,6 +117,13 @@ impl Uses {
                 outputs
             }
             Rel::Limit { input, .. } => self.walk(input, relid),
+            Rel::After { first, then } => {
+                for rel in first {
+                    let outputs = self.walk(rel, relid);
+                    self.as_text.extend(outputs.into_iter().flatten());
+                }
+                self.walk(then, relid)
+            }
             // Codes of one scan say nothing of another's.
             Rel::Join { .. }
             | Rel::SetOp { .. }

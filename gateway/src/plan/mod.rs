@@ -83,21 +83,29 @@ impl From<PgError> for PlanError {
 
 pub(crate) type Result<T> = std::result::Result<T, PlanError>;
 
+/// What is to be run for a statement.
+pub struct Planned {
+    /// To be run to the end before, each on its own, for their errors alone.
+    pub first: Vec<LogicalPlan>,
+    pub plan: LogicalPlan,
+}
+
 /// The plan of `analysis` with the values and relations of `inputs`. Its columns are the statement's, in order; their names are ours.
 ///
 /// # Errors
 /// [`PlanError::Postgres`] where PostgreSQL raises an error for these values whatever the rows (a negative LIMIT), [`PlanError::Unproven`] where
 /// these values leave what is proven, [`PlanError::Internal`] for inputs that do not fit the analysis. Each of them means: execute the bound portal.
-pub fn plan(analysis: &Analysis, inputs: &PlanInputs) -> Result<LogicalPlan> {
+pub fn plan(analysis: &Analysis, inputs: &PlanInputs) -> Result<Planned> {
     if inputs.params.len() != analysis.params.len() || inputs.folded.len() != analysis.folds.len() {
         return Err(PlanError::Internal("values are missing".into()));
     }
     let mut planner = Planner { inputs, next: 0, conditions: 0 };
-    let built = planner.rel(&analysis.plan)?;
-    let outputs =
-        (0..analysis.outputs.len()).map(|number| built.column(number)).collect::<Result<Vec<_>>>()?;
-    let names = outputs.into_iter().enumerate().map(|(number, expr)| expr.alias(format!("column{number}")));
-    Ok(built.plan.project(names.collect::<Vec<_>>())?.build()?)
+    let (first, then) = match &analysis.plan {
+        Rel::After { first, then } => (first.as_slice(), &**then),
+        plan => (&[][..], plan),
+    };
+    let first = first.iter().map(|rel| planner.whole(rel, rel.width())).collect::<Result<_>>()?;
+    Ok(Planned { first, plan: planner.whole(then, analysis.outputs.len())? })
 }
 
 /// A relation being built: its outputs by number, each under a name that no other relation has.
@@ -138,6 +146,14 @@ impl Planner<'_> {
     fn number(&mut self) -> usize {
         self.next += 1;
         self.next
+    }
+
+    /// A plan of its own, of the relation's first outputs.
+    fn whole(&mut self, rel: &Rel, outputs: usize) -> Result<LogicalPlan> {
+        let built = self.rel(rel)?;
+        let outputs = (0..outputs).map(|number| built.column(number)).collect::<Result<Vec<_>>>()?;
+        let names = outputs.into_iter().enumerate().map(|(number, expr)| expr.alias(format!("column{number}")));
+        Ok(built.plan.project(names.collect::<Vec<_>>())?.build()?)
     }
 
     fn expressions<'b>(&'b self, built: &'b Built) -> Expressions<'b> {
@@ -275,6 +291,7 @@ impl Planner<'_> {
                 let built = self.rel(input)?;
                 joins::single(self, built, rel.types())
             }
+            Rel::After { .. } => Err(PlanError::Internal("something is to be computed first, but not at the top".into())),
         }
     }
 

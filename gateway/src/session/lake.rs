@@ -1089,13 +1089,21 @@ impl Session {
             zone: zone.clone(),
             providers,
         };
-        let plan = plan::plan(&portal.analysis, &inputs).map_err(|e| match e {
+        let planned = plan::plan(&portal.analysis, &inputs).map_err(|e| match e {
             // PostgreSQL raises the same, with its own fields.
             PlanError::Postgres { sqlstate, message } => GiveUp::Engine(EngineError::Postgres { sqlstate, message }),
             PlanError::Unproven(_) | PlanError::Internal(_) => GiveUp::FallBack(e.to_string()),
         })?;
         let cancel = CancellationToken::new();
-        let started = self.attend(deadline, engine.execute(plan, cancel.clone())).await?;
+        // Of rows that only the lake has, PostgreSQL says nothing.
+        for plan in planned.first.into_iter().filter(|_| !portal.cold) {
+            let started = self.attend(deadline, engine.execute(plan, cancel.clone())).await?;
+            let mut stream = started.map_err(|e| give_up_engine(false, e))?;
+            while let Some(batch) = self.attend(deadline, stream.next()).await? {
+                batch.map_err(|e| give_up_engine(false, e))?;
+            }
+        }
+        let started = self.attend(deadline, engine.execute(planned.plan, cancel.clone())).await?;
         let stream = started.map_err(|e| give_up_engine(false, e))?;
         if let Some(r) = &mut portal.record {
             r.entry.plan_us += clock.elapsed().as_micros() as i64;

@@ -234,7 +234,23 @@ pub const PROVEN: &[Case] = &[
     p("SELECT k.name, count(*) FROM zoo z JOIN kinds k ON k.g = z.g AND k.g > $1 WHERE k.label = $2 GROUP BY 1 ORDER BY 1", &[(oid::INT4, Some("2")), (oid::TEXT, Some("v1"))]),
 ];
 
+/// What PostgreSQL computes of rows that the lake's plan leaves out, and raises an error for.
+pub const RAISED: &[Case] = &[
+    q("SELECT count(*) FROM zoo a RIGHT JOIN generate_series(-20, -3) s(id) ON a.id = s.id WHERE a.i4 + a.g IN (3, 5, 2)"),
+    q("SELECT count(*) FROM zoo a JOIN ant b ON a.i4 + a.g = b.id AND a.id < 0"),
+    q("SELECT count(*) FROM zoo a JOIN ant b ON a.id = b.id WHERE b.id < 0 AND (a.i4 + a.g IN (3, 5, 2) OR b.g = 1)"),
+    q("SELECT count(*) FROM ant b JOIN (SELECT id, i4 + g AS x FROM zoo) a ON b.id = -1 AND a.x > 5"),
+    q("SELECT count(*) FROM (SELECT g, sum(i4 + g) AS x FROM zoo GROUP BY g) a JOIN ant b ON a.g = b.g AND b.id < 0"),
+    q("SELECT count(*) FROM zoo a WHERE a.i4 + a.g > 5 AND a.id IN (-1, -2, -3, -4, -5, -6, -7, -8, -9, -10)"),
+    q("SELECT count(*) FROM zoo a WHERE a.i4 + a.g > 5 AND a.ts > now() + interval '1000 years'"),
+    q("SELECT count(*) FROM (SELECT g, i4 + g AS x FROM zoo ORDER BY id) a WHERE g = 3"),
+    q("SELECT g FROM (SELECT g, i4 + g AS x FROM zoo EXCEPT SELECT g, k FROM ant WHERE id < 0) a"),
+    q("WITH x AS MATERIALIZED (SELECT g, i4 + g AS x FROM zoo) SELECT count(g) FROM x"),
+];
+
 pub const REFUSED: &[(&str, &str)] = &[
+    ("SELECT count(*) FROM zoo a JOIN ant b ON a.g = b.g JOIN ant c ON c.g = a.g WHERE a.i4 + b.g > 5", "over several relations that may raise an error"),
+    ("SELECT count(*) FROM zoo a JOIN ant b ON a.g = b.g AND a.id < b.id WHERE a.i4 + b.g > 5", "over several relations that may raise an error"),
     ("SELECT count(*) FROM zoo a FULL JOIN ant b ON a.id < b.id", "FULL JOIN without an equality"),
     ("SELECT count(*) FROM zoo a JOIN zoo b ON a.f8 = b.f8", "over floats"),
     ("SELECT count(*) FROM zoo a JOIN zoo b ON a.j = b.j", "4043"),
