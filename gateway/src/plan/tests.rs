@@ -348,6 +348,23 @@ async fn proven_statements_answer_as_postgres_does() {
     assert!(failures.is_empty(), "{} differences:\n{}", failures.len(), failures.join("\n\n"));
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn what_might_fail_in_postgres_is_given_back() {
+    let engine = engine();
+    let mut client = world().cluster.connect();
+    for case in relations::GIVEN_BACK {
+        let told = compare(&engine, &mut client, case, "UTC").await;
+        // PostgreSQL answers, or raises the same.
+        assert!(told.as_ref().err().is_none_or(|e| e == "22003 integer out of range"), "{}: {told:?}", case.sql);
+        let answer = described(&mut client, case).expect(case.sql);
+        let Verdict::Lake(analysis) = verdict(&answer, "UTC") else { panic!("{}: not proven", case.sql) };
+        client.query("BEGIN").expect("begin");
+        let ours = ours(&engine, &mut client, case, &analysis, &answer, "UTC", Format::Text).await;
+        client.query("ROLLBACK").expect("rollback");
+        assert_eq!(ours.expect_err(case.sql), "22003 integer out of range", "{}", case.sql);
+    }
+}
+
 /// What a group collects is counted: a gateway with little memory gives the statement back instead of growing.
 #[tokio::test(flavor = "multi_thread")]
 async fn groups_that_outgrow_memory_are_given_back() {

@@ -72,7 +72,19 @@ pub fn aggregate(random: &mut Grower, leaves: &Leaves, depth: usize) -> Expr {
     let choices = random.aggregates.clone();
     let (ty, template, types) = **random.pick(&choices);
     let depth = random.below(depth + 1);
-    let args: Vec<Expr> = types.iter().map(|ty| grow(random, leaves, *ty, depth)).collect();
+    // Of a constant, what depends on an order or on what is distinct is PostgreSQL's.
+    let tries = if random.inside { 4 } else { 1 };
+    let mut grown = |ty: &Ty| {
+        let mut arg = grow(random, leaves, *ty, depth);
+        for _ in 1..tries {
+            if arg.mentions_column() {
+                break;
+            }
+            arg = grow(random, leaves, *ty, depth);
+        }
+        arg
+    };
+    let args: Vec<Expr> = types.iter().map(&mut grown).collect();
     // Where one stands twice, it is what is sorted by, too.
     let places = template.matches("{}").count();
     let args = args.iter().cycle().take(places).cloned().collect();

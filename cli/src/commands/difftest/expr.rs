@@ -175,6 +175,14 @@ impl Expr {
         }
     }
 
+    pub fn mentions_column(&self) -> bool {
+        match self {
+            Expr::Column { .. } => true,
+            Expr::Node { args, .. } => args.iter().any(Expr::mentions_column),
+            _ => false,
+        }
+    }
+
     /// Simpler ones of the same type, the boldest first.
     pub fn simpler(&self) -> Vec<Expr> {
         let mut simpler = Vec::new();
@@ -401,7 +409,8 @@ impl Grower {
         // Most statements leave out what only PostgreSQL answers: one such thing decides about all of a statement.
         let inside = random.percent(75);
         let may = |template: &str| !inside || !OUTSIDE.iter().any(|part| template.contains(part));
-        let productions = PRODUCTIONS.iter().filter(|(_, template, _)| may(template) && random.percent(share)).collect();
+        let alike = |args: &[Arg]| !inside || !args.iter().any(|a| matches!(a, Of(TimestampTz))) || !args.iter().any(|a| matches!(a, Of(Date | Timestamp)));
+        let productions = PRODUCTIONS.iter().filter(|(_, template, args)| may(template) && alike(args) && random.percent(share)).collect();
         let aggregates: Vec<_> = AGGREGATES.iter().filter(|(_, template, _)| may(template) && random.percent(share)).collect();
         let aggregates = if aggregates.is_empty() { vec![&AGGREGATES[0]] } else { aggregates };
         Grower { random, inside, productions, aggregates }
@@ -430,7 +439,9 @@ pub type Leaves = Vec<Expr>;
 pub fn grow(random: &mut Grower, leaves: &Leaves, ty: Ty, depth: usize) -> Expr {
     let of_type: Vec<&Expr> = leaves.iter().filter(|leaf| leaf.ty() == ty).collect();
     if depth == 0 || random.percent(if of_type.is_empty() { 10 } else { 35 }) {
-        return match of_type.is_empty() || random.percent(12) {
+        // A constant of these is PostgreSQL's wherever it stands.
+        let wanted = !(random.inside && matches!(ty, Jsonb | Interval));
+        return match of_type.is_empty() || (random.percent(12) && wanted) {
             true => literal(random, ty),
             false => (*random.pick(&of_type)).clone(),
         };

@@ -36,7 +36,7 @@ const ZONES: &[&str] = &["UTC", "America/New_York", "Asia/Kolkata", "Europe/Berl
 
 impl Setting {
     pub fn pick(random: &mut Random) -> Setting {
-        Setting { zone: *random.pick(ZONES), prefer_lake: random.percent(75) }
+        Setting { zone: *random.pick(ZONES), prefer_lake: random.percent(92) }
     }
 }
 

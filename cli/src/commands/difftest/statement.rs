@@ -174,7 +174,7 @@ fn over(random: &mut Grower, from: From, leaves: &Leaves, names: &mut Names, dep
                 let depth = random.below(3);
                 let group = grow(random, leaves, ty, depth);
                 // A constant would be a position, or no group at all.
-                if matches!(group, Expr::Column { .. } | Expr::Node { .. }) && mentions_column(&group) && !select.groups.contains(&group) && exact(&group) {
+                if matches!(group, Expr::Column { .. } | Expr::Node { .. }) && group.mentions_column() && !select.groups.contains(&group) && exact(&group) {
                     select.groups.push(group);
                 }
             }
@@ -196,8 +196,14 @@ fn over(random: &mut Grower, from: From, leaves: &Leaves, names: &mut Names, dep
         kind => {
             for _ in 0..=random.below(4) {
                 let ty = *random.pick(&TYPES);
+                if random.inside && ty == Ty::Interval {
+                    continue;
+                }
                 let depth = random.below(3);
                 select.items.push(Item::Expr(grow(random, leaves, ty, depth)));
+            }
+            if select.items.is_empty() {
+                select.items.push(Item::Expr(grow(random, leaves, Ty::Int4, 1)));
             }
             if kind < 84 {
                 select.distinct = Distinct::Yes;
@@ -395,14 +401,6 @@ fn text(expr: &Expr) -> String {
     let mut out = String::new();
     expr.render(&mut out, None);
     out
-}
-
-fn mentions_column(expr: &Expr) -> bool {
-    match expr {
-        Expr::Column { .. } => true,
-        Expr::Node { args, .. } => args.iter().any(mentions_column),
-        _ => false,
-    }
 }
 
 /// Equal values look the same. Those of `numeric` that were computed or chosen from differing scales do not, CASE and the like included.

@@ -238,14 +238,19 @@ pub const PROVEN: &[Case] = &[
 pub const RAISED: &[Case] = &[
     q("SELECT count(*) FROM zoo a RIGHT JOIN generate_series(-20, -3) s(id) ON a.id = s.id WHERE a.i4 + a.g IN (3, 5, 2)"),
     q("SELECT count(*) FROM zoo a JOIN ant b ON a.i4 + a.g = b.id AND a.id < 0"),
-    q("SELECT count(*) FROM zoo a JOIN ant b ON a.id = b.id WHERE b.id < 0 AND (a.i4 + a.g IN (3, 5, 2) OR b.g = 1)"),
     q("SELECT count(*) FROM ant b JOIN (SELECT id, i4 + g AS x FROM zoo) a ON b.id = -1 AND a.x > 5"),
-    q("SELECT count(*) FROM (SELECT g, sum(i4 + g) AS x FROM zoo GROUP BY g) a JOIN ant b ON a.g = b.g AND b.id < 0"),
     q("SELECT count(*) FROM zoo a WHERE a.i4 + a.g > 5 AND a.id IN (-1, -2, -3, -4, -5, -6, -7, -8, -9, -10)"),
-    q("SELECT count(*) FROM zoo a WHERE a.i4 + a.g > 5 AND a.ts > now() + interval '1000 years'"),
-    q("SELECT count(*) FROM (SELECT g, i4 + g AS x FROM zoo ORDER BY id) a WHERE g = 3"),
     q("SELECT g FROM (SELECT g, i4 + g AS x FROM zoo EXCEPT SELECT g, k FROM ant WHERE id < 0) a"),
     q("WITH x AS MATERIALIZED (SELECT g, i4 + g AS x FROM zoo) SELECT count(g) FROM x"),
+];
+
+/// What PostgreSQL might compute of such rows, by its estimates, though here it does not: the error that comes of it gives the statement back.
+pub const GIVEN_BACK: &[Case] = &[
+    q("SELECT count(*) FROM zoo a JOIN ant b ON a.id = b.id WHERE b.id < 0 AND (a.i4 + a.g IN (3, 5, 2) OR b.g = 1)"),
+    q("SELECT count(*) FROM (SELECT g, sum(i4 + g) AS x FROM zoo GROUP BY g) a JOIN ant b ON a.g = b.g AND b.id < 0"),
+    q("SELECT count(*) FROM (SELECT g, i4 + g AS x FROM zoo ORDER BY id) a WHERE g = 3"),
+    q("SELECT count(*) FROM zoo a WHERE a.i4 + a.g > 5 AND a.id IN (SELECT id FROM ant WHERE id < 0)"),
+    q("SELECT a.g, count(*) FROM zoo a JOIN ant b USING (g) GROUP BY a.g HAVING a.g + 2147483647 > 5 AND count(*) > 100000"),
 ];
 
 pub const REFUSED: &[(&str, &str)] = &[
