@@ -454,7 +454,7 @@ fn random_statements_are_equal() {
         routes.rows().iter().find(|row| row[0].as_deref() == Some("lake")).map_or(0, |row| {
             row[1].as_deref().and_then(|count| count.parse::<usize>().ok()).expect("a number")
         });
-    assert!(by_lake > STATEMENTS * 9 / 10, "{:?}", routes.rows());
+    assert!(by_lake > STATEMENTS * 8 / 10, "{:?}", routes.rows());
 }
 
 /// A statement of the proven set, and whether its rows have one order.

@@ -319,8 +319,7 @@ impl<'a> Analyzer<'a> {
             return refuse("GROUP BY of constants only");
         }
         // PostgreSQL does not sort by what is a constant to it, though sets that lack it have NULL there.
-        let folds = |e: &Expr| e.is_constant() || matches!(&e.node, ir::Node::Coalesce(items) if items.first().is_some_and(Expr::is_constant));
-        if sets.is_some() && groups.iter().any(|(_, e)| folds(e)) {
+        if sets.is_some() && groups.iter().any(|(_, e)| may_fold(e)) {
             return refuse("grouping sets of a constant");
         }
         scope.grouping = Some(Grouping { groups, aggregates: Vec::new(), calls: Vec::new() });
@@ -556,6 +555,29 @@ impl<'a> Analyzer<'a> {
             oid::COLLATION_DEFAULT | oid::COLLATION_C | oid::COLLATION_POSIX => Ok(()),
             other => refuse(format!("collation with oid {other} on {place}")),
         }
+    }
+}
+
+/// Whether PostgreSQL may find, when it makes a plan, that the expression is the same for every row.
+fn may_fold(expr: &Expr) -> bool {
+    // NULL makes NULL of most that it is put into; parameters and what is computed may be NULL.
+    let is_null = |c: &Constant| !matches!(c, Constant::Literal(value) if *value != Value::Null);
+    match &expr.node {
+        ir::Node::Column(_) => false,
+        ir::Node::Constant(_) => true,
+        ir::Node::Case { whens, default } => {
+            let results = || whens.iter().map(|(_, then)| then).chain(default.as_deref());
+            whens.iter().any(|(when, _)| may_fold(when)) || results().all(may_fold)
+        }
+        ir::Node::And(items) | ir::Node::Or(items) => items.iter().any(may_fold),
+        ir::Node::Coalesce(items) => items.first().is_none_or(may_fold),
+        ir::Node::Like { arg, pattern: constant, .. }
+        | ir::Node::DateBin { arg, stride: constant, .. }
+        | ir::Node::InList { arg, list: ir::List::Array(constant), .. } => is_null(constant) || may_fold(arg),
+        _ => expr.children().into_iter().any(|child| match &child.node {
+            ir::Node::Constant(constant) => is_null(constant),
+            _ => may_fold(child),
+        }),
     }
 }
 
