@@ -72,8 +72,19 @@ struct Demand {
     beside: Vec<Expr>,
     /// Rows may be left out below for other reasons than conditions: it passed a join.
     apart: bool,
-    /// Some condition beside it may be tested after it by PostgreSQL.
-    dear: bool,
+    /// A condition that stood beside it was left behind.
+    lost: bool,
+    /// A part of a condition of a join, which is tested after all conditions on one side.
+    late: bool,
+}
+
+impl Demand {
+    /// Leaves these conditions behind.
+    fn lose(&mut self, which: impl Fn(&Expr) -> bool) {
+        let before = self.beside.len();
+        self.beside.retain(|e| !which(e));
+        self.lost |= self.beside.len() < before;
+    }
 }
 
 struct First<'f> {
@@ -94,7 +105,7 @@ impl First<'_> {
             }
             Rel::Project { input, outputs, .. } if under => {
                 for (_, expr) in outputs.iter().filter(|(_, e)| !is_harmless(e)) {
-                    self.demand(input, Demand { expr: expr.clone(), beside: Vec::new(), apart: true, dear: false })?;
+                    self.demand(input, Demand { expr: expr.clone(), beside: Vec::new(), apart: true, lost: false, late: true })?;
                 }
             }
             Rel::Aggregate { .. }
@@ -118,14 +129,9 @@ impl First<'_> {
     /// The conditions of a filter over `rel`, or of the join that `rel` is.
     fn conditions(&mut self, rel: &Rel, predicate: &Expr, under: bool) -> Outcome<()> {
         let all = predicate.conjuncts();
-        for (number, expr) in all.iter().enumerate().filter(|(_, e)| !is_harmless(e)) {
-            let others = all.iter().enumerate().filter(|(n, _)| *n != number).map(|(_, e)| e);
-            // As cheap as those beside it, it may be tested before them.
-            let alone = operators(expr) < 2;
-            let (cheap, dear): (Vec<_>, Vec<_>) = others.cloned().partition(|e| !alone && is_cheap(e));
-            let is_dear = !dear.is_empty();
-            let beside = cheap.into_iter().chain(dear).collect();
-            self.demand(rel, Demand { expr: expr.clone(), beside, apart: under, dear: is_dear })?;
+        for (number, expr) in all.iter().enumerate() {
+            let beside = all.iter().enumerate().filter(|(n, _)| *n != number).map(|(_, e)| e.clone()).collect();
+            self.demand(rel, Demand { expr: expr.clone(), beside, apart: under, lost: false, late: false })?;
         }
         Ok(())
     }
@@ -146,10 +152,7 @@ impl First<'_> {
     fn demand(&mut self, rel: &Rel, mut demand: Demand) -> Outcome<()> {
         match rel {
             Rel::Filter { input, predicate } => {
-                for condition in predicate.conjuncts() {
-                    demand.dear |= !is_cheap(condition);
-                    demand.beside.push(condition.clone());
-                }
+                demand.beside.extend(predicate.conjuncts().iter().cloned());
                 self.demand(input, demand)
             }
             Rel::Project { input, outputs, .. } => {
@@ -165,25 +168,27 @@ impl First<'_> {
             },
             Rel::Distinct { input } | Rel::Sort { input, .. } => self.demand(input, demand),
             Rel::DistinctOn { input, .. } => {
-                demand.beside.clear();
+                demand.lose(|_| true);
                 self.demand(input, demand)
             }
             Rel::Window { input, .. } if reads_below(&demand.expr, input.width()) => {
-                demand.beside.clear();
+                demand.lose(|_| true);
                 self.demand(input, demand)
             }
             Rel::Attach { input, .. } if reads_below(&demand.expr, input.width()) => {
                 let width = input.width();
-                demand.beside.retain(|e| reads_below(e, width));
+                demand.lose(|e| !reads_below(e, width));
                 self.demand(input, demand)
             }
-            Rel::Attach { input, .. } if joins(input) > 0 => {
+            Rel::Attach { input, .. } if joins(input) > 0 && !is_harmless(&demand.expr) => {
                 refuse("a condition with a sub-select, over several relations, that may raise an error")
             }
             Rel::SetOp { left, right, .. } => {
                 self.demand(left, demand.clone())?;
                 self.demand(right, demand)
             }
+            // Outputs of either side that may fail are looked at on their own.
+            Rel::Join { .. } if is_harmless(&demand.expr) => Ok(()),
             Rel::Join { kind, left, right, on } => {
                 let width = left.width();
                 if spans(&demand.expr, width) {
@@ -200,13 +205,14 @@ impl First<'_> {
                 let inner = matches!(kind, JoinKind::Inner);
                 let own = on.iter().flat_map(Expr::conjuncts).filter(|_| inner);
                 let beside: Vec<&Expr> = demand.beside.iter().chain(own).collect();
+                let late = demand.late || both(&demand.expr, width);
                 for expr in of_left {
                     let beside = beside.iter().filter(|e| keeps_left && reads_below(e, width)).map(|e| (*e).clone()).collect();
-                    self.demand(left, Demand { expr, beside, apart: true, dear: demand.dear })?;
+                    self.demand(left, Demand { expr, beside, apart: true, lost: demand.lost, late })?;
                 }
                 for expr in of_right {
                     let here = beside.iter().filter(|e| keeps_right && reads_from(e, width)).map(|e| shifted((*e).clone(), width));
-                    let demand = Demand { expr: shifted(expr, width), beside: here.collect(), apart: true, dear: demand.dear };
+                    let demand = Demand { expr: shifted(expr, width), beside: here.collect(), apart: true, lost: demand.lost, late };
                     self.demand(right, demand)?;
                 }
                 Ok(())
@@ -217,11 +223,17 @@ impl First<'_> {
 
     /// Rows as they come.
     fn leaf(&mut self, rel: &Rel, demand: Demand) -> Outcome<()> {
-        if !demand.apart && !demand.dear {
+        if is_harmless(&demand.expr) {
+            return Ok(());
+        }
+        // As cheap as those beside it, it may be tested before them.
+        let cheap = demand.late || operators(&demand.expr) > 1;
+        let last = !demand.lost && demand.beside.iter().all(|e| cheap && is_cheap(e));
+        if last && !demand.apart {
             return Ok(());
         }
         let mut kept: Vec<Expr> = Vec::new();
-        for condition in demand.beside {
+        for condition in demand.beside.into_iter().filter(|_| cheap) {
             if let Some(condition) = self.certain(condition, rel) {
                 kept.push(condition);
             }
@@ -287,11 +299,12 @@ fn replaced<'e>(mut demand: Demand, of: &dyn Fn(usize) -> Option<&'e Expr>) -> O
         condition.columns(&mut |n| known &= of(n).is_some());
         if known {
             replace(&mut condition, of);
-            demand.dear |= !is_cheap(&condition);
             if !condition.is_small(MAX_NODES) {
                 return refuse("a condition of too many steps beside one that may raise an error");
             }
             beside.push(condition);
+        } else {
+            demand.lost = true;
         }
     }
     Ok(Some(Demand { beside, ..demand }))

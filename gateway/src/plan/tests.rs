@@ -368,7 +368,7 @@ async fn what_might_fail_in_postgres_is_given_back() {
 /// What a group collects is counted: a gateway with little memory gives the statement back instead of growing.
 #[tokio::test(flavor = "multi_thread")]
 async fn groups_that_outgrow_memory_are_given_back() {
-    let little = EngineConfig { memory_limit_bytes: 8 << 20, target_partitions: 2, ..EngineConfig::default() };
+    let little = EngineConfig { memory_limit_bytes: 3 << 20, target_partitions: 2, ..EngineConfig::default() };
     let engines = [Engine::new(little).expect("an engine"), engine()];
     let mut client = world().cluster.connect();
     for sql in [
