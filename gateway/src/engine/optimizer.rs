@@ -88,10 +88,31 @@ pub(super) fn physical() -> Result<Vec<Arc<dyn PhysicalOptimizerRule + Send + Sy
     Ok(rules)
 }
 
+/// Whether anything in the plan is computed that may raise an error: rows that a top-k leaves out would not raise it, and PostgreSQL, which
+/// computes what is selected before it sorts, does.
+pub(super) fn computes(plan: &LogicalPlan) -> bool {
+    use datafusion::logical_expr::{BinaryExpr, Operator};
+    let mut found = false;
+    let visited = plan.apply(|node| {
+        node.apply_expressions(|expr| {
+            expr.apply(|e| {
+                let arithmetic = |op: &Operator| matches!(op, Operator::Plus | Operator::Minus | Operator::Multiply | Operator::Divide | Operator::Modulo);
+                found |= match e {
+                    Expr::ScalarFunction(_) | Expr::Negative(_) => true,
+                    Expr::BinaryExpr(BinaryExpr { op, .. }) => arithmetic(op),
+                    _ => false,
+                };
+                Ok(if found { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
+            })
+        })
+    });
+    visited.is_err() || found
+}
+
 /// Whether the filters that a top-k gives to the scan can only compare columns of proven types: no cast
-/// anywhere in the plan, and no sort key of another type.
+/// anywhere in the plan, nothing computed that may raise an error, and no sort key of another type.
 pub(super) fn topk_filter_is_safe(plan: &LogicalPlan) -> bool {
-    let mut safe = true;
+    let mut safe = !computes(plan);
     let visited = plan.apply(|node| {
         node.apply_expressions(|expr| {
             expr.apply(|e| {

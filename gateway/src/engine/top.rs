@@ -15,6 +15,7 @@ use datafusion::datasource::provider_as_source;
 use datafusion::error::Result;
 use datafusion::logical_expr::{Expr, LogicalPlan, TableScan};
 
+use super::optimizer::computes;
 use super::provider::TieredProvider;
 
 /// The order in which a scan's rows are wanted first.
@@ -35,7 +36,7 @@ struct Wanted {
 
 /// Tells the scan below a top-n what it may leave out. Any other plan stays as it is.
 pub(super) async fn narrow(plan: LogicalPlan) -> Result<LogicalPlan> {
-    let Some((wanted, provider)) = find(&plan) else { return Ok(plan) };
+    let Some((wanted, provider)) = find(&plan).filter(|_| !computes(&plan)) else { return Ok(plan) };
     let reached = match wanted.unfiltered {
         true => provider.reached(&wanted.order, wanted.rows).await?,
         false => None,

@@ -240,6 +240,8 @@ pub const RAISED: &[Case] = &[
     q("SELECT count(*) FROM zoo a JOIN ant b ON a.i4 + a.g = b.id AND a.id < 0"),
     q("SELECT g FROM (SELECT g, i4 + g AS x FROM zoo EXCEPT SELECT g, k FROM ant WHERE id < 0) a"),
     q("WITH x AS MATERIALIZED (SELECT g, i4 + g AS x FROM zoo) SELECT count(g) FROM x"),
+    q("SELECT nullif(g, g) AS x FROM ant UNION ALL SELECT i4 + i4 FROM zoo ORDER BY 1 DESC LIMIT 1"),
+    q("SELECT i4 + i4 FROM zoo ORDER BY i4 LIMIT 1"),
     q("SELECT 1 AS o FROM (SELECT i8::int4 AS o FROM zoo WHERE to_char(date_bin('1 day', ts, '2001-01-01 00:00+00'), 'YYYY') IS NOT DISTINCT FROM 'ä') x WHERE '2'::int2 > x.o"),
 ];
 
