@@ -3,6 +3,7 @@
 //!
 //! The set of proven nodes is an allow-list by OID (`pgtree::oid`): what is not on it goes to PostgreSQL with its name in the reason.
 
+pub mod arranged;
 mod bounds;
 mod calls;
 mod correlated;
@@ -36,7 +37,7 @@ use lake::spec::TableSpec;
 use lake::types::ColType;
 use pgtree::tree::{Command, Query};
 use pgtree::value::Value;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 /// The relations that concern the gateway, as of one look at the database.
@@ -48,6 +49,8 @@ pub struct Catalog {
     /// The database's collation is C, POSIX or C.UTF-8.
     pub default_collation_is_c: bool,
     pub default_letters: Letters,
+    /// OIDs of collations of the database in which only identical texts are equal.
+    pub deterministic: HashSet<u32>,
     /// The server's major version.
     pub major: u32,
 }
@@ -192,10 +195,12 @@ pub struct Analysis {
     pub rights: Vec<Right>,
     /// Every function, operator's function and aggregate that the statement calls: the current user must be allowed to execute them.
     pub functions: Vec<u32>,
-    /// The computation; its outputs are the columns of RowDescription, in order.
+    /// The computation; its outputs are the columns of RowDescription, in order, unless it is `arranged`.
     pub plan: ir::Rel,
     /// Their types.
     pub outputs: Vec<ColType>,
+    /// What is left to do with its rows when PostgreSQL has ranked texts of them; then has the columns of RowDescription.
+    pub arranged: Option<arranged::Arranged>,
 }
 
 impl Analysis {
@@ -315,6 +320,7 @@ struct Analyzer<'a> {
     with: bool,
     rights: Vec<Right>,
     functions: BTreeSet<u32>,
+    arranged: Option<arranged::Arranged>,
 }
 
 impl<'a> Analyzer<'a> {
@@ -338,6 +344,7 @@ impl<'a> Analyzer<'a> {
             with: false,
             rights: Vec::new(),
             functions: BTreeSet::new(),
+            arranged: None,
         }
     }
 
@@ -366,7 +373,7 @@ impl<'a> Analyzer<'a> {
                 ));
             }
         }
-        let types = plan.types();
+        let types = self.arranged.as_ref().map_or(&plan, |a| &a.plan).types();
         for (ty, field) in types.iter().zip(row) {
             if ty.type_oid() != field.type_oid {
                 return refuse(format!("column \"{}\" has another type in the plan", field.name));
@@ -405,7 +412,7 @@ impl<'a> Analyzer<'a> {
             Shape::Aggregate
         } else if bounds::looks_up(&plan) {
             Shape::PointLookup
-        } else if bounds::orders_and_limits(&plan) {
+        } else if bounds::orders_and_limits(self.arranged.as_ref().map_or(&plan, |a| &a.plan)) {
             Shape::OrderLimit
         } else {
             Shape::Scan
@@ -426,6 +433,7 @@ impl<'a> Analyzer<'a> {
             functions: self.functions.into_iter().collect(),
             plan,
             outputs,
+            arranged: self.arranged,
         };
         analysis.time_from_us = analysis.time_from(&[], &[]);
         if is_virtual { Verdict::Virtual(analysis) } else { Verdict::Lake(analysis) }

@@ -9,6 +9,7 @@ mod expr;
 mod joins;
 mod kernel;
 mod own;
+pub mod ranks;
 mod sets;
 pub mod times;
 #[cfg(test)]
@@ -16,6 +17,7 @@ pub(crate) mod tests;
 mod window;
 
 use crate::analyze::Analysis;
+use crate::analyze::arranged::Arranged;
 use crate::analyze::ir::{self, Aggregate, Constant, Node, Rel, SortKey};
 use crate::engine::coded_type;
 use datafusion::common::{Column, DataFusionError, ScalarValue};
@@ -89,13 +91,35 @@ pub(crate) type Result<T> = std::result::Result<T, PlanError>;
 /// [`PlanError::Postgres`] where PostgreSQL raises an error for these values whatever the rows (a negative LIMIT), [`PlanError::Unproven`] where
 /// these values leave what is proven, [`PlanError::Internal`] for inputs that do not fit the analysis. Each of them means: execute the bound portal.
 pub fn plan(analysis: &Analysis, inputs: &PlanInputs) -> Result<LogicalPlan> {
+    match &analysis.arranged {
+        None => rows(analysis, inputs),
+        Some(_) => Err(PlanError::Unproven("PostgreSQL must rank the texts that it is sorted by".into())),
+    }
+}
+
+/// The plan of the rows of `analysis`, which are the answer unless it is `arranged`.
+///
+/// # Errors
+/// As [`plan`].
+pub fn rows(analysis: &Analysis, inputs: &PlanInputs) -> Result<LogicalPlan> {
     if inputs.params.len() != analysis.params.len() || inputs.folded.len() != analysis.folds.len() {
         return Err(PlanError::Internal("values are missing".into()));
     }
+    shown(&analysis.plan, analysis.outputs.len(), inputs)
+}
+
+/// The plan of what is left to do with the rows of [`rows`] and their ranks, which `inputs` has as [`crate::analyze::arranged::ROWS`].
+///
+/// # Errors
+/// As [`plan`].
+pub fn arranged(arranged: &Arranged, inputs: &PlanInputs) -> Result<LogicalPlan> {
+    shown(&arranged.plan, arranged.plan.width(), inputs)
+}
+
+fn shown(rel: &Rel, width: usize, inputs: &PlanInputs) -> Result<LogicalPlan> {
     let mut planner = Planner { inputs, next: 0, conditions: 0 };
-    let built = planner.rel(&analysis.plan)?;
-    let outputs =
-        (0..analysis.outputs.len()).map(|number| built.column(number)).collect::<Result<Vec<_>>>()?;
+    let built = planner.rel(rel)?;
+    let outputs = (0..width).map(|number| built.column(number)).collect::<Result<Vec<_>>>()?;
     let names = outputs.into_iter().enumerate().map(|(number, expr)| expr.alias(format!("column{number}")));
     Ok(built.plan.project(names.collect::<Vec<_>>())?.build()?)
 }

@@ -71,6 +71,24 @@ fn spec(client: &mut Client, name: &str) -> TableSpec {
     }
 }
 
+fn oids(client: &mut Client, sql: &str) -> std::collections::HashSet<u32> {
+    let rows = client.query(sql).expect("oids").rows;
+    rows.iter().map(|r| text(&Answer::values(r)[0]).parse().expect("an oid")).collect()
+}
+
+/// The ranks that PostgreSQL gives texts, asked as the session asks.
+fn ranks(client: &mut Client, collation: u32, texts: &[&str]) -> Vec<i64> {
+    let name = "SELECT quote_ident(n.nspname) || '.' || quote_ident(c.collname) FROM pg_collation c JOIN pg_namespace n ON n.oid = c.collnamespace";
+    let name = client.query(&format!("{name} WHERE c.oid = {collation}")).expect("a name").rows;
+    let sql = crate::session::probe::ranks_sql(&text(&Answer::values(&name[0])[0]));
+    let quoted = |t: &&str| format!("\"{}\"", t.replace('\\', "\\\\").replace('"', "\\\""));
+    let array = format!("{{{}}}", texts.iter().map(quoted).collect::<Vec<_>>().join(","));
+    let row = client.execute(&sql, &[1009], &[Some(&array)], false).expect("ranks").rows.remove(0);
+    let values = Answer::values(&row);
+    assert_eq!(text(&values[1]), collation.to_string());
+    ranks::numbers(text(&values[0]).as_bytes()).expect("numbers")
+}
+
 fn virtual_table(client: &mut Client, function: &str) -> (u32, VirtualTable) {
     let described = client.describe(&format!("SELECT * FROM {function}()"), &[]).expect("described");
     let oid = client.query(&format!("SELECT '{function}'::regproc::oid")).expect("oid").rows;
@@ -105,6 +123,7 @@ fn world() -> &'static World {
             virtual_functions: functions.iter().map(|(oid, t)| (*oid, Arc::new(t.clone()))).collect(),
             default_collation_is_c: true,
             default_letters: analyze::Letters::Usual,
+            deterministic: oids(&mut client, "SELECT oid FROM pg_collation WHERE collisdeterministic"),
             major: 15,
         };
         World { cluster, catalog, zoo: relid, functions }
@@ -236,16 +255,34 @@ async fn ours(
         }
     }
     let zone = pgexact::Zone::parse(zone).expect("a zone");
-    let inputs = PlanInputs { params: values, folded, zone: zone.clone(), providers };
-    let plan = plan(analysis, &inputs).map_err(|e| match e {
+    let mut inputs = PlanInputs { params: values, folded, zone: zone.clone(), providers };
+    let unplanned = |e: PlanError| match e {
         PlanError::Postgres { sqlstate, message } => format!("{sqlstate} {message}"),
         other => format!("plan: {other}"),
-    })?;
+    };
+    let plan = rows(analysis, &inputs).map_err(unplanned)?;
     let failed = |e: EngineError| match e {
         EngineError::Postgres { sqlstate, message } => format!("{sqlstate} {message}"),
         other => format!("engine: {other}"),
     };
     let mut stream = engine.execute(plan, CancellationToken::new()).await.map_err(failed)?;
+    if let Some(end) = &analysis.arranged {
+        assert!(super::plan(analysis, &inputs).is_err(), "rows that are not in their order");
+        let mut rows = ranks::Rows::new(stream.schema());
+        while let Some(batch) = stream.next().await {
+            rows.push(batch.map_err(failed)?).map_err(unplanned)?;
+        }
+        let mut all = Vec::new();
+        for one in &end.ranked {
+            all.push(match rows.texts(one.output).map_err(unplanned)?.as_slice() {
+                [] => Vec::new(),
+                texts => ranks(client, one.collation, texts),
+            });
+        }
+        inputs.providers = HashMap::from([(analyze::arranged::ROWS, rows.ranked(end, &all).map_err(unplanned)?)]);
+        let plan = arranged(end, &inputs).map_err(unplanned)?;
+        stream = engine.execute(plan, CancellationToken::new()).await.map_err(failed)?;
+    }
     let targets: Vec<Target> =
         answer.fields.iter().map(|f| Target { type_oid: f.1, typmod: f.2, format }).collect();
     let encoder =
@@ -331,8 +368,8 @@ async fn proven_statements_answer_as_postgres_does() {
     let mut failures = Vec::new();
     for zone in ["UTC", "America/New_York", "Asia/Kolkata"] {
         client.query(&format!("SET TimeZone = '{zone}'")).expect("zone");
-        use statements::{FURTHER, MOMENTS, NUMBERS, PROVEN, SCALARS};
-        for case in [PROVEN, SCALARS, MOMENTS, NUMBERS, FURTHER, relations::PROVEN, ordered::PROVEN].into_iter().flatten() {
+        use statements::{COLLATED, FURTHER, MOMENTS, NUMBERS, PROVEN, SCALARS};
+        for case in [PROVEN, SCALARS, MOMENTS, NUMBERS, FURTHER, COLLATED, relations::PROVEN, ordered::PROVEN].into_iter().flatten() {
             if let Err(difference) = compare(&engine, &mut client, case, zone).await {
                 failures.push(format!("[{zone}] {}\n{difference}", case.sql));
             }

@@ -148,6 +148,16 @@ impl From<SessionEnd> for GiveUp {
     }
 }
 
+impl From<PlanError> for GiveUp {
+    fn from(e: PlanError) -> Self {
+        match e {
+            // PostgreSQL raises the same, with its own fields.
+            PlanError::Postgres { sqlstate, message } => GiveUp::Engine(EngineError::Postgres { sqlstate, message }),
+            PlanError::Unproven(_) | PlanError::Internal(_) => GiveUp::FallBack(e.to_string()),
+        }
+    }
+}
+
 impl LakePortal {
     pub(super) fn add_probe_us(&mut self, us: i64) {
         if let Some(r) = &mut self.record {
@@ -743,7 +753,7 @@ impl Session {
     /// Has the lake compute all of its answer, and leaves the client to PostgreSQL, whose rows are compared as they pass.
     async fn answer_compared(&mut self, portal: &mut LakePortal) -> Result<Answer, SessionEnd> {
         let clock = Instant::now();
-        let order = Order::of(&portal.analysis.plan);
+        let order = Order::of_statement(&portal.analysis);
         portal.executed = true;
         let computed = self.compute(portal, &order).await;
         let stopped = self.stopped();
@@ -891,7 +901,7 @@ impl Session {
                 self.replay = cursor.watched.take().map(|lake| Replay {
                     portal: portal.name.clone(),
                     statement: record.entry.statement.clone(),
-                    order: Order::of(&portal.analysis.plan),
+                    order: Order::of_statement(&portal.analysis),
                     lake,
                     lake_us: record.elapsed_us() - record.entry.classify_us - record.entry.probe_us,
                 });
@@ -1089,14 +1099,14 @@ impl Session {
             zone: zone.clone(),
             providers,
         };
-        let plan = plan::plan(&portal.analysis, &inputs).map_err(|e| match e {
-            // PostgreSQL raises the same, with its own fields.
-            PlanError::Postgres { sqlstate, message } => GiveUp::Engine(EngineError::Postgres { sqlstate, message }),
-            PlanError::Unproven(_) | PlanError::Internal(_) => GiveUp::FallBack(e.to_string()),
-        })?;
+        let plan = plan::rows(&portal.analysis, &inputs)?;
         let cancel = CancellationToken::new();
         let started = self.attend(deadline, engine.execute(plan, cancel.clone())).await?;
-        let stream = started.map_err(|e| give_up_engine(false, e))?;
+        let mut stream = started.map_err(|e| give_up_engine(false, e))?;
+        let analysis = portal.analysis.clone();
+        if let Some(arranged) = &analysis.arranged {
+            stream = self.arrange(arranged, stream, inputs, &cancel, deadline).await?;
+        }
         if let Some(r) = &mut portal.record {
             r.entry.plan_us += clock.elapsed().as_micros() as i64;
         }
@@ -1108,7 +1118,7 @@ impl Session {
             .map(|(f, format)| Target { type_oid: f.type_oid, typmod: f.typmod, format: *format })
             .collect();
         let encoder = RowEncoder::try_new(&targets, &stream.schema(), &zone).map_err(|e| GiveUp::FallBack(e.to_string()))?;
-        let watched = (portal.sampled && portal.sees_the_same()).then(|| Side::new(&Order::of(&portal.analysis.plan)));
+        let watched = (portal.sampled && portal.sees_the_same()).then(|| Side::new(&Order::of_statement(&portal.analysis)));
         Ok(Cursor { stream, encoder, batch: None, cancel, held: BytesMut::new(), sent: false, watched })
     }
 

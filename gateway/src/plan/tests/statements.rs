@@ -395,6 +395,34 @@ pub const FURTHER: &[Case] = &[
 ];
 
 /// Statement, part of a reason.
+/// Sorted by texts that PostgreSQL ranks.
+pub const COLLATED: &[Case] = &[
+    q("SELECT te, id FROM zoo ORDER BY te, id"),
+    q("SELECT te, count(*), max(i4) FROM zoo GROUP BY te ORDER BY te DESC"),
+    q("SELECT DISTINCT te, g FROM zoo ORDER BY g DESC, te"),
+    q("SELECT t, id FROM zoo ORDER BY t COLLATE \"en-x-icu\" DESC NULLS LAST, id LIMIT 70 OFFSET 11"),
+    q("SELECT id FROM zoo WHERE id % 3 = 0 ORDER BY t COLLATE \"en-x-icu\" NULLS FIRST, te DESC, n, id OFFSET 900"),
+    q("SELECT t, count(*) AS rows, avg(n) FROM zoo GROUP BY t ORDER BY rows DESC, t COLLATE \"en-x-icu\" LIMIT 9"),
+    q("SELECT upper(v) AS word, count(*) FROM zoo WHERE v <> '' GROUP BY 1 ORDER BY upper(v) COLLATE \"en-x-icu\""),
+    q("SELECT te || t AS both, t, id FROM zoo ORDER BY both, t COLLATE \"C\", id LIMIT 500"),
+    q("SELECT v, te, t, id FROM zoo ORDER BY v COLLATE \"en-x-icu\", te, t COLLATE \"en-x-icu\", id"),
+    q("SELECT nu, id FROM zoo ORDER BY te, nu, id LIMIT 200"),
+    q("SELECT b, u, j, d, tm, tz, x, i8, nw FROM zoo ORDER BY te, b, u, d NULLS FIRST, tz, tm DESC, x, i8, nw, id LIMIT 1000"),
+    q("SELECT te FROM zoo UNION SELECT t FROM zoo WHERE id < 20 ORDER BY 1"),
+    q("SELECT a.te, count(*) FROM zoo a JOIN zoo b ON a.te = b.te AND a.id = b.id GROUP BY 1 ORDER BY 1"),
+    q("SELECT te, count(*) FROM zoo GROUP BY ROLLUP (te) ORDER BY te NULLS FIRST, 2"),
+    q("SELECT te FROM zoo WHERE id < 0 ORDER BY te"),
+    q("SELECT count(*) FROM zoo WHERE te IN ('b', 'é') AND te LIKE 'b%' AND te <> 'B'"),
+    q("SELECT te, id FROM zoo ORDER BY te, id LIMIT 0"),
+    q("SELECT te, id FROM zoo ORDER BY te, id LIMIT -1"),
+    q("SELECT 1 / (id - 70) FROM zoo ORDER BY te, id"),
+    p("SELECT te, id FROM zoo WHERE id > $1 ORDER BY te DESC, id LIMIT $2 OFFSET $3", &[(20, Some("30")), (20, Some("40")), (20, Some("2"))]),
+    // Equal are 'a' and 'A'; numbers within texts are numbers.
+    q("SELECT t, id FROM zoo ORDER BY t COLLATE \"An Order\", id"),
+    q("SELECT t, id FROM zoo ORDER BY t COLLATE \"An Order\" DESC, g, id LIMIT 300"),
+    q("SELECT 'x' || id AS name, id FROM zoo ORDER BY ('x' || id) COLLATE \"An Order\" DESC LIMIT 30"),
+];
+
 pub const REFUSED: &[(&str, &str)] = &[
     ("SELECT 1", "reads no tiered or virtual table"),
     ("SELECT count(*) FROM plain", "\"plain\" is not tiered"),
@@ -441,10 +469,15 @@ pub const REFUSED: &[(&str, &str)] = &[
     ("SELECT count(DISTINCT nu) FROM zoo", "numeric without fixed scale"),
     ("SELECT count(DISTINCT j) FROM zoo", "DISTINCT in an aggregate of jsonb"),
     ("SELECT string_agg(t, ',') FROM zoo", "string_agg"),
-    ("SELECT te FROM zoo ORDER BY te", "collation"),
     ("SELECT count(*) FROM zoo WHERE te < 'b'", "collation"),
     ("SELECT max(te) FROM zoo", "collation"),
-    ("SELECT te, count(*) FROM zoo GROUP BY te", "collation"),
+    ("SELECT DISTINCT ON (te) te, id FROM zoo ORDER BY te, id", "collation"),
+    ("SELECT id FROM (SELECT id FROM zoo ORDER BY te, id LIMIT 5) s", "collation"),
+    ("SELECT te, row_number() OVER (ORDER BY te) FROM zoo GROUP BY te ORDER BY te", "collation"),
+    ("SELECT t COLLATE \"An Order\", count(*) FROM zoo GROUP BY 1", "collation"),
+    ("SELECT count(*) FROM zoo WHERE t COLLATE \"An Order\" = 'a'", "collation"),
+    ("SELECT id FROM zoo ORDER BY t COLLATE \"en-x-icu\" USING ~<~", "operator"),
+    ("SELECT f8, te FROM zoo ORDER BY te, f8", "ORDER BY of float8"),
     ("SELECT count(*) FROM zoo WHERE (g, id) < (3, 100)", "a comparison of rows"),
     ("SELECT count(*) FROM zoo WHERE g = ALL ('{1}'::int4[])", "= with ANY or ALL"),
     ("SELECT count(*) FROM zoo WHERE g > ANY ('{1}'::int4[])", "> with ANY or ALL"),
