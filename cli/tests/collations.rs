@@ -69,7 +69,7 @@ const SORTED: &[&str] = &[
     "SELECT id, de, c FROM words ORDER BY de, c DESC, id LIMIT 300",
     "SELECT de, c, sum(n), max(ts) FROM words GROUP BY de, c ORDER BY 1, 2",
     "SELECT id FROM words ORDER BY t COLLATE \"sv-x-icu\" DESC, v COLLATE \"C\", n, id OFFSET 1000",
-    "SELECT t || '-' || g AS both, count(*) FROM words GROUP BY both ORDER BY both",
+    "SELECT t || '-' || g AS pair, count(*) FROM words GROUP BY pair ORDER BY pair",
     "SELECT date_trunc('day', ts) AS day, t, count(*) FROM words GROUP BY 1, 2 ORDER BY 1 DESC, 2 LIMIT 40",
     "SELECT w.t, k.name, count(*) FROM words w JOIN names k USING (g) GROUP BY 1, 2 ORDER BY k.name, w.t",
     "SELECT t FROM words UNION SELECT v FROM words ORDER BY 1 DESC",
@@ -77,6 +77,7 @@ const SORTED: &[&str] = &[
     "SELECT CASE WHEN t LIKE 'a%' THEN t ELSE v END AS x, count(*) FROM words GROUP BY 1 ORDER BY 1",
     "SELECT t, count(*) FROM words WHERE id < 0 GROUP BY t ORDER BY t",
     "SELECT t, g, count(*) FROM words GROUP BY ROLLUP (t, g) ORDER BY t NULLS FIRST, g NULLS FIRST, 3",
+    "SELECT upper(c COLLATE \"default\") AS u, lower(c COLLATE \"default\"), count(*) FROM words WHERE c < 'c' GROUP BY 1, 2 ORDER BY u, 2",
     "SELECT DISTINCT t, v FROM words",
     "SELECT count(*), count(DISTINCT t) FROM words WHERE de = 'Ö' OR de IN ('a', 'z')",
 ];
@@ -168,8 +169,9 @@ fn transactions_are_left_as_they_are() {
         same("ROLLBACK");
         same(sorted);
     }
-    same("SELECT name, statement FROM pg_prepared_statements");
-    same("SELECT name FROM pg_cursors");
+    // The gateway's own names are reserved, and seen.
+    same("SELECT name, statement FROM pg_prepared_statements WHERE name NOT LIKE '\\_watershed\\_%'");
+    same("SELECT name FROM pg_cursors WHERE name NOT LIKE '\\_watershed\\_%'");
     same("SHOW search_path");
     assert_eq!(instance().route(&gateway, sorted).0, "lake");
 }
@@ -311,7 +313,7 @@ fn explain_and_compare_know_of_it() {
     for sql in SORTED {
         assert_eq!(difference(&direct.query(sql), &gateway.query(sql), sql.contains("ORDER BY")), None, "{sql}");
     }
-    let verdicts = gateway.run("SELECT verdict, count(*), min(detail) FROM watershed.comparisons GROUP BY verdict ORDER BY count(*) DESC");
+    let verdicts = gateway.run("SELECT verdict, count(*) FROM watershed.comparisons GROUP BY verdict ORDER BY count(*) DESC");
     assert_eq!(verdicts.rows().first().and_then(|row| row[0].clone()).as_deref(), Some("equal"), "{verdicts:?}");
     assert!(verdicts.rows().iter().all(|row| row[0].as_deref() != Some("differs")), "{verdicts:?}");
 }

@@ -16,7 +16,7 @@ pub(super) fn is_harmless(expr: &Expr) -> bool {
             whens.iter().all(|(when, then)| is_harmless(when) && is_harmless(then)) && default.as_deref().is_none_or(is_harmless)
         }
         // What it may refuse, it refuses for PostgreSQL to answer.
-        Node::Call(Kernel::Key { .. } | Kernel::NumericToText, args) => args.iter().all(is_harmless),
+        Node::Call(Kernel::Key { .. } | Kernel::NumericToText | Kernel::FloatPlace, args) => args.iter().all(is_harmless),
         // Every one of these numbers has a text and a float.
         Node::Call(Kernel::ToFloat | Kernel::ToText, args) => args.iter().all(|a| is_number(a.ty) && is_harmless(a)),
         // Patterns, arithmetic, casts and fields may raise one.

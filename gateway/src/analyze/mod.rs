@@ -7,7 +7,7 @@ pub mod arranged;
 mod bounds;
 mod calls;
 mod correlated;
-mod floats;
+pub mod floats;
 pub mod dimension;
 mod fold;
 mod harmless;
@@ -188,6 +188,8 @@ pub struct Analysis {
     pub shape: Shape,
     /// Lower bound (inclusive, µs since 1970) of the event time that every needed row of every table has, where constants imply one.
     pub time_from_us: Option<i64>,
+    /// What must be neither NaN nor -0, in any row of it.
+    pub plain: Vec<floats::Source>,
     /// The tables' event times, by relid.
     pub events: Vec<(u32, i16)>,
     /// Reads through WITH, which PostgreSQL may compute whole before it filters.
@@ -408,6 +410,13 @@ impl<'a> Analyzer<'a> {
         if !self.reasons.is_empty() {
             return Verdict::Postgres(self.reasons());
         }
+        let plain = match floats::facts(&plan) {
+            Ok(plain) => plain,
+            Err(reason) => return Verdict::Postgres(vec![reason]),
+        };
+        if plain.iter().any(|source| matches!(source, floats::Source::Column(relid, _) if !self.tiered.contains(relid))) {
+            return Verdict::Postgres(vec!["floats of a table that is not tiered, grouped or as extremes".into()]);
+        }
         let shape = if self.aggregated {
             Shape::Aggregate
         } else if bounds::looks_up(&plan) {
@@ -427,6 +436,7 @@ impl<'a> Analyzer<'a> {
             folds: self.folds,
             shape,
             time_from_us: None,
+            plain,
             events,
             with: self.with,
             rights: self.rights,

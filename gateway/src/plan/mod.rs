@@ -18,6 +18,7 @@ mod window;
 
 use crate::analyze::Analysis;
 use crate::analyze::arranged::Arranged;
+use crate::analyze::floats::{Source, is_plain_value};
 use crate::analyze::ir::{self, Aggregate, Constant, Node, Rel, SortKey};
 use crate::engine::coded_type;
 use datafusion::common::{Column, DataFusionError, ScalarValue};
@@ -104,6 +105,14 @@ pub fn plan(analysis: &Analysis, inputs: &PlanInputs) -> Result<LogicalPlan> {
 pub fn rows(analysis: &Analysis, inputs: &PlanInputs) -> Result<LogicalPlan> {
     if inputs.params.len() != analysis.params.len() || inputs.folded.len() != analysis.folds.len() {
         return Err(PlanError::Internal("values are missing".into()));
+    }
+    // Columns are looked at by who has the files.
+    for source in &analysis.plain {
+        if let Source::Constant(constant) = source
+            && !is_plain_value(inputs.value(constant)?)
+        {
+            return Err(PlanError::Unproven("a constant that is NaN or -0 may stand for other floats".into()));
+        }
     }
     shown(&analysis.plan, analysis.outputs.len(), inputs)
 }
@@ -303,6 +312,10 @@ impl Planner<'_> {
     }
 
     fn sort_key(&self, built: &Built, key: &SortKey) -> Result<Sort> {
+        if matches!(key.expr.ty, ColType::Float4 | ColType::Float8) {
+            let place = self.expressions(built).float_place(&key.expr)?;
+            return Ok(Sort::new(place, !key.descending, key.nulls_first));
+        }
         let expr = self.expressions(built).expr(&key.expr)?;
         let expr = match key.expr.ty {
             // Text of varying scale: sorted by value.

@@ -7,6 +7,7 @@ mod relations;
 mod statements;
 
 use super::*;
+use crate::analyze::floats::Source;
 use crate::analyze::{self, Catalog, Settings, Verdict, VirtualTable, analyze};
 use crate::engine::{Engine, EngineConfig, EngineError};
 use bytes::BytesMut;
@@ -368,8 +369,8 @@ async fn proven_statements_answer_as_postgres_does() {
     let mut failures = Vec::new();
     for zone in ["UTC", "America/New_York", "Asia/Kolkata"] {
         client.query(&format!("SET TimeZone = '{zone}'")).expect("zone");
-        use statements::{COLLATED, FURTHER, MOMENTS, NUMBERS, PROVEN, SCALARS};
-        for case in [PROVEN, SCALARS, MOMENTS, NUMBERS, FURTHER, COLLATED, relations::PROVEN, ordered::PROVEN].into_iter().flatten() {
+        use statements::{COLLATED, FLOATS, FURTHER, MOMENTS, NUMBERS, PROVEN, SCALARS};
+        for case in [PROVEN, SCALARS, MOMENTS, NUMBERS, FURTHER, COLLATED, FLOATS, relations::PROVEN, ordered::PROVEN].into_iter().flatten() {
             if let Err(difference) = compare(&engine, &mut client, case, zone).await {
                 failures.push(format!("[{zone}] {}\n{difference}", case.sql));
             }
@@ -570,6 +571,45 @@ fn only_the_columns_needed_are_used() {
     assert_eq!(names("SELECT kind FROM zoo_view"), "g");
     assert_eq!(names("SELECT rows FROM zoo_by_kind"), "g n");
     assert_eq!(names("SELECT id FROM (SELECT * FROM zoo ORDER BY ts LIMIT 5) s"), "id ts");
+}
+
+#[test]
+fn floats_that_stand_for_others_name_their_columns() {
+    let world = world();
+    let spec = &world.catalog.tiered[&world.zoo];
+    let plain = |sql| {
+        let found = analysis(sql).plain;
+        let name = |source: &Source| match source {
+            Source::Column(relid, n) => (*relid == spec.relid).then(|| spec.column(*n).expect("a column").name.clone()),
+            Source::Constant(_) => Some("a constant".to_owned()),
+        };
+        found.iter().map(name).collect::<Vec<_>>()
+    };
+    let f8 = [Some("f8".to_owned())];
+    assert_eq!(plain("SELECT f8, count(*) FROM zoo GROUP BY f8"), f8);
+    let both = [f8[0].clone(), Some("a constant".to_owned())];
+    assert_eq!(plain("SELECT DISTINCT x FROM (SELECT coalesce(f8, 3) AS x FROM zoo ORDER BY id LIMIT 9) s"), both);
+    assert_eq!(plain("SELECT max(a.f8) FROM zoo a JOIN zoo b USING (id)"), f8);
+    assert_eq!(plain("SELECT max(m) FROM (SELECT g, min(f8) AS m FROM zoo GROUP BY g) s"), f8);
+    assert_eq!(plain("SELECT count(DISTINCT f8), count(*) FROM zoo WHERE f8 > 3"), []);
+    assert_eq!(plain("SELECT f8 FROM zoo ORDER BY f8"), []);
+    assert_eq!(plain("SELECT date_part('hour', ts), count(*) FROM zoo GROUP BY 1"), []);
+}
+
+/// What may be said of a constant when its value is there.
+#[tokio::test(flavor = "multi_thread")]
+async fn constants_that_are_not_plain_are_given_back() {
+    let mut client = world().cluster.connect();
+    let sql = "SELECT min(coalesce(f8, $1)) FROM zoo WHERE f8 > 3 AND f8 < 9";
+    let engine = engine();
+    for (value, says) in [("-0", Some("NaN or -0")), ("NaN", Some("NaN or -0")), ("0", None), ("-Infinity", None)] {
+        let params: &'static [(u32, Option<&'static str>)] = Box::leak(Box::new([(701, Some(value))]));
+        let outcome = compare(&engine, &mut client, &Case { sql, params }, "UTC").await;
+        match says {
+            None => outcome.unwrap_or_else(|e| panic!("{value}: {e}")),
+            Some(says) => assert!(outcome.expect_err(value).contains(says)),
+        }
+    }
 }
 
 #[test]

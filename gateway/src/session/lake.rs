@@ -6,7 +6,8 @@ use super::bracket::{Bracket, Outcome, Probed, unexpected};
 use super::link::{BUFFER_LIMIT, Turn};
 use super::probe::{self, Facts, Settings, Trees};
 use super::replay::{self, Replay};
-use super::{Portal, Prepared, Session, SessionEnd, cold};
+use super::{Portal, Prepared, Session, SessionEnd, cold, tails};
+use crate::analyze::floats::Source;
 use crate::analyze::{self, Analysis, Verdict};
 use crate::classify::{Classified, Override};
 use crate::compare::log::Comparison;
@@ -302,6 +303,10 @@ impl Session {
         };
         let objection = bracket.settings.objection();
         let objection = objection.or_else(|| self.quarantine(statement, wanted));
+        let objection = objection.or_else(|| match &verdict {
+            Verdict::Lake(a) => self.floats_in_the_way(a),
+            _ => None,
+        });
         if let Err(report) = replay::sample(&bracket.settings.compare_sample) {
             return Decision::Refuse(report);
         }
@@ -739,6 +744,16 @@ impl Session {
                 Ok(Answer::FallBack(Box::new(record)))
             }
         }
+    }
+
+    /// Why the files at hand do not let the lake answer. Those that answer are looked at again, and the tail with them.
+    fn floats_in_the_way(&self, analysis: &Analysis) -> Option<String> {
+        let catalog = self.shared.catalog.current();
+        analysis.plain.iter().find_map(|source| {
+            let Source::Column(relid, attnum) = source else { return None };
+            let version = self.shared.engine.at_hand(*relid)?;
+            tails::not_plain(catalog.tiered(*relid)?, *attnum, Some(&version))
+        })
     }
 
     /// Why the lake may not answer a statement that it may answer as far as meaning goes.

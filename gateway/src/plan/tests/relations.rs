@@ -236,7 +236,6 @@ pub const PROVEN: &[Case] = &[
 
 pub const REFUSED: &[(&str, &str)] = &[
     ("SELECT count(*) FROM zoo a FULL JOIN ant b ON a.id < b.id", "FULL JOIN without an equality"),
-    ("SELECT count(*) FROM zoo a JOIN zoo b ON a.f8 = b.f8", "over floats"),
     ("SELECT count(*) FROM zoo a JOIN zoo b ON a.j = b.j", "4043"),
     ("SELECT k.name FROM kinds k ORDER BY 1", "reads no tiered"),
     ("SELECT count(*) FROM zoo, kinds", "no column of it is read"),
