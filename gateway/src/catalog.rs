@@ -205,7 +205,7 @@ async fn look(conn: &mut PgConnection, generation: u64) -> Result<Snapshot, lake
         names.insert(row.try_get(0)?, NameKind::View);
     }
     let (default_collation_is_c, provider, ctype, version): (bool, String, String, i32) = sqlx::query_as(
-        "SELECT datlocprovider = 'c' AND datcollate IN ('C', 'POSIX', 'C.UTF-8', 'C.utf8'), datlocprovider::text, datctype::text, current_setting('server_version_num')::int4 FROM pg_catalog.pg_database WHERE datname = current_database()",
+        "SELECT datlocprovider = 'c' AND datcollate IN ('C', 'POSIX', 'C.UTF-8', 'C.utf8'), datlocprovider::text, CASE datlocprovider WHEN 'i' THEN coalesce(to_jsonb(d) ->> 'daticulocale', to_jsonb(d) ->> 'datlocale', '') ELSE datctype::text END, current_setting('server_version_num')::int4 FROM pg_catalog.pg_database d WHERE datname = current_database()",
     )
     .fetch_one(&mut *conn)
     .await?;

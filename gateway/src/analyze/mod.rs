@@ -72,19 +72,19 @@ pub enum Letters {
 }
 
 impl Letters {
-    /// Of a locale by its provider and name, as `pg_database` has them.
-    pub fn of(provider: &str, ctype: &str) -> Letters {
+    /// Of a locale by its provider (libc, ICU) and name, as `pg_database` has them.
+    pub fn of(provider: &str, name: &str) -> Letters {
         // Turkish and a few others have an i of their own.
         const USUAL: [&str; 16] =
             ["cs", "da", "de", "en", "es", "fi", "fr", "it", "ja", "ko", "nl", "pl", "pt", "ru", "sv", "zh"];
-        match ctype {
-            _ if provider != "c" => Letters::Unknown,
-            "C" | "POSIX" => Letters::Ascii,
-            "C.UTF-8" | "C.utf8" => Letters::Usual,
-            other => match other.split_once('_') {
-                Some((language, _)) if USUAL.contains(&language) => Letters::Usual,
-                _ => Letters::Unknown,
-            },
+        let language = name.split(['_', '-', '@', '.']).next().unwrap_or_default();
+        match (provider, name) {
+            ("c", "C" | "POSIX") => Letters::Ascii,
+            ("c", "C.UTF-8" | "C.utf8") => Letters::Usual,
+            ("c", _) if name.contains('_') && USUAL.contains(&language) => Letters::Usual,
+            // As ICU says of no language.
+            ("i", _) if language == "und" || USUAL.contains(&language) => Letters::Usual,
+            _ => Letters::Unknown,
         }
     }
 }
