@@ -25,10 +25,11 @@ pub(super) fn placed(expr: Expr) -> Expr {
     Expr { node: Node::Call(Kernel::FloatPlace, vec![expr]), ty: ColType::Int8 }
 }
 
-/// Whether the expression is neither NaN nor -0, whatever the rows: what `date_part` gives is such.
+/// Whether the expression is neither NaN nor -0, whatever the rows: what `date_part` gives is such, and what was an integer or a numeric (of which
+/// NaN is refused).
 pub(super) fn is_plain(expr: &Expr) -> bool {
     expr.ty == ColType::Float8
-        && matches!(&expr.node, Node::Call(Kernel::Extract(_) | Kernel::EpochBetween, _))
+        && matches!(&expr.node, Node::Call(Kernel::Extract(_) | Kernel::EpochBetween | Kernel::ToFloat, _))
 }
 
 /// Whether the output of a relation is such a float.
