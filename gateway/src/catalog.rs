@@ -175,6 +175,7 @@ impl Snapshot {
             || self.constants != other.constants
             || self.quarantined != other.quarantined
             || self.analyze.tiered != other.analyze.tiered
+            || self.analyze.deterministic != other.analyze.deterministic
             || self.analyze.virtual_functions.len() != other.analyze.virtual_functions.len()
     }
 }
@@ -204,7 +205,7 @@ async fn look(conn: &mut PgConnection, generation: u64) -> Result<Snapshot, lake
         names.insert(row.try_get(0)?, NameKind::View);
     }
     let (default_collation_is_c, provider, ctype, version): (bool, String, String, i32) = sqlx::query_as(
-        "SELECT datlocprovider = 'c' AND datcollate IN ('C', 'POSIX', 'C.UTF-8', 'C.utf8'), datlocprovider::text, datctype::text, current_setting('server_version_num')::int4 FROM pg_catalog.pg_database WHERE datname = current_database()",
+        "SELECT datlocprovider = 'c' AND datcollate IN ('C', 'POSIX', 'C.UTF-8', 'C.utf8'), datlocprovider::text, CASE datlocprovider WHEN 'i' THEN coalesce(to_jsonb(d) ->> 'daticulocale', to_jsonb(d) ->> 'datlocale', '') ELSE datctype::text END, current_setting('server_version_num')::int4 FROM pg_catalog.pg_database d WHERE datname = current_database()",
     )
     .fetch_one(&mut *conn)
     .await?;
@@ -224,10 +225,13 @@ async fn look(conn: &mut PgConnection, generation: u64) -> Result<Snapshot, lake
         sqlx::query_scalar("SELECT fingerprint FROM watershed_control.quarantined").fetch_all(&mut *conn).await?;
     let quarantined = quarantined.into_iter().collect();
     let default_letters = analyze::Letters::of(&provider, &ctype);
+    let deterministic: Vec<sqlx::postgres::types::Oid> =
+        sqlx::query_scalar("SELECT oid FROM pg_catalog.pg_collation WHERE collisdeterministic").fetch_all(&mut *conn).await?;
+    let deterministic = deterministic.into_iter().map(|o| o.0).collect();
     Ok(Snapshot {
         generation,
         names,
-        analyze: analyze::Catalog { tiered, virtual_functions, default_collation_is_c, default_letters, major: version.unsigned_abs() / 10_000 },
+        analyze: analyze::Catalog { tiered, virtual_functions, default_collation_is_c, default_letters, deterministic, major: version.unsigned_abs() / 10_000 },
         has_floor,
         constants,
         quarantined,

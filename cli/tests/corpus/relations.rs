@@ -99,7 +99,7 @@ pub const JOINS: &[Case] = &[
     postgres("SELECT g FROM zoo EXCEPT ALL SELECT g FROM ant").any_order(),
     postgres("SELECT count(*) FROM zoo WHERE i8 IN (SELECT g FROM ant) OR i4 = 1"),
     postgres("SELECT count(*) FROM zoo z WHERE z.g NOT IN (SELECT a.g FROM ant a WHERE a.t = z.t)"),
-    postgres("SELECT count(*) FROM zoo a JOIN zoo b ON a.f8 = b.f8"),
+    lake("SELECT count(*) FROM zoo a JOIN zoo b ON a.f8 = b.f8"),
     postgres("SELECT count(*) FROM ant a, LATERAL (SELECT count(*) FROM zoo z WHERE z.g = a.g) x"),
     error("SELECT count(*) FROM zoo a FULL JOIN ant b ON a.id < b.id"),
 ];

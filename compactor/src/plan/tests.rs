@@ -15,6 +15,7 @@ fn file(name: &str, day: i32, size: u64, first: i64, last: i64) -> Arc<LakeFile>
         max: Some(Bound::Int(last)),
         exact: true,
         distinct: None,
+        plain: false,
     };
     Arc::new(LakeFile {
         path: name.into(),

@@ -330,7 +330,7 @@ fn chains_are_few_and_ascend() {
     let file = |first, last| {
         use lake::stats::{Bound, ColumnStats, FileStats};
         let bounds =
-            ColumnStats { nulls: 0, min: Some(Bound::Int(first)), max: Some(Bound::Int(last)), exact: true, distinct: None };
+            ColumnStats { nulls: 0, min: Some(Bound::Int(first)), max: Some(Bound::Int(last)), exact: true, distinct: None, plain: false };
         Arc::new(LakeFile {
             path: format!("{first}-{last}"),
             location: Default::default(),

@@ -33,7 +33,7 @@ fn fails(kernel: &Kernel, args: &[Expr], ty: ColType) -> bool {
     };
     let of = |n: usize| args.get(n).map(|a| a.ty);
     match kernel {
-        Kernel::Key { .. } | Kernel::NumericToText => false,
+        Kernel::Key { .. } | Kernel::NumericToText | Kernel::FloatPlace => false,
         // Every one of these numbers has a float, everything a text.
         Kernel::ToFloat => !args.iter().all(|a| is_number(a.ty)),
         Kernel::ToText | Kernel::TextConcat | Kernel::TextLength => false,

@@ -370,6 +370,8 @@ pub enum Kernel {
     Float(pgexact::real::Unary),
     FloatToInt,
     ToFloat,
+    /// Where a float stands in PostgreSQL's order.
+    FloatPlace,
     EpochToInstant,
     /// `jsonb -> index` and `jsonb ->> index`
     JsonbElement {

@@ -3,10 +3,11 @@
 //!
 //! The set of proven nodes is an allow-list by OID (`pgtree::oid`): what is not on it goes to PostgreSQL with its name in the reason.
 
+pub mod arranged;
 mod bounds;
 mod calls;
 mod correlated;
-mod floats;
+pub mod floats;
 pub mod dimension;
 mod first;
 mod fold;
@@ -37,7 +38,7 @@ use lake::spec::TableSpec;
 use lake::types::ColType;
 use pgtree::tree::{Command, Query};
 use pgtree::value::Value;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 /// The relations that concern the gateway, as of one look at the database.
@@ -49,6 +50,8 @@ pub struct Catalog {
     /// The database's collation is C, POSIX or C.UTF-8.
     pub default_collation_is_c: bool,
     pub default_letters: Letters,
+    /// OIDs of collations of the database in which only identical texts are equal.
+    pub deterministic: HashSet<u32>,
     /// The server's major version.
     pub major: u32,
 }
@@ -70,19 +73,19 @@ pub enum Letters {
 }
 
 impl Letters {
-    /// Of a locale by its provider and name, as `pg_database` has them.
-    pub fn of(provider: &str, ctype: &str) -> Letters {
+    /// Of a locale by its provider (libc, ICU) and name, as `pg_database` has them.
+    pub fn of(provider: &str, name: &str) -> Letters {
         // Turkish and a few others have an i of their own.
         const USUAL: [&str; 16] =
             ["cs", "da", "de", "en", "es", "fi", "fr", "it", "ja", "ko", "nl", "pl", "pt", "ru", "sv", "zh"];
-        match ctype {
-            _ if provider != "c" => Letters::Unknown,
-            "C" | "POSIX" => Letters::Ascii,
-            "C.UTF-8" | "C.utf8" => Letters::Usual,
-            other => match other.split_once('_') {
-                Some((language, _)) if USUAL.contains(&language) => Letters::Usual,
-                _ => Letters::Unknown,
-            },
+        let language = name.split(['_', '-', '@', '.']).next().unwrap_or_default();
+        match (provider, name) {
+            ("c", "C" | "POSIX") => Letters::Ascii,
+            ("c", "C.UTF-8" | "C.utf8") => Letters::Usual,
+            ("c", _) if name.contains('_') && USUAL.contains(&language) => Letters::Usual,
+            // As ICU says of no language.
+            ("i", _) if language == "und" || USUAL.contains(&language) => Letters::Usual,
+            _ => Letters::Unknown,
         }
     }
 }
@@ -186,6 +189,8 @@ pub struct Analysis {
     pub shape: Shape,
     /// Lower bound (inclusive, µs since 1970) of the event time that every needed row of every table has, where constants imply one.
     pub time_from_us: Option<i64>,
+    /// What must be neither NaN nor -0, in any row of it.
+    pub plain: Vec<floats::Source>,
     /// The tables' event times, by relid.
     pub events: Vec<(u32, i16)>,
     /// Reads through WITH, which PostgreSQL may compute whole before it filters.
@@ -193,10 +198,12 @@ pub struct Analysis {
     pub rights: Vec<Right>,
     /// Every function, operator's function and aggregate that the statement calls: the current user must be allowed to execute them.
     pub functions: Vec<u32>,
-    /// The computation; its outputs are the columns of RowDescription, in order.
+    /// The computation; its outputs are the columns of RowDescription, in order, unless it is `arranged`.
     pub plan: ir::Rel,
     /// Their types.
     pub outputs: Vec<ColType>,
+    /// What is left to do with its rows when PostgreSQL has ranked texts of them; then has the columns of RowDescription.
+    pub arranged: Option<arranged::Arranged>,
 }
 
 impl Analysis {
@@ -318,6 +325,7 @@ struct Analyzer<'a> {
     functions: BTreeSet<u32>,
     /// What PostgreSQL computes whole, and the plan need not.
     first: Vec<ir::Rel>,
+    arranged: Option<arranged::Arranged>,
 }
 
 impl<'a> Analyzer<'a> {
@@ -342,6 +350,7 @@ impl<'a> Analyzer<'a> {
             rights: Vec::new(),
             functions: BTreeSet::new(),
             first: Vec::new(),
+            arranged: None,
         }
     }
 
@@ -377,7 +386,7 @@ impl<'a> Analyzer<'a> {
                 ));
             }
         }
-        let types = plan.types();
+        let types = self.arranged.as_ref().map_or(&plan, |a| &a.plan).types();
         for (ty, field) in types.iter().zip(row) {
             if ty.type_oid() != field.type_oid {
                 return refuse(format!("column \"{}\" has another type in the plan", field.name));
@@ -430,11 +439,18 @@ impl<'a> Analyzer<'a> {
         if !self.reasons.is_empty() {
             return Verdict::Postgres(self.reasons());
         }
+        let plain = match floats::facts(&plan) {
+            Ok(plain) => plain,
+            Err(reason) => return Verdict::Postgres(vec![reason]),
+        };
+        if plain.iter().any(|source| matches!(source, floats::Source::Column(relid, _) if !self.tiered.contains(relid))) {
+            return Verdict::Postgres(vec!["floats of a table that is not tiered, grouped or as extremes".into()]);
+        }
         let shape = if self.aggregated {
             Shape::Aggregate
         } else if bounds::looks_up(&plan) {
             Shape::PointLookup
-        } else if bounds::orders_and_limits(&plan) {
+        } else if bounds::orders_and_limits(self.arranged.as_ref().map_or(&plan, |a| &a.plan)) {
             Shape::OrderLimit
         } else {
             Shape::Scan
@@ -449,12 +465,14 @@ impl<'a> Analyzer<'a> {
             folds: self.folds,
             shape,
             time_from_us: None,
+            plain,
             events,
             with: self.with,
             rights: self.rights,
             functions: self.functions.into_iter().collect(),
             plan,
             outputs,
+            arranged: self.arranged,
         };
         analysis.time_from_us = analysis.time_from(&[], &[]);
         if is_virtual { Verdict::Virtual(analysis) } else { Verdict::Lake(analysis) }

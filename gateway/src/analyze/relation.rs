@@ -311,7 +311,7 @@ impl<'a> Analyzer<'a> {
         for clause in &query.group {
             let target = referenced(query, clause.target)?;
             let expr = self.expr(&target.expr, scope)?;
-            self.groupable(&expr, &target.expr, clause, "GROUP BY")?;
+            self.groupable_or_float(&expr, &target.expr, clause, "GROUP BY")?;
             groups.push((&target.expr, expr));
         }
         let sets = self.grouping_sets(query, &groups)?;
@@ -418,7 +418,7 @@ impl<'a> Analyzer<'a> {
             for clause in &query.distinct {
                 let target = referenced(query, clause.target)?;
                 let index = position(clause.target).unwrap_or_default();
-                self.groupable(&Expr::column(index, types[index]), &target.expr, clause, "DISTINCT")?;
+                self.groupable_or_float(&Expr::column(index, types[index]), &target.expr, clause, "DISTINCT")?;
             }
             let covered =
                 |t: &Target| query.distinct.iter().any(|d| d.target == t.sort_group_ref && d.target != 0);
@@ -426,6 +426,13 @@ impl<'a> Analyzer<'a> {
                 return refuse("DISTINCT over some of the columns");
             }
             rel = Rel::Distinct { input: Box::new(rel) };
+        }
+        // What the whole statement is sorted by may be PostgreSQL's to rank.
+        if self.depth == 1 && !query.has_distinct_on {
+            self.arranged = self.arranged(query, &rel, !dropped)?;
+            if self.arranged.is_some() {
+                return Ok(rel);
+            }
         }
         if !query.sort.is_empty() {
             // PostgreSQL computes what it sorts by, and sorts, though nobody reads it; we leave out both.
@@ -459,17 +466,21 @@ impl<'a> Analyzer<'a> {
     /// ORDER BY, over the targets.
     /// `rel` has the outputs that are sorted.
     pub(super) fn sort_keys(&mut self, query: &Query, types: &[ColType], rel: Option<&Rel>) -> Outcome<Vec<SortKey>> {
-        let mut keys = Vec::with_capacity(query.sort.len());
-        for clause in &query.sort {
-            let target = referenced(query, clause.target)?;
-            let index = query.targets.iter().position(|t| std::ptr::eq(t, target)).unwrap_or_default();
-            let key = Expr::column(index, types[index]);
-            keys.push(match rel.is_some_and(|rel| floats::plain_output(rel, index)) {
-                true => SortKey { expr: key, descending: descending(clause)?, nulls_first: clause.nulls_first },
-                false => self.sort_key(clause, key, &target.expr)?,
-            });
+        query.sort.iter().map(|clause| self.plain_key(query, clause, types, rel)).collect()
+    }
+
+    /// One of them, in the engine's own order.
+    pub(super) fn plain_key(&mut self, query: &Query, clause: &SortGroup, types: &[ColType], rel: Option<&Rel>) -> Outcome<SortKey> {
+        let target = referenced(query, clause.target)?;
+        let index = query.targets.iter().position(|t| std::ptr::eq(t, target)).unwrap_or_default();
+        let Some(ty) = types.get(index) else { return refuse("ORDER BY of what is not there") };
+        let key = Expr::column(index, *ty);
+        // Rows that are equal in it and do not look the same come in an order that is open, as PostgreSQL has it; but then nothing else may hang on it.
+        let whole = self.depth == 1 && rel.is_some() && floats::is_float(*ty);
+        match whole || rel.is_some_and(|rel| floats::plain_output(rel, index)) {
+            true => Ok(SortKey { expr: key, descending: descending(clause)?, nulls_first: clause.nulls_first }),
+            false => self.sort_key(clause, key, &target.expr),
         }
-        Ok(keys)
     }
 
     pub(super) fn sort_key(&mut self, clause: &SortGroup, expr: Expr, source: &tree::Expr) -> Outcome<SortKey> {
@@ -479,7 +490,7 @@ impl<'a> Analyzer<'a> {
     }
 
     /// LIMIT or OFFSET: an int8 that does not depend on rows. NULL is no limit.
-    fn row_count(&mut self, expr: Option<&tree::Expr>) -> Outcome<Option<Constant>> {
+    pub(super) fn row_count(&mut self, expr: Option<&tree::Expr>) -> Outcome<Option<Constant>> {
         let Some(expr) = expr else { return Ok(None) };
         match self.constant(expr)? {
             Some((Constant::Literal(Value::Null), _)) => Ok(None),
@@ -498,6 +509,14 @@ impl<'a> Analyzer<'a> {
         match floats::is_plain(expr) {
             true => Ok(()),
             false => self.hashable(expr.ty, source.collation(), place),
+        }
+    }
+
+    /// The same where `floats::facts` looks at the floats.
+    fn groupable_or_float(&self, expr: &Expr, source: &tree::Expr, clause: &SortGroup, place: &str) -> Outcome<()> {
+        match oid::comparison_operator(clause.eqop) {
+            Some(c) if floats::is_float(expr.ty) && c.compare == Compare::Eq && c.left == c.right => Ok(()),
+            _ => self.groupable(expr, source, clause, place),
         }
     }
 
@@ -553,6 +572,7 @@ impl<'a> Analyzer<'a> {
         match collation {
             // A database's own collation is always deterministic.
             oid::COLLATION_DEFAULT | oid::COLLATION_C | oid::COLLATION_POSIX => Ok(()),
+            other if self.catalog.deterministic.contains(&other) => Ok(()),
             other => refuse(format!("collation with oid {other} on {place}")),
         }
     }

@@ -1,5 +1,6 @@
 //! Expressions: from PostgreSQL's nodes to ours, each checked against the allow-list. ✗ relations, evaluation.
 
+use super::floats;
 use super::ir::{Aggregate, Arith, Compare, Constant, Expr, Kernel, List, Node};
 use super::numbers::cut_to;
 use super::registry::{self, Meaning, Routine, Rule};
@@ -287,6 +288,11 @@ impl<'a> Analyzer<'a> {
             _ => return refuse(format!("{} of several arguments", name())),
         };
         let distinct = !aggref.distinct.is_empty();
+        // Of floats that are equal, one is as good as another where they are only counted.
+        let arg = match arg {
+            Some(arg) if distinct && kind == Kind::Count && floats::is_float(arg.ty) && !arg.is_constant() => Some(floats::placed(arg)),
+            arg => arg,
+        };
         if let (true, Some(arg), [source]) = (distinct, &arg, aggref.args.as_slice()) {
             self.hashable(arg.ty, source.expr.collation(), "DISTINCT in an aggregate")?;
             // DataFusion makes a group of it, and drops groups that are constant: of no rows it then counts one.
@@ -340,6 +346,8 @@ impl<'a> Analyzer<'a> {
                 | ColType::Date
                 | ColType::Timestamp
                 | ColType::TimestampTz => arg.ty,
+                // See `floats::facts`.
+                ColType::Float4 | ColType::Float8 if !distinct => arg.ty,
                 ColType::Text => {
                     self.bytewise(aggref.input_collation, "min or max")?;
                     arg.ty
@@ -380,9 +388,7 @@ impl<'a> Analyzer<'a> {
                 self.deterministic(collation, &place)?
             }
             (oid::TEXT, oid::TEXT) => self.bytewise(collation, &place)?,
-            (oid::FLOAT4 | oid::FLOAT8, _) | (_, oid::FLOAT4 | oid::FLOAT8) => {
-                return refuse(format!("{place} over floats"));
-            }
+            (oid::FLOAT4 | oid::FLOAT8, oid::FLOAT4 | oid::FLOAT8) => {}
             (a, b) if a == b || (is_int(a) && is_int(b)) => {}
             // PostgreSQL converts the other side in the session's zone; a constant one it converts for us.
             (wide @ oid::TIMESTAMPTZ, oid::DATE | oid::TIMESTAMP) | (wide @ oid::TIMESTAMP, oid::DATE) => {
@@ -426,7 +432,6 @@ impl<'a> Analyzer<'a> {
         }
         match c.left {
             oid::TEXT => self.deterministic(collation, "IN")?,
-            oid::FLOAT4 | oid::FLOAT8 => return refuse("IN over floats"),
             _ => {}
         }
         let arg = self.expr(left, scope)?;

@@ -44,3 +44,24 @@ fn versions_that_were_not_compared_are_refused_by_name() {
         assert!(reasons.len() == 1 && reasons[0].contains(says), "{major}: {reasons:?}");
     }
 }
+
+#[test]
+fn letters_are_known_of_languages_without_rules_of_their_own() {
+    use super::Letters;
+    for (provider, name, letters) in [
+        ("c", "C", Letters::Ascii),
+        ("c", "C.UTF-8", Letters::Usual),
+        ("c", "en_US.UTF-8", Letters::Usual),
+        ("c", "tr_TR.UTF-8", Letters::Unknown),
+        ("c", "en", Letters::Unknown),
+        ("i", "en-US", Letters::Usual),
+        ("i", "de@collation=phonebook", Letters::Usual),
+        ("i", "und", Letters::Usual),
+        ("i", "tr", Letters::Unknown),
+        ("i", "az-Latn", Letters::Unknown),
+        ("i", "", Letters::Unknown),
+        ("b", "C.UTF-8", Letters::Unknown),
+    ] {
+        assert_eq!(Letters::of(provider, name), letters, "{provider} {name}");
+    }
+}

@@ -85,6 +85,9 @@ impl<'a> Analyzer<'a> {
             if !matches!(aggregate.kind, CountStar | Count | Sum | Avg | Min | Max | BoolAnd | BoolOr) {
                 return refuse(format!("{} as a window function", names::aggregate(window.call.fnoid)));
             }
+            if aggregate.arg.as_ref().is_some_and(|a| super::floats::is_float(a.ty)) && matches!(aggregate.kind, Min | Max) {
+                return refuse(format!("{} of floats as a window function", names::aggregate(window.call.fnoid)));
+            }
             if matches!(aggregate.kind, Sum | Avg) && aggregate.arg.as_ref().is_some_and(|a| a.ty == ColType::NumericText) {
                 return refuse(format!("{} of a numeric without fixed scale as a window function", names::aggregate(window.call.fnoid)));
             }

@@ -3,7 +3,8 @@
 
 pub mod log;
 
-use crate::analyze::ir::{Expr, Node, Rel};
+use crate::analyze::Analysis;
+use crate::analyze::ir::{Expr, Node, Rel, SortKey};
 use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash, Hasher};
 
@@ -25,6 +26,30 @@ pub struct Order {
 
 impl Order {
     /// Of a whole statement.
+    pub fn of_statement(analysis: &Analysis) -> Order {
+        let Some(arranged) = &analysis.arranged else { return Order::of(&analysis.plan) };
+        // A rank stands for its text, which says the same as long as no two texts share it.
+        let mut plan = arranged.plan.clone();
+        let ranks = analysis.outputs.len();
+        for_sort_keys(&mut plan, &mut |keys| {
+            let shared = |key: &SortKey| match key.expr.node {
+                Node::Column(n) => n.checked_sub(ranks).is_some_and(|rank| !arranged.ranked[rank].deterministic),
+                _ => false,
+            };
+            keys.truncate(keys.iter().position(shared).unwrap_or(keys.len()));
+            for key in keys {
+                key.expr.renumber(&mut |n| {
+                    if let Some(rank) = n.checked_sub(ranks) {
+                        *n = arranged.ranked[rank].output;
+                    }
+                });
+            }
+        });
+        let order = Order::of(&plan);
+        Order { open: order.open || limits(&analysis.plan), ..order }
+    }
+
+    /// Of a plan that is the whole statement.
     pub fn of(plan: &Rel) -> Order {
         let mut order = Order { open: limits(plan), ..Order::default() };
         let mut outputs: Option<Vec<&Expr>> = None;
@@ -52,6 +77,14 @@ impl Order {
                 _ => return order,
             };
         }
+    }
+}
+
+fn for_sort_keys(rel: &mut Rel, change: &mut dyn FnMut(&mut Vec<SortKey>)) {
+    match rel {
+        Rel::Limit { input, .. } | Rel::Project { input, .. } => for_sort_keys(input, change),
+        Rel::Sort { keys, .. } => change(keys),
+        _ => {}
     }
 }
 

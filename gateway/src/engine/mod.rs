@@ -238,7 +238,7 @@ impl Engine {
         });
         match started.await {
             Ok(Ok(plan)) => {
-                Ok(QueryStream { schema: plan.schema(), plan, batches, ended: false, place, cancel, _stop: stop })
+                Ok(QueryStream { schema: plan.schema(), plan, batches, ended: false, place, cancel, before: Stats::default(), _stop: stop })
             }
             Ok(Err(e)) => Err(e),
             // Dropped before it started: cancelled, or a panic while planning.

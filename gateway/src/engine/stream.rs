@@ -77,6 +77,8 @@ pub struct QueryStream {
     pub(super) ended: bool,
     pub(super) place: Arc<Place>,
     pub(super) cancel: CancellationToken,
+    /// Of the query whose rows this one reads.
+    pub(super) before: Stats,
     /// Cancels the same token.
     pub(super) _stop: DropGuard,
 }
@@ -141,9 +143,15 @@ impl QueryStream {
         }
     }
 
+    /// What was read for the rows that this query reads counts as read by it.
+    pub fn following(mut self, before: Stats) -> QueryStream {
+        self.before = before;
+        self
+    }
+
     /// What was read so far; final once `next` has given None.
     pub fn stats(&self) -> Stats {
-        let mut stats = Stats::default();
+        let mut stats = self.before.clone();
         collect(self.plan.as_ref(), &mut stats);
         stats
     }

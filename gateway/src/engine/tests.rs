@@ -819,7 +819,7 @@ mod pruning {
 
     fn file(nulls: u64, min: Option<Bound>, max: Option<Bound>) -> LakeFile {
         let mut stats = lake::stats::FileStats { rows: 10, ..Default::default() };
-        stats.columns.insert("n".into(), lake::stats::ColumnStats { nulls, min, max, exact: true, distinct: None });
+        stats.columns.insert("n".into(), lake::stats::ColumnStats { nulls, min, max, exact: true, distinct: None, plain: false });
         LakeFile {
             path: "f".into(),
             location: "f".into(),

@@ -14,6 +14,7 @@ use datafusion::logical_expr::expr::{InList, Like};
 use datafusion::logical_expr::{Case, Cast, Expr, Operator, binary_expr};
 use lake::types::ColType;
 use pgexact::datetime::{Interval, Kind, Unit};
+use pgexact::real;
 use pgexact::tochar::Template;
 use pgtree::value::{Numeric, uuid_text};
 use std::sync::Arc;
@@ -277,7 +278,15 @@ impl Expressions<'_> {
         }
     }
 
+    /// The place of a float in PostgreSQL's order.
+    pub(super) fn float_place(&self, float: &ir::Expr) -> Result<Expr> {
+        Ok(kernel::call(Function::Kernel(Kernel::FloatPlace), vec![self.expr(float)?], DataType::Int64))
+    }
+
     fn compare(&self, compare: Compare, a: &ir::Expr, b: &ir::Expr) -> Result<Expr> {
+        if is_float(a.ty) && is_float(b.ty) {
+            return Ok(binary_expr(self.float_place(a)?, operator(compare), self.float_place(b)?));
+        }
         match (a.as_constant(), b.as_constant()) {
             (None, Some(constant)) => self.compare_constant(compare, a, self.inputs.value(constant)?),
             (Some(constant), None) => self.compare_constant(compare.swap(), b, self.inputs.value(constant)?),
@@ -328,6 +337,9 @@ impl Expressions<'_> {
     }
 
     fn is_distinct(&self, a: &ir::Expr, b: &ir::Expr) -> Result<Expr> {
+        if is_float(a.ty) && is_float(b.ty) {
+            return Ok(binary_expr(self.float_place(a)?, Operator::IsDistinctFrom, self.float_place(b)?));
+        }
         let (expr, value) = match (a.as_constant(), b.as_constant()) {
             (None, Some(constant)) => (a, self.inputs.value(constant)?),
             (Some(constant), None) => (b, self.inputs.value(constant)?),
@@ -358,6 +370,16 @@ impl Expressions<'_> {
         // Of an empty array, not even NULL makes the answer NULL.
         if values.is_empty() {
             return Ok(boolean(Some(negated)));
+        }
+        if is_float(arg.ty) {
+            let place = |v: &&Value| match v {
+                Value::Null => Ok(Expr::Literal(ScalarValue::Int64(None), None)),
+                Value::Float4(v) => Ok(Expr::Literal(ScalarValue::Int64(Some(real::order::place(f64::from(*v)))), None)),
+                Value::Float8(v) => Ok(Expr::Literal(ScalarValue::Int64(Some(real::order::place(*v))), None)),
+                _ => Err(PlanError::Internal("a list of floats with something else".into())),
+            };
+            let places = values.iter().map(place).collect::<Result<Vec<_>>>()?;
+            return Ok(Expr::InList(InList::new(Box::new(self.float_place(arg)?), places, negated)));
         }
         let (left, codes) = self.coded_or_not(arg)?;
         if codes {
@@ -414,6 +436,10 @@ impl Expressions<'_> {
 fn coded(text: ScalarValue) -> Result<ScalarValue> {
     let text = text.cast_to(&DataType::Utf8).map_err(|e| PlanError::Internal(e.to_string()))?;
     Ok(ScalarValue::Dictionary(Box::new(DataType::Int32), Box::new(text)))
+}
+
+fn is_float(ty: ColType) -> bool {
+    matches!(ty, ColType::Float4 | ColType::Float8)
 }
 
 fn numeric_compare(compare: Compare, a: Expr, b: Expr) -> Expr {

@@ -9,6 +9,7 @@ mod expr;
 mod joins;
 mod kernel;
 mod own;
+pub mod ranks;
 mod sets;
 pub mod times;
 #[cfg(test)]
@@ -16,6 +17,8 @@ pub(crate) mod tests;
 mod window;
 
 use crate::analyze::Analysis;
+use crate::analyze::arranged::Arranged;
+use crate::analyze::floats::{Source, is_plain_value};
 use crate::analyze::ir::{self, Aggregate, Constant, Node, Rel, SortKey};
 use crate::engine::coded_type;
 use datafusion::common::{Column, DataFusionError, ScalarValue};
@@ -96,8 +99,27 @@ pub struct Planned {
 /// [`PlanError::Postgres`] where PostgreSQL raises an error for these values whatever the rows (a negative LIMIT), [`PlanError::Unproven`] where
 /// these values leave what is proven, [`PlanError::Internal`] for inputs that do not fit the analysis. Each of them means: execute the bound portal.
 pub fn plan(analysis: &Analysis, inputs: &PlanInputs) -> Result<Planned> {
+    match &analysis.arranged {
+        None => rows(analysis, inputs),
+        Some(_) => Err(PlanError::Unproven("PostgreSQL must rank the texts that it is sorted by".into())),
+    }
+}
+
+/// The plan of the rows of `analysis`, which are the answer unless it is `arranged`.
+///
+/// # Errors
+/// As [`plan`].
+pub fn rows(analysis: &Analysis, inputs: &PlanInputs) -> Result<Planned> {
     if inputs.params.len() != analysis.params.len() || inputs.folded.len() != analysis.folds.len() {
         return Err(PlanError::Internal("values are missing".into()));
+    }
+    // Columns are looked at by who has the files.
+    for source in &analysis.plain {
+        if let Source::Constant(constant) = source
+            && !is_plain_value(inputs.value(constant)?)
+        {
+            return Err(PlanError::Unproven("a constant that is NaN or -0 may stand for other floats".into()));
+        }
     }
     let mut planner = Planner { inputs, next: 0, conditions: 0 };
     let (first, then) = match &analysis.plan {
@@ -106,6 +128,14 @@ pub fn plan(analysis: &Analysis, inputs: &PlanInputs) -> Result<Planned> {
     };
     let first = first.iter().map(|rel| planner.whole(rel, rel.width())).collect::<Result<_>>()?;
     Ok(Planned { first, plan: planner.whole(then, analysis.outputs.len())? })
+}
+
+/// The plan of what is left to do with the rows of [`rows`] and their ranks, which `inputs` has as [`crate::analyze::arranged::ROWS`].
+///
+/// # Errors
+/// As [`plan`].
+pub fn arranged(arranged: &Arranged, inputs: &PlanInputs) -> Result<LogicalPlan> {
+    Planner { inputs, next: 0, conditions: 0 }.whole(&arranged.plan, arranged.plan.width())
 }
 
 /// A relation being built: its outputs by number, each under a name that no other relation has.
@@ -296,6 +326,10 @@ impl Planner<'_> {
     }
 
     fn sort_key(&self, built: &Built, key: &SortKey) -> Result<Sort> {
+        if matches!(key.expr.ty, ColType::Float4 | ColType::Float8) {
+            let place = self.expressions(built).float_place(&key.expr)?;
+            return Ok(Sort::new(place, !key.descending, key.nulls_first));
+        }
         let expr = self.expressions(built).expr(&key.expr)?;
         let expr = match key.expr.ty {
             // Text of varying scale: sorted by value.

@@ -7,6 +7,7 @@ mod relations;
 mod statements;
 
 use super::*;
+use crate::analyze::floats::Source;
 use crate::analyze::{self, Catalog, Settings, Verdict, VirtualTable, analyze};
 use crate::engine::{Engine, EngineConfig, EngineError};
 use bytes::BytesMut;
@@ -71,6 +72,24 @@ fn spec(client: &mut Client, name: &str) -> TableSpec {
     }
 }
 
+fn oids(client: &mut Client, sql: &str) -> std::collections::HashSet<u32> {
+    let rows = client.query(sql).expect("oids").rows;
+    rows.iter().map(|r| text(&Answer::values(r)[0]).parse().expect("an oid")).collect()
+}
+
+/// The ranks that PostgreSQL gives texts, asked as the session asks.
+fn ranks(client: &mut Client, collation: u32, texts: &[&str]) -> Vec<i64> {
+    let name = "SELECT quote_ident(n.nspname) || '.' || quote_ident(c.collname) FROM pg_collation c JOIN pg_namespace n ON n.oid = c.collnamespace";
+    let name = client.query(&format!("{name} WHERE c.oid = {collation}")).expect("a name").rows;
+    let sql = crate::session::probe::ranks_sql(&text(&Answer::values(&name[0])[0]));
+    let quoted = |t: &&str| format!("\"{}\"", t.replace('\\', "\\\\").replace('"', "\\\""));
+    let array = format!("{{{}}}", texts.iter().map(quoted).collect::<Vec<_>>().join(","));
+    let row = client.execute(&sql, &[1009], &[Some(&array)], false).expect("ranks").rows.remove(0);
+    let values = Answer::values(&row);
+    assert_eq!(text(&values[1]), collation.to_string());
+    ranks::numbers(text(&values[0]).as_bytes()).expect("numbers")
+}
+
 fn virtual_table(client: &mut Client, function: &str) -> (u32, VirtualTable) {
     let described = client.describe(&format!("SELECT * FROM {function}()"), &[]).expect("described");
     let oid = client.query(&format!("SELECT '{function}'::regproc::oid")).expect("oid").rows;
@@ -105,6 +124,7 @@ fn world() -> &'static World {
             virtual_functions: functions.iter().map(|(oid, t)| (*oid, Arc::new(t.clone()))).collect(),
             default_collation_is_c: true,
             default_letters: analyze::Letters::Usual,
+            deterministic: oids(&mut client, "SELECT oid FROM pg_collation WHERE collisdeterministic"),
             major: 15,
         };
         World { cluster, catalog, zoo: relid, functions }
@@ -236,11 +256,12 @@ async fn ours(
         }
     }
     let zone = pgexact::Zone::parse(zone).expect("a zone");
-    let inputs = PlanInputs { params: values, folded, zone: zone.clone(), providers };
-    let planned = plan(analysis, &inputs).map_err(|e| match e {
+    let mut inputs = PlanInputs { params: values, folded, zone: zone.clone(), providers };
+    let unplanned = |e: PlanError| match e {
         PlanError::Postgres { sqlstate, message } => format!("{sqlstate} {message}"),
         other => format!("plan: {other}"),
-    })?;
+    };
+    let planned = rows(analysis, &inputs).map_err(unplanned)?;
     let failed = |e: EngineError| match e {
         EngineError::Postgres { sqlstate, message } => format!("{sqlstate} {message}"),
         other => format!("engine: {other}"),
@@ -252,6 +273,23 @@ async fn ours(
         }
     }
     let mut stream = engine.execute(planned.plan, CancellationToken::new()).await.map_err(failed)?;
+    if let Some(end) = &analysis.arranged {
+        assert!(super::plan(analysis, &inputs).is_err(), "rows that are not in their order");
+        let mut rows = ranks::Rows::new(stream.schema());
+        while let Some(batch) = stream.next().await {
+            rows.push(batch.map_err(failed)?).map_err(unplanned)?;
+        }
+        let mut all = Vec::new();
+        for one in &end.ranked {
+            all.push(match rows.texts(one.output).map_err(unplanned)?.as_slice() {
+                [] => Vec::new(),
+                texts => ranks(client, one.collation, texts),
+            });
+        }
+        inputs.providers = HashMap::from([(analyze::arranged::ROWS, rows.ranked(end, &all).map_err(unplanned)?)]);
+        let plan = arranged(end, &inputs).map_err(unplanned)?;
+        stream = engine.execute(plan, CancellationToken::new()).await.map_err(failed)?;
+    }
     let targets: Vec<Target> =
         answer.fields.iter().map(|f| Target { type_oid: f.1, typmod: f.2, format }).collect();
     let encoder =
@@ -337,8 +375,8 @@ async fn proven_statements_answer_as_postgres_does() {
     let mut failures = Vec::new();
     for zone in ["UTC", "America/New_York", "Asia/Kolkata"] {
         client.query(&format!("SET TimeZone = '{zone}'")).expect("zone");
-        use statements::{FURTHER, MOMENTS, NUMBERS, PROVEN, SCALARS};
-        for case in [PROVEN, SCALARS, MOMENTS, NUMBERS, FURTHER, relations::PROVEN, relations::RAISED, ordered::PROVEN].into_iter().flatten() {
+        use statements::{COLLATED, FLOATS, FURTHER, MOMENTS, NUMBERS, PROVEN, SCALARS};
+        for case in [PROVEN, SCALARS, MOMENTS, NUMBERS, FURTHER, COLLATED, FLOATS, relations::PROVEN, relations::RAISED, ordered::PROVEN].into_iter().flatten() {
             if let Err(difference) = compare(&engine, &mut client, case, zone).await {
                 failures.push(format!("[{zone}] {}\n{difference}", case.sql));
             }
@@ -556,6 +594,46 @@ fn only_the_columns_needed_are_used() {
     assert_eq!(names("SELECT kind FROM zoo_view"), "g");
     assert_eq!(names("SELECT rows FROM zoo_by_kind"), "g n");
     assert_eq!(names("SELECT id FROM (SELECT * FROM zoo ORDER BY ts LIMIT 5) s"), "id ts");
+}
+
+#[test]
+fn floats_that_stand_for_others_name_their_columns() {
+    let world = world();
+    let spec = &world.catalog.tiered[&world.zoo];
+    let plain = |sql| {
+        let found = analysis(sql).plain;
+        let name = |source: &Source| match source {
+            Source::Column(relid, n) => (*relid == spec.relid).then(|| spec.column(*n).expect("a column").name.clone()),
+            Source::Constant(_) => Some("a constant".to_owned()),
+        };
+        found.iter().map(name).collect::<Vec<_>>()
+    };
+    let f8 = [Some("f8".to_owned())];
+    assert_eq!(plain("SELECT f8, count(*) FROM zoo GROUP BY f8"), f8);
+    let both = [f8[0].clone(), Some("a constant".to_owned())];
+    assert_eq!(plain("SELECT i4::float8, max(coalesce(f8, 3)) FROM zoo GROUP BY 1"), f8);
+    assert_eq!(plain("SELECT DISTINCT x FROM (SELECT coalesce(f8, '3') AS x FROM zoo ORDER BY id LIMIT 9) s"), both);
+    assert_eq!(plain("SELECT max(a.f8) FROM zoo a JOIN zoo b USING (id)"), f8);
+    assert_eq!(plain("SELECT max(m) FROM (SELECT g, min(f8) AS m FROM zoo GROUP BY g) s"), f8);
+    assert_eq!(plain("SELECT count(DISTINCT f8), count(*) FROM zoo WHERE f8 > 3"), []);
+    assert_eq!(plain("SELECT f8 FROM zoo ORDER BY f8"), []);
+    assert_eq!(plain("SELECT date_part('hour', ts), count(*) FROM zoo GROUP BY 1"), []);
+}
+
+/// What may be said of a constant when its value is there.
+#[tokio::test(flavor = "multi_thread")]
+async fn constants_that_are_not_plain_are_given_back() {
+    let mut client = world().cluster.connect();
+    let sql = "SELECT min(coalesce(f8, $1)) FROM zoo WHERE f8 > 3 AND f8 < 9";
+    let engine = engine();
+    for (value, says) in [("-0", Some("NaN or -0")), ("NaN", Some("NaN or -0")), ("0", None), ("-Infinity", None)] {
+        let params: &'static [(u32, Option<&'static str>)] = Box::leak(Box::new([(701, Some(value))]));
+        let outcome = compare(&engine, &mut client, &Case { sql, params }, "UTC").await;
+        match says {
+            None => outcome.unwrap_or_else(|e| panic!("{value}: {e}")),
+            Some(says) => assert!(outcome.expect_err(value).contains(says)),
+        }
+    }
 }
 
 #[test]

@@ -39,7 +39,13 @@ pub fn decide(known: &Known<'_>) -> Result<Route, ErrorReport> {
         return Ok(Route { path: Path::Virtual, reasons: vec!["reads virtual tables only".into()] });
     }
     let shape = shape(analysis.shape);
-    let route = |path, reason: &str| Ok(Route { path, reasons: vec![reason.to_string()] });
+    let route = |path, reason: &str| {
+        let mut reasons = vec![reason.to_string()];
+        if path == Path::Lake && analysis.arranged.is_some() {
+            reasons.push("PostgreSQL ranks the texts that it is sorted by".into());
+        }
+        Ok(Route { path, reasons })
+    };
     match (wanted, &analysis.shape) {
         // Its tripwire answers where it lacks rows: what was asked for is not replaced by something else.
         (Override::Postgres, _) => route(Path::Postgres, "watershed.route asks for PostgreSQL"),

@@ -6,7 +6,8 @@ use super::bracket::{Bracket, Outcome, Probed, unexpected};
 use super::link::{BUFFER_LIMIT, Turn};
 use super::probe::{self, Facts, Settings, Trees};
 use super::replay::{self, Replay};
-use super::{Portal, Prepared, Session, SessionEnd, cold};
+use super::{Portal, Prepared, Session, SessionEnd, cold, tails};
+use crate::analyze::floats::Source;
 use crate::analyze::{self, Analysis, Verdict};
 use crate::classify::{Classified, Override};
 use crate::compare::log::Comparison;
@@ -145,6 +146,16 @@ pub(super) enum GiveUp {
 impl From<SessionEnd> for GiveUp {
     fn from(e: SessionEnd) -> Self {
         GiveUp::End(e)
+    }
+}
+
+impl From<PlanError> for GiveUp {
+    fn from(e: PlanError) -> Self {
+        match e {
+            // PostgreSQL raises the same, with its own fields.
+            PlanError::Postgres { sqlstate, message } => GiveUp::Engine(EngineError::Postgres { sqlstate, message }),
+            PlanError::Unproven(_) | PlanError::Internal(_) => GiveUp::FallBack(e.to_string()),
+        }
     }
 }
 
@@ -292,6 +303,10 @@ impl Session {
         };
         let objection = bracket.settings.objection();
         let objection = objection.or_else(|| self.quarantine(statement, wanted));
+        let objection = objection.or_else(|| match &verdict {
+            Verdict::Lake(a) => self.floats_in_the_way(a),
+            _ => None,
+        });
         if let Err(report) = replay::sample(&bracket.settings.compare_sample) {
             return Decision::Refuse(report);
         }
@@ -731,6 +746,16 @@ impl Session {
         }
     }
 
+    /// Why the files at hand do not let the lake answer. Those that answer are looked at again, and the tail with them.
+    fn floats_in_the_way(&self, analysis: &Analysis) -> Option<String> {
+        let catalog = self.shared.catalog.current();
+        analysis.plain.iter().find_map(|source| {
+            let Source::Column(relid, attnum) = source else { return None };
+            let version = self.shared.engine.at_hand(*relid)?;
+            tails::not_plain(catalog.tiered(*relid)?, *attnum, Some(&version))
+        })
+    }
+
     /// Why the lake may not answer a statement that it may answer as far as meaning goes.
     fn quarantine(&self, statement: &Classified, wanted: Override) -> Option<String> {
         let known = self.shared.catalog.current().quarantined.contains(&*statement.fingerprint)
@@ -743,7 +768,7 @@ impl Session {
     /// Has the lake compute all of its answer, and leaves the client to PostgreSQL, whose rows are compared as they pass.
     async fn answer_compared(&mut self, portal: &mut LakePortal) -> Result<Answer, SessionEnd> {
         let clock = Instant::now();
-        let order = Order::of(&portal.analysis.plan);
+        let order = Order::of_statement(&portal.analysis);
         portal.executed = true;
         let computed = self.compute(portal, &order).await;
         let stopped = self.stopped();
@@ -891,7 +916,7 @@ impl Session {
                 self.replay = cursor.watched.take().map(|lake| Replay {
                     portal: portal.name.clone(),
                     statement: record.entry.statement.clone(),
-                    order: Order::of(&portal.analysis.plan),
+                    order: Order::of_statement(&portal.analysis),
                     lake,
                     lake_us: record.elapsed_us() - record.entry.classify_us - record.entry.probe_us,
                 });
@@ -1089,11 +1114,7 @@ impl Session {
             zone: zone.clone(),
             providers,
         };
-        let planned = plan::plan(&portal.analysis, &inputs).map_err(|e| match e {
-            // PostgreSQL raises the same, with its own fields.
-            PlanError::Postgres { sqlstate, message } => GiveUp::Engine(EngineError::Postgres { sqlstate, message }),
-            PlanError::Unproven(_) | PlanError::Internal(_) => GiveUp::FallBack(e.to_string()),
-        })?;
+        let planned = plan::rows(&portal.analysis, &inputs)?;
         let cancel = CancellationToken::new();
         // Of rows that only the lake has, PostgreSQL says nothing.
         for plan in planned.first.into_iter().filter(|_| !portal.cold) {
@@ -1104,7 +1125,11 @@ impl Session {
             }
         }
         let started = self.attend(deadline, engine.execute(planned.plan, cancel.clone())).await?;
-        let stream = started.map_err(|e| give_up_engine(false, e))?;
+        let mut stream = started.map_err(|e| give_up_engine(false, e))?;
+        let analysis = portal.analysis.clone();
+        if let Some(arranged) = &analysis.arranged {
+            stream = self.arrange(arranged, stream, inputs, &cancel, deadline).await?;
+        }
         if let Some(r) = &mut portal.record {
             r.entry.plan_us += clock.elapsed().as_micros() as i64;
         }
@@ -1116,7 +1141,7 @@ impl Session {
             .map(|(f, format)| Target { type_oid: f.type_oid, typmod: f.typmod, format: *format })
             .collect();
         let encoder = RowEncoder::try_new(&targets, &stream.schema(), &zone).map_err(|e| GiveUp::FallBack(e.to_string()))?;
-        let watched = (portal.sampled && portal.sees_the_same()).then(|| Side::new(&Order::of(&portal.analysis.plan)));
+        let watched = (portal.sampled && portal.sees_the_same()).then(|| Side::new(&Order::of_statement(&portal.analysis)));
         Ok(Cursor { stream, encoder, batch: None, cancel, held: BytesMut::new(), sent: false, watched })
     }
 

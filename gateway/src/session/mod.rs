@@ -12,6 +12,7 @@ pub mod opening;
 pub mod probe;
 pub mod state;
 
+mod arrange;
 mod bracket;
 mod cold;
 mod copy;

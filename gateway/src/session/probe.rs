@@ -231,6 +231,7 @@ const TEXT: u32 = 25;
 const OID: u32 = 26;
 const INT2: u32 = 21;
 const INT2_ARRAY: u32 = 1005;
+const TEXT_ARRAY: u32 = 1009;
 
 /// Opens the bracket.
 pub fn put_on(out: &mut BytesMut, secret: &str) {
@@ -292,6 +293,29 @@ fn allowed(right: &Right) -> String {
         })
         .collect();
     format!("{whole} OR ({})", each.join(" AND "))
+}
+
+/// Asks for the name of a collation, if the user may use one there.
+pub fn put_collation(out: &mut BytesMut, collation: u32) {
+    let sql = "SELECT pg_catalog.quote_ident(n.nspname) OPERATOR(pg_catalog.||) '.' OPERATOR(pg_catalog.||) pg_catalog.quote_ident(c.collname) \
+        FROM pg_catalog.pg_collation c JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.collnamespace \
+        WHERE c.oid OPERATOR(pg_catalog.=) $1 AND pg_catalog.has_schema_privilege(n.oid, 'USAGE')";
+    put_helper(out, sql, &[OID], &[Some(collation.to_string().as_bytes())], false);
+}
+
+/// Asks for the ranks of texts under a collation, which equal ones share; `texts` is a text[] in binary. See [`ranks_sql`].
+pub fn put_ranks(out: &mut BytesMut, collation: &str, texts: &[u8]) {
+    put_helper_formats(out, &ranks_sql(collation), &[TEXT_ARRAY], &[1], &[Some(texts)], false);
+}
+
+/// The ranks of the elements of `$1` in their order, and the OID of the collation by which they were ranked.
+pub fn ranks_sql(collation: &str) -> String {
+    format!(
+        "SELECT pg_catalog.array_agg(r.rank ORDER BY r.place), \
+         pg_catalog.pg_collation_for(''::pg_catalog.text COLLATE {collation})::pg_catalog.regcollation::pg_catalog.oid \
+         FROM (SELECT w.place, pg_catalog.dense_rank() OVER (ORDER BY w.value COLLATE {collation}) AS rank \
+         FROM pg_catalog.unnest($1) WITH ORDINALITY w(value, place)) r"
+    )
 }
 
 /// Binds a portal that exists for as long as the client's own would, and answers nothing.

@@ -7,6 +7,7 @@ use super::bracket::unexpected;
 use super::lake::{GiveUp, LakePortal, give_up_engine};
 use super::probe::{self, Facts};
 use crate::analyze::dimension::column_name;
+use crate::analyze::floats::Source;
 use crate::analyze::ir::Constant;
 use crate::analyze::tail;
 use crate::engine::{Pin, TieredProvider, Wanted};
@@ -18,8 +19,10 @@ use arrow::compute;
 use arrow::datatypes::{DataType, Field, Int32Type, Int64Type, Schema};
 use datafusion::datasource::TableProvider;
 use lake::boundary::Boundary;
+use lake::log::LakeVersion;
 use lake::pgcopy::CopyDecoder;
 use lake::spec::TableSpec;
+use lake::stats::is_plain;
 use lake::types::ColType;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -102,6 +105,19 @@ impl Session {
             }
             if !fit {
                 continue;
+            }
+            for source in &portal.analysis.plain {
+                let Source::Column(relid, attnum) = source else { continue };
+                let of_it = |(part, _): &(&Part, _)| part.relid == *relid;
+                let found = parts.iter().zip(pins.iter().zip(&tails)).find(of_it);
+                let found = found.and_then(|(part, found)| Some((part.attnums.iter().position(|n| n == attnum)?, found)));
+                let Some((place, (pin, tail))) = found else {
+                    return Err(GiveUp::FallBack("a column of floats that is not read".into()));
+                };
+                let in_tail = tail.batches.iter().any(|b| !is_plain(b.column(place)));
+                if let Some(reason) = not_plain(&pin.spec, *attnum, (!in_tail).then_some(&pin.version)) {
+                    return Err(GiveUp::FallBack(reason));
+                }
             }
             portal.tail_snapshot = tails.first().and_then(|t| t.fence.as_ref()).map(|f| f.snapshot.clone());
             if let (Some(r), Some(first)) = (&mut portal.record, pins.first()) {
@@ -283,6 +299,18 @@ impl Session {
         }
         Ok((tails, rows))
     }
+}
+
+/// Why a column of floats is not known to have neither NaN nor -0; without a version, it is the tail that has one.
+pub(super) fn not_plain(spec: &TableSpec, attnum: i16, version: Option<&LakeVersion>) -> Option<String> {
+    let Some(column) = spec.column(attnum) else { return Some("a column is not in the lake yet".into()) };
+    let place = match version.map(|v| v.files.summary()) {
+        // Where no file has the column, it is NULL in all of them.
+        Some(all) if all.columns.get(&column.lake_name).is_none_or(|c| c.plain) => return None,
+        Some(_) => "has NaN or -0 in the lake, or files from before that was looked at",
+        None => "has NaN or -0 among the rows that are not yet in the lake",
+    };
+    Some(format!("\"{}\" of {} {place}", column.name, spec.qualified()))
 }
 
 fn beside(portal: &LakePortal) -> Vec<Beside> {

@@ -469,6 +469,7 @@ mod tests {
             max: Some(Bound::Int(last)),
             exact: true,
             distinct: None,
+            plain: false,
         };
         let stats = FileStats { rows: 10, columns: [("ts".to_owned(), bounds)].into_iter().collect() };
         Arc::new(LakeFile {

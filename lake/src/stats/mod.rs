@@ -6,6 +6,7 @@
 //! - Our own, in the tag [`TAG`]: what the product plans with. Bounds are exact values of the column unless `exact` is false, which
 //!   only long texts are. Texts are ordered by their bytes.
 //!
+//! Of floats ours tells whether any is NaN or -0: what PostgreSQL takes for equal though it looks different, so that the product must know.
 //! Neither has bounds for floats (NaN is above everything in PostgreSQL and nowhere in Parquet), jsonb, bytea and numerics kept as text.
 
 use std::collections::BTreeMap;
@@ -17,7 +18,7 @@ mod distinct;
 use arrow::array::{Array, AsArray};
 use arrow::compute::{max, max_boolean, max_string_view, min, min_boolean, min_string_view};
 use arrow::datatypes::{
-    ArrowPrimitiveType, DataType, Date32Type, Decimal128Type, Int16Type, Int32Type, Int64Type,
+    ArrowPrimitiveType, DataType, Date32Type, Decimal128Type, Float32Type, Float64Type, Int16Type, Int32Type, Int64Type,
     TimestampMicrosecondType,
 };
 use arrow::record_batch::RecordBatch;
@@ -81,16 +82,20 @@ pub struct ColumnStats {
     /// How many different values a text column has in one file, if they are few; of several files, the most that one has. A hint.
     #[serde(rename = "d", default, skip_serializing_if = "Option::is_none")]
     pub distinct: Option<u32>,
+    /// Of floats: none is NaN, and none is -0. False: one is, or it is not known, as of files that were written before this was kept.
+    #[serde(rename = "p", default, skip_serializing_if = "is_no")]
+    pub plain: bool,
 }
 
 impl ColumnStats {
     /// Of a column that is NULL in all of `rows` rows.
     fn nulls_only(rows: u64) -> Self {
-        Self { nulls: rows, min: None, max: None, exact: true, distinct: Some(0) }
+        Self { nulls: rows, min: None, max: None, exact: true, distinct: Some(0), plain: true }
     }
 
     /// Becomes the statistics of its own `rows` rows and the `other_rows` rows of `other`.
     fn merge(&mut self, rows: u64, other: &Self, other_rows: u64) {
+        self.plain = (self.plain || self.nulls == rows) && (other.plain || other.nulls == other_rows);
         if self.nulls == rows {
             // Without values, whatever the other knows is all there is to know.
             self.min = other.min.clone();
@@ -120,6 +125,10 @@ fn wider(bound: &mut Option<Bound>, other: Option<&Bound>, side: std::cmp::Order
 
 fn yes() -> bool {
     true
+}
+
+fn is_no(b: &bool) -> bool {
+    !*b
 }
 
 fn is_yes(b: &bool) -> bool {
@@ -184,9 +193,9 @@ pub struct Collector {
 impl Collector {
     /// A collector for batches with the given columns (lake name and type), in their order.
     pub fn new<'a>(columns: impl IntoIterator<Item = (&'a str, ColType)>) -> Self {
-        let none = ColumnStats { nulls: 0, min: None, max: None, exact: true, distinct: None };
-        let columns =
-            columns.into_iter().map(|(name, ty)| (name.to_owned(), ty, none.clone(), Distinct::of(ty)));
+        let none = ColumnStats { nulls: 0, min: None, max: None, exact: true, distinct: None, plain: false };
+        let empty = |ty| ColumnStats { plain: matches!(ty, ColType::Float4 | ColType::Float8), ..none.clone() };
+        let columns = columns.into_iter().map(|(name, ty)| (name.to_owned(), ty, empty(ty), Distinct::of(ty)));
         Self { columns: columns.collect(), rows: 0 }
     }
 
@@ -203,6 +212,7 @@ impl Collector {
         for ((_, ty, stats, distinct), array) in self.columns.iter_mut().zip(batch.columns()) {
             distinct.add(array.as_ref());
             stats.nulls += array.null_count() as u64;
+            stats.plain = stats.plain && is_plain(array.as_ref());
             let (low, high) = bounds(*ty, array.as_ref());
             widen(&mut stats.min, low, |new, old| new < old);
             widen(&mut stats.max, high, |new, old| new > old);
@@ -249,6 +259,15 @@ impl PartialOrd for Bound {
             (Self::Text(a), Self::Text(b)) => a.as_bytes().partial_cmp(b.as_bytes()),
             _ => None,
         }
+    }
+}
+
+/// Whether an array of floats has neither NaN nor -0. What looks different and is equal in PostgreSQL stands in no other.
+pub fn is_plain(array: &dyn Array) -> bool {
+    match array.data_type() {
+        DataType::Float32 => array.as_primitive::<Float32Type>().iter().flatten().all(|v| !v.is_nan() && v.to_bits() != (-0.0f32).to_bits()),
+        DataType::Float64 => array.as_primitive::<Float64Type>().iter().flatten().all(|v| !v.is_nan() && v.to_bits() != (-0.0f64).to_bits()),
+        _ => false,
     }
 }
 

@@ -87,6 +87,32 @@ fn floats_have_counts_only() {
 }
 
 #[test]
+fn floats_tell_whether_any_is_nan_or_minus_zero() {
+    let plain = |arrays: Vec<Vec<Option<f64>>>| {
+        collect(ColType::Float8, arrays.into_iter().map(|a| Arc::new(Float64Array::from(a)) as ArrayRef).collect()).0.plain
+    };
+    assert!(plain(vec![vec![Some(0.0), None, Some(f64::INFINITY)], vec![Some(-1e-300)]]));
+    assert!(plain(vec![vec![None]]) && plain(vec![]));
+    assert!(!plain(vec![vec![Some(1.0)], vec![Some(-0.0)]]));
+    assert!(!plain(vec![vec![Some(-f64::NAN)], vec![Some(1.0)]]));
+    // What stands below a NULL does not count.
+    let hidden = Float64Array::new(vec![f64::NAN, 2.0].into(), Some(vec![false, true].into()));
+    assert!(collect(ColType::Float8, vec![Arc::new(hidden)]).0.plain);
+    assert!(collect(ColType::Float4, vec![Arc::new(Float32Array::from(vec![1.5f32]))]).0.plain);
+    assert!(!collect(ColType::Float4, vec![Arc::new(Float32Array::from(vec![-0.0f32]))]).0.plain);
+    assert!(!collect(ColType::Int4, vec![Arc::new(Int32Array::from(vec![1]))]).0.plain, "nobody asks");
+    // A file from before this was kept.
+    let old = FileStats::from_tag(r#"{"rows":3,"columns":{"c":{"n":0}}}"#).unwrap();
+    assert!(!old.columns.get("c").unwrap().plain);
+    let none = FileStats::from_tag(r#"{"rows":3,"columns":{"c":{"n":3}}}"#).unwrap();
+    let mut both = FileStats::default();
+    both.merge(&none);
+    assert!(both.columns.get("c").unwrap().plain, "NULLs are no floats");
+    both.merge(&old);
+    assert!(!both.columns.get("c").unwrap().plain);
+}
+
+#[test]
 fn all_null() {
     let (c, d) = collect(ColType::Text, vec![Arc::new(StringViewArray::from(vec![None::<&str>, None]))]);
     assert_eq!((c.nulls, c.min, c.max), (2, None, None));
@@ -116,6 +142,27 @@ proptest! {
             prop_assert_eq!(min.as_bytes(), low);
         }
         prop_assert_eq!(&d["minValues"]["c"], &min);
+    }
+
+    #[test]
+    fn plain_sums_up(files in prop::collection::vec(prop::collection::vec(prop::option::of(prop_oneof![
+        Just(f64::NAN), Just(-0.0), Just(0.0), Just(f64::NEG_INFINITY), any::<f64>()
+    ]), 0..4), 0..6)) {
+        let is_plain = |v: &f64| !v.is_nan() && v.to_bits() != (-0.0f64).to_bits();
+        let mut all = FileStats::default();
+        for file in &files {
+            let mut c = Collector::new([("c", ColType::Float8)]);
+            let schema = Arc::new(Schema::new(vec![Field::new("c", ColType::Float8.arrow(), true)]));
+            c.add(&RecordBatch::try_new(schema, vec![Arc::new(Float64Array::from(file.clone()))]).unwrap()).unwrap();
+            let (stats, _) = c.finish().unwrap();
+            prop_assert_eq!(stats.columns.get("c").unwrap().plain, file.iter().flatten().all(is_plain));
+            all.merge(&stats);
+        }
+        // A file that does not have the column.
+        all.merge(&FileStats { rows: 2, ..FileStats::default() });
+        if let Some(c) = all.columns.get("c") {
+            prop_assert_eq!(c.plain, files.iter().flatten().flatten().all(is_plain));
+        }
     }
 
     #[test]

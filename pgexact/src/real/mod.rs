@@ -12,6 +12,7 @@ use crate::arith::BinaryOp;
 use crate::calendar::MIN_TIMESTAMP_US;
 use crate::scalar::misused;
 
+pub mod order;
 #[cfg(test)]
 mod tests;
 

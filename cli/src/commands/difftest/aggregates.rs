@@ -15,6 +15,7 @@ pub const AGGREGATES: &[Aggregate] = &[
     (Int8, "count(DISTINCT {})", &[Int4]),
     (Int8, "count(DISTINCT {})", &[Numeric]),
     (Int8, "count(DISTINCT {})", &[Date]),
+    (Int8, "count(DISTINCT {})", &[Float8]),
     (Int8, "sum({})", &[Int4]),
     (Int8, "sum({})", &[Int2]),
     (Numeric, "sum({})", &[Int8]),

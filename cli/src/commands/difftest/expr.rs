@@ -262,6 +262,11 @@ const PRODUCTIONS: &[Production] = &[
     (Bool, "({} IN ({}, {}, {}))", &[Of(Text), Constant(Text), Constant(Text), Constant(Text)]),
     (Bool, "(({}, {}) = ({}, {}))", &[Of(Int4), Of(Text), Constant(Int4), Constant(Text)]),
     (Bool, "(({}, {}) < ({}, {}))", &[Of(Int4), Of(Int8), Constant(Int4), Constant(Int8)]),
+    (Bool, "({} < {})", &[Of(Float8), Of(Float8)]),
+    (Bool, "({} >= {})", &[Of(Float8), Constant(Float8)]),
+    (Bool, "({} = {})", &[Of(Float8), Of(Float8)]),
+    (Bool, "({} IN ({}, {}))", &[Of(Float8), Constant(Float8), Constant(Float8)]),
+    (Bool, "({} IS DISTINCT FROM {})", &[Of(Float8), Of(Float8)]),
     // logic
     (Bool, "({} AND {})", &[Of(Bool), Of(Bool)]),
     (Bool, "({} OR {})", &[Of(Bool), Of(Bool)]),

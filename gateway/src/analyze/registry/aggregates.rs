@@ -9,6 +9,7 @@ const FIXED: &str = "the numerics have a fixed scale of at most 38 digits";
 const SUMMED: &str = "the numerics have a fixed scale of at most 28 digits";
 const TOTALED: &str = "sums stay within 76 digits; DISTINCT and windows over a fixed scale of at most 28 digits only";
 const BYTEWISE: &str = "the collation is C, POSIX or C.UTF-8";
+const PLAIN: &str = "of a column that has neither NaN nor -0, in any file or in the tail";
 const ORDER: &str = "sums of floats depend on the order of the rows";
 const SETTLED: &str = "its ORDER BY (or DISTINCT) leaves no order open, text by C, POSIX or C.UTF-8 only; up to 256 MiB a group";
 const FRACTION: &str = "the fraction does not depend on rows; text by C, POSIX or C.UTF-8 only; no 0 beside -0 as the result; up to 256 MiB a group";
@@ -38,8 +39,8 @@ pub(super) const AGGREGATES: &[Row<Aggregate>] = &[
     (2116, "max", &[INT4], INT4, Same(K::Max)),
     (2117, "max", &[INT2], INT2, Same(K::Max)),
     (2118, "max", &[OID], OID, Never(TYPE)),
-    (2119, "max", &[FLOAT4], FLOAT4, Never("NaN and -0 are ordered and kept differently by Parquet's statistics")),
-    (2120, "max", &[FLOAT8], FLOAT8, Never("NaN and -0 are ordered and kept differently by Parquet's statistics")),
+    (2119, "max", &[FLOAT4], FLOAT4, When(K::Max, PLAIN)),
+    (2120, "max", &[FLOAT8], FLOAT8, When(K::Max, PLAIN)),
     (2122, "max", &[DATE], DATE, Same(K::Max)),
     (2123, "max", &[TIME], TIME, Never(TYPE)),
     (2124, "max", &[TIMETZ], TIMETZ, Never(TYPE)),
@@ -53,8 +54,8 @@ pub(super) const AGGREGATES: &[Row<Aggregate>] = &[
     (2132, "min", &[INT4], INT4, Same(K::Min)),
     (2133, "min", &[INT2], INT2, Same(K::Min)),
     (2134, "min", &[OID], OID, Never(TYPE)),
-    (2135, "min", &[FLOAT4], FLOAT4, Never("NaN and -0 are ordered and kept differently by Parquet's statistics")),
-    (2136, "min", &[FLOAT8], FLOAT8, Never("NaN and -0 are ordered and kept differently by Parquet's statistics")),
+    (2135, "min", &[FLOAT4], FLOAT4, When(K::Min, PLAIN)),
+    (2136, "min", &[FLOAT8], FLOAT8, When(K::Min, PLAIN)),
     (2138, "min", &[DATE], DATE, Same(K::Min)),
     (2139, "min", &[TIME], TIME, Never(TYPE)),
     (2140, "min", &[TIMETZ], TIMETZ, Never(TYPE)),

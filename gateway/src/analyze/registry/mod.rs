@@ -215,11 +215,8 @@ pub fn entries() -> Vec<Entry> {
 
 /// The condition under which a comparison is the same (empty: always), or why it never is.
 pub fn comparison(c: &oid::Comparison) -> Result<&'static str, &'static str> {
-    use oid::{Compare, DATE, FLOAT4, FLOAT8, TEXT, TIMESTAMP, TIMESTAMPTZ};
+    use oid::{Compare, DATE, TEXT, TIMESTAMP, TIMESTAMPTZ};
     match (c.left, c.right) {
-        (FLOAT4 | FLOAT8, _) | (_, FLOAT4 | FLOAT8) => {
-            Err("NaN and -0 are compared and kept differently by Parquet's statistics")
-        }
         (TEXT, TEXT) if matches!(c.compare, Compare::Eq | Compare::Ne) => {
             Ok("the collation is deterministic")
         }

@@ -3,6 +3,7 @@ CREATE TABLE zoo (
     nw numeric(38,4), nu numeric, b bool, t text, v varchar(24), d date, tm timestamp, tz timestamptz, u uuid, j jsonb, f8 float8,
     tc text COLLATE "C", te text COLLATE "en-x-icu", x xid8, "Odd Name" text
 );
+CREATE COLLATION public."An Order" (provider = icu, locale = 'en-u-kn-true-ks-level2', deterministic = false);
 INSERT INTO zoo
 SELECT i,
     timestamptz '2024-03-09 20:00:00+00' + i * interval '97 seconds 123 microseconds',
