@@ -17,6 +17,7 @@ mod cold;
 mod copy;
 mod extended;
 mod lake;
+pub(crate) mod outlet;
 mod proof;
 mod relay;
 pub(crate) mod replay;
@@ -185,6 +186,8 @@ pub struct Session {
     replaying: bool,
     /// Trips when everything ends.
     draining: CancellationToken,
+    /// Where the lake's rows go, if not to the wire.
+    outlet: Option<outlet::Outlet>,
 }
 
 impl Session {
@@ -232,7 +235,14 @@ impl Session {
             replay: None,
             replaying: false,
             draining: CancellationToken::new(),
+            outlet: None,
         }
+    }
+
+    /// A session whose client takes the lake's rows as batches, beside the wire.
+    pub fn with_outlet(mut self, outlet: outlet::Outlet) -> Self {
+        self.outlet = Some(outlet);
+        self
     }
 
     /// Runs until either side closes, `shutdown` asks an idle session to go, or `now` asks any.
@@ -632,6 +642,7 @@ impl Session {
     }
 
     fn record(&self, protocol: &'static str, statement: &Arc<Classified>) -> Record {
+        let protocol = if self.outlet.is_some() { "flight" } else { protocol };
         Record::open(&self.shared.log, &self.who, protocol, statement)
     }
 
