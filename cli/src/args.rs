@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::units::{Bytes, Period};
+use crate::units::{Bytes, Door, Period};
 
 const EXIT_CODES: &str = "Exit codes: 0 done; 1 done, but the stores differ, lines were rejected, letters failed again or answers were unequal; \
 2 wrong arguments or configuration; 3 the machine is not ready (port in use, directory held, no PostgreSQL, disk full, nothing running); 4 failed.";
@@ -132,6 +132,9 @@ pub struct UpArgs {
     /// Address of the HTTP door: POST /v1/ingest/TABLE [default: 127.0.0.1:8432]
     #[arg(long, env = "WATERSHED_HTTP", value_name = "HOST:PORT")]
     pub http: Option<SocketAddr>,
+    /// Address of the Arrow Flight SQL door, or "off" [default: 127.0.0.1:8815]
+    #[arg(long, env = "WATERSHED_FLIGHT", value_name = "HOST:PORT")]
+    pub flight: Option<Door>,
     /// Where the lake is: file://, hdfs://, viewfs:// or s3:// [default: below the data directory]
     #[arg(long, env = "WATERSHED_LAKE", value_name = "URL")]
     pub lake: Option<url::Url>,

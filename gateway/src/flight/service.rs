@@ -108,12 +108,12 @@ impl Door {
             return Err(Failure::new("53300", "sorry, too many clients already").hint("Close sessions that are not used any more.").status());
         }
         let database = database.map_or_else(|| self.ground.shared.catalog.database().to_owned(), str::to_owned);
-        let who = Credentials { user: user.clone(), password, database: database.clone() };
+        let who = Credentials { user, password, database: database.clone() };
         let limit = self.ground.shared.config.login_timeout;
         let client = tokio::time::timeout(limit, Client::connect(&self.ground, peer, &who))
             .await
             .map_err(|_| Failure::new("57014", "canceling authentication due to timeout"))??;
-        Ok(self.sessions.add(FlightSession::new(client, user, database)))
+        Ok(self.sessions.add(FlightSession::new(client, database)))
     }
 
     /// What is asked of the transaction that a call names.
@@ -134,7 +134,7 @@ impl Door {
         // Parts have no order among each other.
         let ordered = sql.to_ascii_lowercase().contains("order");
         let tickets = if own || !reads || ordered { 1 } else { session.taste.lock().tickets.clamp(1, MAX_TICKETS) };
-        let make = |name, described| Statement::new(name, sql.clone(), described, reads, tickets);
+        let make = |name, described| Statement::new(name, described, reads, tickets);
         Ok(session.prepare(&sql, own, make).await?)
     }
 

@@ -46,7 +46,6 @@ pub struct Sessions {
 pub struct Statement {
     /// In PostgreSQL.
     pub name: String,
-    pub sql: String,
     pub described: Described,
     pub columns: Vec<Column>,
     pub schema: SchemaRef,
@@ -60,10 +59,10 @@ pub struct Statement {
 }
 
 impl Statement {
-    pub fn new(name: String, sql: String, described: Described, reads: bool, tickets: usize) -> Statement {
+    pub fn new(name: String, described: Described, reads: bool, tickets: usize) -> Statement {
         let fields = described.fields.as_deref().unwrap_or_default();
         let (columns, schema) = (Column::all(fields), super::types::schema(fields));
-        Statement { name, sql, columns, schema, described, reads, tickets, bound: Mutex::default(), run: Mutex::default() }
+        Statement { name, columns, schema, described, reads, tickets, bound: Mutex::default(), run: Mutex::default() }
     }
 
     /// It gives rows.
@@ -98,7 +97,6 @@ pub struct FlightSession {
     client: Arc<tokio::sync::Mutex<Client>>,
     pub waiting: Arc<Waiting>,
     key: Key,
-    pub user: String,
     pub database: String,
     began: Instant,
     used: Mutex<Instant>,
@@ -113,12 +111,11 @@ pub struct FlightSession {
 }
 
 impl FlightSession {
-    pub fn new(client: Client, user: String, database: String) -> FlightSession {
+    pub fn new(client: Client, database: String) -> FlightSession {
         FlightSession {
             key: client.key().clone(),
             client: Arc::new(tokio::sync::Mutex::new(client)),
             waiting: Arc::default(),
-            user,
             database,
             began: Instant::now(),
             used: Mutex::new(Instant::now()),
@@ -262,7 +259,9 @@ impl Sessions {
             let sessions = self.by_token.lock();
             sessions.iter().filter(|(_, s)| s.is_over(&self.lifetimes, now)).map(|(t, _)| t.clone()).collect()
         };
-        over.iter().for_each(|token| drop(self.close(token)));
+        for token in over {
+            self.close(&token);
+        }
     }
 
     /// Ends all.

@@ -42,7 +42,7 @@ impl Instance {
         let log = std::fs::OpenOptions::new().create(true).append(true).open(dir.join("up.log"))?;
         let _ = std::fs::remove_file(data.connection_env());
         let mut child = Command::new(std::env::current_exe()?)
-            .args(["up", "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0", "--data-dir"])
+            .args(["up", "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0", "--flight", "127.0.0.1:0", "--data-dir"])
             .arg(dir)
             .arg("--config")
             .arg(&file)
