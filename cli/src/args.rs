@@ -572,6 +572,13 @@ watershed bench lake --rows 1000000 --files 250 --hdfs hdfs://127.0.0.1:9000/ --
 DuckDB and PySpark are measured if that Python can import them. Exit code 1 means that a goal was not reached."
     )]
     Lake(BenchLakeArgs),
+    /// Rows of the lake into a Python program: over Arrow Flight SQL, psycopg, COPY BINARY, and DuckDB on the Parquet files themselves
+    #[command(
+        after_help = "Examples:\n  watershed bench flight --python venv/bin/python\n  watershed bench flight --rows 1000000 --rounds 5 --json flight.json\n\n\
+That Python must have adbc-driver-flightsql, pyarrow, pandas, psycopg and duckdb (deploy/local/drivers/drivers.sh flight is one).\n\
+Exit code 1 means that a goal was not reached."
+    )]
+    Flight(BenchFlightArgs),
     /// What the gateway costs a statement that it hands on: pgbench and COPY directly, through PgBouncer, through the gateway
     #[command(
         after_help = "Examples:\n  watershed bench relay --strace\n  \
@@ -670,6 +677,28 @@ pub struct DifftestArgs {
     #[arg(long)]
     pub keep: bool,
     /// Write every figure and difference there
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+}
+
+#[derive(Args, Debug)]
+pub struct BenchFlightArgs {
+    /// Rows of the table, all of them fetched
+    #[arg(long, default_value_t = 10_000_000, value_parser = clap::value_parser!(u64).range(10_000..=100_000_000))]
+    pub rows: u64,
+    /// Runs of each way; the best counts
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub rounds: u32,
+    /// Python that has the clients
+    #[arg(long, default_value = "python3", value_name = "PROGRAM")]
+    pub python: PathBuf,
+    /// Folder for PostgreSQL and the lake; must not exist [default: ./watershed-bench-PID]
+    #[arg(long, value_name = "DIR")]
+    pub dir: Option<PathBuf>,
+    /// Leave the folder there
+    #[arg(long)]
+    pub keep: bool,
+    /// Write every figure there
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
 }

@@ -57,7 +57,7 @@ const FOREIGN_KEYS: &str = "SELECT pn.nspname, pc.relname, pa.attname, fn.nspnam
     JOIN pg_catalog.pg_class pc ON pc.oid = con.confrelid JOIN pg_catalog.pg_namespace pn ON pn.oid = pc.relnamespace \
     JOIN pg_catalog.pg_class fc ON fc.oid = con.conrelid JOIN pg_catalog.pg_namespace fn ON fn.oid = fc.relnamespace \
     LEFT JOIN pg_catalog.pg_class idx ON idx.oid = con.conindid \
-    CROSS JOIN LATERAL pg_catalog.unnest(con.confkey, con.conkey) WITH ORDINALITY AS k(p, f, n) \
+    CROSS JOIN LATERAL ROWS FROM (pg_catalog.unnest(con.confkey), pg_catalog.unnest(con.conkey)) WITH ORDINALITY AS k(p, f, n) \
     JOIN pg_catalog.pg_attribute pa ON pa.attrelid = pc.oid AND pa.attnum = k.p \
     JOIN pg_catalog.pg_attribute fa ON fa.attrelid = fc.oid AND fa.attnum = k.f \
     WHERE con.contype = 'f' AND con.conparentid = 0 \

@@ -16,6 +16,8 @@ pub struct Instance {
     child: Child,
     data: DataDir,
     pub target: Target,
+    /// Where Arrow Flight SQL is spoken.
+    pub flight_url: String,
     /// URL of the cluster as its administrator, past the gateway.
     pub admin_url: String,
     pub archiver_url: String,
@@ -69,6 +71,7 @@ impl Instance {
                 password: value(&connection, "PGPASSWORD")?,
                 database: value(&connection, "PGDATABASE")?,
             },
+            flight_url: value(&connection, "WATERSHED_FLIGHT_URL")?,
             admin_url: value(&secrets, "WATERSHED_ADMIN_URL")?,
             archiver_url: value(&secrets, "WATERSHED_ARCHIVER_URL")?,
             lake_root: url::Url::parse(&value(&secrets, "WATERSHED_LAKE")?).context("read WATERSHED_LAKE")?,
