@@ -117,6 +117,10 @@ def of_arrow(value, data_type):
 
 def asked_of_postgres(connection, sql):
     result = connection.pgconn.exec_params(sql.encode(), None)
+    if result.status == psycopg.pq.ExecStatus.COPY_OUT:
+        # Not over Flight.
+        connection.pgconn.reset()
+        return "0A000", None
     if result.status not in (psycopg.pq.ExecStatus.TUPLES_OK, psycopg.pq.ExecStatus.COMMAND_OK):
         return result.error_field(psycopg.pq.DiagnosticField.SQLSTATE).decode(), None
     rows = [
@@ -136,6 +140,9 @@ def asked_over_flight(connection, sql):
 
 
 def differs(sql, ordered, direct, over):
+    if not sql.strip("; "):
+        # Clients do not send what says nothing.
+        return False
     state, expected = asked_of_postgres(direct, sql)
     error, table = asked_over_flight(over, sql)
     if error is not None:
@@ -162,8 +169,8 @@ with open(sys.argv[1], encoding="utf-8") as file:
     statements = [json.loads(line) for line in file]
 direct = psycopg.connect(os.environ["WATERSHED_POSTGRES_URL"], autocommit=True)
 over = flight()
-for connection in (direct.execute, over.cursor().execute):
-    connection("SET TimeZone = 'UTC'")
+direct.execute("SET TimeZone = 'UTC'")
+asked_over_flight(over, "SET TimeZone = 'UTC'")
 faults = []
 for sql, ordered in statements:
     fault = differs(sql, ordered, direct, over)

@@ -93,6 +93,7 @@ async fn measure(instance: &Instance, args: &BenchFlightArgs) -> Result<Value> {
     let lake = instance.lake_root.to_file_path().ok().context("the lake is in a folder")?;
     let job = json!({
         "rounds": args.rounds,
+        "rows": args.rows,
         "sql": SQL,
         "flight": instance.flight_url,
         "user": target.user,
