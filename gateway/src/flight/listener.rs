@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tonic::transport::server::Connected;
@@ -20,22 +20,26 @@ use tonic::transport::server::Connected;
 const ALPN: &[u8] = b"h2";
 /// First byte of a TLS handshake record.
 const HANDSHAKE: u8 = 0x16;
-/// Handshakes under way.
-const AT_ONCE: usize = 256;
+/// Connections for each session that there may be.
+const EACH: usize = 4;
 
-/// One connection.
-pub enum Connection {
-    Plain(TcpStream, Peer),
-    Encrypted(Box<TlsStream<TcpStream>>, Peer),
+/// One connection, and its place.
+pub struct Connection {
+    stream: Either,
+    peer: Peer,
+    _place: OwnedSemaphorePermit,
+}
+
+enum Either {
+    Plain(TcpStream),
+    Encrypted(Box<TlsStream<TcpStream>>),
 }
 
 impl Connected for Connection {
     type ConnectInfo = Peer;
 
     fn connect_info(&self) -> Peer {
-        match self {
-            Connection::Plain(_, peer) | Connection::Encrypted(_, peer) => *peer,
-        }
+        self.peer
     }
 }
 
@@ -49,7 +53,7 @@ pub fn incoming(shared: Arc<Shared>, listener: TcpListener) -> impl Stream<Item 
 }
 
 async fn accept(shared: Arc<Shared>, listener: TcpListener, ready: mpsc::Sender<Connection>) {
-    let places = Arc::new(tokio::sync::Semaphore::new(AT_ONCE));
+    let places = Arc::new(tokio::sync::Semaphore::new(shared.config.max_sessions.saturating_mul(EACH)));
     loop {
         // Never closed.
         let Ok(place) = places.clone().acquire_owned().await else { return };
@@ -66,8 +70,7 @@ async fn accept(shared: Arc<Shared>, listener: TcpListener, ready: mpsc::Sender<
         };
         let (shared, ready) = (shared.clone(), ready.clone());
         tokio::spawn(async move {
-            let opened = tokio::time::timeout(shared.config.startup_timeout, open(&shared, stream)).await;
-            drop(place);
+            let opened = tokio::time::timeout(shared.config.startup_timeout, open(&shared, stream, place)).await;
             match opened {
                 Ok(Ok(connection)) => drop(ready.send(connection).await),
                 Ok(Err(e)) => tracing::debug!(reason = %e, "a Flight connection was not opened"),
@@ -77,7 +80,7 @@ async fn accept(shared: Arc<Shared>, listener: TcpListener, ready: mpsc::Sender<
     }
 }
 
-async fn open(shared: &Shared, stream: TcpStream) -> io::Result<Connection> {
+async fn open(shared: &Shared, stream: TcpStream, place: OwnedSemaphorePermit) -> io::Result<Connection> {
     let _ = stream.set_nodelay(true);
     let _ = socket2::SockRef::from(&stream).set_keepalive(true);
     let peer = Peer::of(&stream)?;
@@ -87,12 +90,13 @@ async fn open(shared: &Shared, stream: TcpStream) -> io::Result<Connection> {
     }
     if first[0] == HANDSHAKE {
         let tls = shared.config.tls.as_deref().ok_or_else(|| io::Error::other("TLS is not configured"))?;
-        return Ok(Connection::Encrypted(Box::new(encrypt(stream, tls).await?), peer));
+        let stream = Either::Encrypted(Box::new(encrypt(stream, tls).await?));
+        return Ok(Connection { stream, peer, _place: place });
     }
     if !shared.config.allow_plaintext && !peer.is_local {
         return Err(io::Error::other("connections from other machines must use TLS"));
     }
-    Ok(Connection::Plain(stream, peer))
+    Ok(Connection { stream: Either::Plain(stream), peer, _place: place })
 }
 
 async fn encrypt(stream: TcpStream, tls: &Tls) -> io::Result<TlsStream<TcpStream>> {
@@ -103,46 +107,46 @@ async fn encrypt(stream: TcpStream, tls: &Tls) -> io::Result<TlsStream<TcpStream
 
 impl AsyncRead for Connection {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Connection::Plain(s, _) => Pin::new(s).poll_read(cx, buf),
-            Connection::Encrypted(s, _) => Pin::new(s).poll_read(cx, buf),
+        match &mut self.get_mut().stream {
+            Either::Plain(s) => Pin::new(s).poll_read(cx, buf),
+            Either::Encrypted(s) => Pin::new(s).poll_read(cx, buf),
         }
     }
 }
 
 impl AsyncWrite for Connection {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Connection::Plain(s, _) => Pin::new(s).poll_write(cx, buf),
-            Connection::Encrypted(s, _) => Pin::new(s).poll_write(cx, buf),
+        match &mut self.get_mut().stream {
+            Either::Plain(s) => Pin::new(s).poll_write(cx, buf),
+            Either::Encrypted(s) => Pin::new(s).poll_write(cx, buf),
         }
     }
 
     fn poll_write_vectored(self: Pin<&mut Self>, cx: &mut Context<'_>, bufs: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Connection::Plain(s, _) => Pin::new(s).poll_write_vectored(cx, bufs),
-            Connection::Encrypted(s, _) => Pin::new(s).poll_write_vectored(cx, bufs),
+        match &mut self.get_mut().stream {
+            Either::Plain(s) => Pin::new(s).poll_write_vectored(cx, bufs),
+            Either::Encrypted(s) => Pin::new(s).poll_write_vectored(cx, bufs),
         }
     }
 
     fn is_write_vectored(&self) -> bool {
-        match self {
-            Connection::Plain(s, _) => s.is_write_vectored(),
-            Connection::Encrypted(s, _) => s.is_write_vectored(),
+        match &self.stream {
+            Either::Plain(s) => s.is_write_vectored(),
+            Either::Encrypted(s) => s.is_write_vectored(),
         }
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Connection::Plain(s, _) => Pin::new(s).poll_flush(cx),
-            Connection::Encrypted(s, _) => Pin::new(s).poll_flush(cx),
+        match &mut self.get_mut().stream {
+            Either::Plain(s) => Pin::new(s).poll_flush(cx),
+            Either::Encrypted(s) => Pin::new(s).poll_flush(cx),
         }
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Connection::Plain(s, _) => Pin::new(s).poll_shutdown(cx),
-            Connection::Encrypted(s, _) => Pin::new(s).poll_shutdown(cx),
+        match &mut self.get_mut().stream {
+            Either::Plain(s) => Pin::new(s).poll_shutdown(cx),
+            Either::Encrypted(s) => Pin::new(s).poll_shutdown(cx),
         }
     }
 }

@@ -46,6 +46,9 @@ const MAX_MESSAGE: usize = 256 << 20;
 const WINDOW: u32 = 4 << 20;
 const CONNECTION_WINDOW: u32 = 16 << 20;
 
+/// Calls under way on one connection.
+const STREAMS: u32 = 256;
+
 /// Serves until `shutdown`, then lets sessions drain.
 pub async fn serve(shared: Arc<Shared>, listener: TcpListener, shutdown: CancellationToken) -> io::Result<()> {
     let now = CancellationToken::new();
@@ -63,7 +66,7 @@ pub async fn serve(shared: Arc<Shared>, listener: TcpListener, shutdown: Cancell
         let (door, shutdown) = (door.clone(), shutdown.clone());
         tokio::spawn(async move {
             while tokio::time::timeout(SWEEP, shutdown.cancelled()).await.is_err() {
-                door.sessions.sweep();
+                door.sweep().await;
             }
         })
     };
@@ -71,6 +74,7 @@ pub async fn serve(shared: Arc<Shared>, listener: TcpListener, shutdown: Cancell
     let served = tonic::transport::Server::builder()
         .initial_stream_window_size(WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_concurrent_streams(Some(STREAMS))
         .http2_keepalive_interval(Some(Duration::from_secs(60)))
         .tcp_nodelay(true)
         .add_service(service)

@@ -51,6 +51,8 @@ const AUTHORIZATION: &str = "authorization";
 const TOKEN_BIN: &str = "auth-token-bin";
 /// Where a client names another database than the gateway's own.
 const DATABASE: &str = "database";
+/// Bytes of parameters that may be bound at a time.
+const MAX_PARAMETERS: usize = 256 << 20;
 /// Rows of parameters that are on their way at a time.
 const PIPELINE: usize = 256;
 
@@ -98,12 +100,19 @@ impl Door {
         self.sessions.get(&token).ok_or_else(|| unauthenticated("the token is not known, or its time is over"))
     }
 
+    /// Ends sessions whose time is over, whatever they do.
+    pub async fn sweep(&self) {
+        for ended in self.sessions.sweep() {
+            ended.cancel(&self.ground.shared).await;
+        }
+    }
+
     async fn log_in(&self, peer: Option<Peer>, user: String, password: String, database: Option<&str>) -> Outcome<String> {
         let peer = peer.ok_or_else(|| unauthenticated("a connection without an address"))?;
         let _on_its_way = self.admission.lock().admit(peer.ip, Instant::now()).map_err(|_| {
             Failure::new("53300", "too many logins from this address in a short time, or at all").hint("Keep tokens, and use them.").status()
         })?;
-        self.sessions.sweep();
+        self.sweep().await;
         if !self.sessions.has_room() {
             return Err(Failure::new("53300", "sorry, too many clients already").hint("Close sessions that are not used any more.").status());
         }
@@ -130,9 +139,10 @@ impl Door {
         let sql = placeholders::numbered(sql).into_owned();
         let shared = &self.ground.shared;
         let catalog = shared.catalog.current();
-        let reads = shared.classified.get(&sql, catalog.generation, &catalog.names).reads;
+        let lower = sql.to_ascii_lowercase();
+        let reads = shared.classified.get(&sql, catalog.generation, &catalog.names).reads || only_with(&lower);
         // Parts have no order among each other.
-        let ordered = sql.to_ascii_lowercase().contains("order");
+        let ordered = lower.contains("order");
         let tickets = if own || !reads || ordered { 1 } else { session.taste.lock().tickets.clamp(1, MAX_TICKETS) };
         let make = |name, described| Statement::new(name, described, reads, tickets);
         Ok(session.prepare(&sql, own, make).await?)
@@ -193,7 +203,8 @@ impl Door {
         let under_way = statement.run.lock().clone();
         let run = match under_way {
             Some(run) if run.take(ticket) => run,
-            Some(run) if statement.tickets > 1 && !run.is_taken() => {
+            // What does more than read is not done again because somebody asks twice.
+            Some(run) if !statement.reads || statement.tickets > 1 && !run.is_taken() => {
                 return Err(Failure::new("55000", "this part of the answer was read already").hint("Ask for the statement anew.").status());
             }
             _ => {
@@ -383,6 +394,11 @@ fn compression(name: Option<&str>) -> Option<Option<CompressionType>> {
     }
 }
 
+/// WITH queries of which none changes anything, as far as the words go.
+fn only_with(lower: &str) -> bool {
+    lower.trim_start().starts_with("with") && !["insert", "update", "delete", "merge"].iter().any(|word| lower.contains(word))
+}
+
 fn table_name(command: &CommandStatementIngest) -> String {
     let table = quoted(&command.table);
     match &command.schema {
@@ -524,6 +540,20 @@ fn broken(e: FlightError) -> Failure {
 
 fn internal(e: impl std::fmt::Display) -> Status {
     Failure::new("XX000", e.to_string()).status()
+}
+
+/// All that a client sends, as far as a message may be long.
+async fn all_of(stream: PeekableFlightDataStream) -> Outcome<Vec<RecordBatch>> {
+    let mut rest = batches(stream);
+    let (mut all, mut bytes) = (Vec::new(), 0);
+    while let Some(batch) = rest.try_next().await? {
+        bytes += batch.get_array_memory_size();
+        if bytes > MAX_PARAMETERS {
+            return Err(Failure::new("54000", "too many parameters at a time").hint("Bind fewer rows at a time, or use bulk ingestion.").status());
+        }
+        all.push(batch);
+    }
+    Ok(all)
 }
 
 /// A statement's handle and the part of its answer that is meant.
@@ -795,7 +825,7 @@ impl FlightSqlService for Door {
         let session = self.session(request.metadata())?;
         let (handle, _) = handle_of(&query.prepared_statement_handle)?;
         let statement = session.statement(&handle)?;
-        let bound: Vec<RecordBatch> = batches(request.into_inner()).try_collect().await?;
+        let bound = all_of(request.into_inner()).await?;
         // What cannot be a parameter is said where it was bound.
         rows_of(&statement, &bound)?;
         *statement.bound.lock() = bound;
@@ -812,7 +842,7 @@ impl FlightSqlService for Door {
         let session = self.session(request.metadata())?;
         let (handle, _) = handle_of(&query.prepared_statement_handle)?;
         let statement = session.statement(&handle)?;
-        let given: Vec<RecordBatch> = batches(request.into_inner()).try_collect().await?;
+        let given = all_of(request.into_inner()).await?;
         let rows = match given.iter().any(|b| b.num_columns() > 0) {
             true => rows_of(&statement, &given)?,
             false => Self::bound(&statement)?,
@@ -918,8 +948,9 @@ impl FlightSqlService for Door {
             }
             messages::GET_OPTIONS => Ok(result_of(self.get_options(&session).await?.encode_to_vec())),
             messages::CLOSE => {
-                if let Some(token) = token(request.metadata()) {
-                    self.sessions.close(&token);
+                let ended = token(request.metadata()).and_then(|token| self.sessions.close(&token));
+                if let Some(ended) = ended {
+                    ended.cancel(&self.ground.shared).await;
                 }
                 Ok(result_of(CloseResult { status: messages::CLOSED }.encode_to_vec()))
             }

@@ -243,25 +243,22 @@ impl Sessions {
         Some(session)
     }
 
-    /// Ends a session. False: there is none.
-    pub fn close(&self, token: &str) -> bool {
-        let session = self.by_token.lock().remove(token);
-        if let Some(session) = &session {
-            session.stop();
-        }
-        session.is_some()
+    /// Ends a session; what it does for a call is still to be cancelled.
+    pub fn close(&self, token: &str) -> Option<Arc<FlightSession>> {
+        let session = self.by_token.lock().remove(token)?;
+        session.stop();
+        Some(session)
     }
 
     /// Ends those whose time is over.
-    pub fn sweep(&self) {
+    #[must_use]
+    pub fn sweep(&self) -> Vec<Arc<FlightSession>> {
         let now = Instant::now();
         let over: Vec<String> = {
             let sessions = self.by_token.lock();
             sessions.iter().filter(|(_, s)| s.is_over(&self.lifetimes, now)).map(|(t, _)| t.clone()).collect()
         };
-        for token in over {
-            self.close(&token);
-        }
+        over.iter().filter_map(|token| self.close(token)).collect()
     }
 
     /// Ends all.

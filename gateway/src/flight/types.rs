@@ -101,8 +101,8 @@ impl Kind {
             5069 => Kind::Xid8,
             700 => Kind::Float4,
             701 => Kind::Float8,
-            // name, text, json, xml, bpchar, varchar, unknown
-            19 | 25 | 114 | 142 | 705 | 1042 | 1043 => Kind::Text,
+            // name, text, json, unknown, bpchar, varchar
+            19 | 25 | 114 | 705 | 1042 | 1043 => Kind::Text,
             3802 => Kind::Jsonb,
             17 => Kind::Bytea,
             1082 => Kind::Date,
