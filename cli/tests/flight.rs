@@ -6,12 +6,15 @@
 #[allow(dead_code)]
 mod corpus;
 #[allow(dead_code)]
+mod secured;
+#[allow(dead_code)]
 mod support;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use secured::Certificates;
 use support::instance::{Instance, Options, argument, scrub};
 use support::wait_for;
 use support::wire::{Client, Host};
@@ -161,6 +164,35 @@ fn sessions_end_when_idle_and_when_old() {
             (left == "0").then_some(())
         });
     }
+}
+
+#[test]
+fn tls_is_with_the_gateways_certificate() {
+    if !has("flight") {
+        return;
+    }
+    let certificates = Certificates::new();
+    certificates.authority("authority");
+    certificates.authority("stranger");
+    certificates.server("server", "authority", "ec -pkeyopt ec_paramgen_curve:P-256");
+    let settings = format!(
+        "[gateway.tls]\ncert = \"{}\"\nkey = \"{}\"\n[ingest.pressure]\nmin_free = \"64MiB\"\nmin_free_percent = 0.1\n",
+        certificates.text("server.crt"),
+        certificates.text("server.key")
+    );
+    std::fs::write(certificates.path("settings.toml"), settings).expect("settings");
+    let instance = Instance::start(Options::on_demand().with("WATERSHED_CONFIG", &certificates.text("settings.toml")));
+    let program = format!(
+        "import pyarrow.flight\nfrom doors import *\nassert URL.startswith('grpc+tls://'), URL\n\
+         roots = open('{}').read()\n\
+         assert rows(flight(**{{'adbc.flight.sql.client_option.tls_root_certs': roots}}), 'SELECT 1') == [(1,)]\n\
+         other = pyarrow.flight.FlightClient(URL, tls_root_certs=open('{}').read())\n\
+         try:\n    other.authenticate_basic_token(USER, PASSWORD)\n    raise SystemExit('a stranger is believed')\n\
+         except pyarrow.flight.FlightUnavailableError:\n    print('done')",
+        certificates.text("authority.crt"),
+        certificates.text("stranger.crt")
+    );
+    run(&instance, "flight", &["-c", &program]);
 }
 
 #[test]
