@@ -180,6 +180,45 @@ def transactions():
 
 
 @check
+def savepoints():
+    from doors import act, field, update
+    plain, options = client()
+    rolls_back, commits, releases = b"\x10\x02", b"\x10\x01", b"\x10\x01"
+    with direct() as d:
+        name = f"saved_{os.getpid()}"
+        d.execute(f"CREATE TABLE {name} (a int)")
+        transaction = act(plain, options, "BeginTransaction", "ActionBeginTransactionRequest", b"")[1]
+        fails(lambda: act(plain, options, "BeginTransaction", "ActionBeginTransactionRequest", b""), "25001")
+        update(plain, options, f"INSERT INTO {name} VALUES (1)", transaction)
+        begin = field(1, transaction) + field(2, b"here")
+        point = act(plain, options, "BeginSavepoint", "ActionBeginSavepointRequest", begin)[1]
+        update(plain, options, f"INSERT INTO {name} VALUES (2)", transaction)
+        act(plain, options, "EndSavepoint", "ActionEndSavepointRequest", field(1, point) + rolls_back)
+        act(plain, options, "EndSavepoint", "ActionEndSavepointRequest", field(1, point) + releases)
+        fails(lambda: act(plain, options, "EndSavepoint", "ActionEndSavepointRequest", field(1, b"x; DROP TABLE kinds") + releases), "3B001")
+        fails(lambda: update(plain, options, f"INSERT INTO {name} VALUES (3)", b"another"), "25000")
+        act(plain, options, "EndTransaction", "ActionEndTransactionRequest", field(1, transaction) + commits)
+        assert d.execute(f"SELECT a FROM {name}").fetchall() == [(1,)]
+        d.execute(f"DROP TABLE {name}")
+
+
+@check
+def what_changes_something_is_done_once():
+    plain, options = client()
+    with direct() as d:
+        name = f"once_{os.getpid()}"
+        d.execute(f"CREATE TABLE {name} (a int)")
+        info = plain.get_flight_info(statement(f"INSERT INTO {name} VALUES (1) RETURNING a"), options)
+        assert plain.do_get(info.endpoints[0].ticket, options).read_all().num_rows == 1
+        fails(lambda: plain.do_get(info.endpoints[0].ticket, options).read_all(), "55000")
+        # Nobody fetches what this one gives.
+        plain.get_flight_info(statement(f"INSERT INTO {name} VALUES (2) RETURNING a"), options)
+        plain.get_flight_info(statement(f"DELETE FROM {name} WHERE a = 7"), options)
+        assert d.execute(f"SELECT count(*) FROM {name}").fetchone() == (2,)
+        d.execute(f"DROP TABLE {name}")
+
+
+@check
 def rows_are_ingested_into_both_stores():
     with flight() as f, direct() as d, f.cursor() as cursor:
         name = f"ingested_{os.getpid()}"

@@ -81,6 +81,37 @@ def command(name, body):
     return field(1, url) + field(2, body)
 
 
+def fields(message):
+    """The length-delimited fields of a message, by number."""
+    out, at = {}, 0
+    while at < len(message):
+        number, at = message[at] >> 3, at + 1
+        length, shift = 0, 0
+        while True:
+            byte, at = message[at], at + 1
+            length |= (byte & 127) << shift
+            shift += 7
+            if byte < 128:
+                break
+        out[number] = message[at:at + length]
+        at += length
+    return out
+
+
+def act(plain, options, kind, name, body):
+    """An action of Flight SQL; the fields of its result, if it has one."""
+    results = [r.body.to_pybytes() for r in plain.do_action(pyarrow.flight.Action(kind, command(name, body)), options)]
+    return fields(fields(results[0])[2]) if results else {}
+
+
+def update(plain, options, sql, transaction=b""):
+    """CommandStatementUpdate."""
+    body = field(1, sql.encode()) + (field(2, transaction) if transaction else b"")
+    descriptor = pyarrow.flight.FlightDescriptor.for_command(command("CommandStatementUpdate", body))
+    writer, _ = plain.do_put(descriptor, pyarrow.schema([]), options)
+    writer.close()
+
+
 def statement(sql):
     return pyarrow.flight.FlightDescriptor.for_command(command("CommandStatementQuery", field(1, sql.encode())))
 
