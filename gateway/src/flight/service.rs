@@ -891,14 +891,17 @@ impl FlightSqlService for Door {
             return Err(Failure::new("25000", "no transaction is named").status());
         }
         Self::check_transaction(&session, Some(&query.transaction_id))?;
+        let sql = match query.action() {
+            EndTransaction::Commit => "COMMIT",
+            EndTransaction::Rollback => "ROLLBACK",
+            EndTransaction::Unspecified => return Err(Failure::new("22023", "a transaction is committed or rolled back").status()),
+        };
         let mut client = session.client().await?;
         session.transaction.lock().take();
-        match query.action() {
-            EndTransaction::Commit => match client.command("COMMIT").await?.as_str() {
-                "ROLLBACK" => Err(Failure::new("25P02", "the transaction had failed and was rolled back").status()),
-                _ => Ok(()),
-            },
-            _ => Ok(client.command("ROLLBACK").await.map(|_| ())?),
+        let done = client.command(sql).await?;
+        match sql == "COMMIT" && done == "ROLLBACK" {
+            true => Err(Failure::new("25P02", "the transaction had failed and was rolled back").status()),
+            false => Ok(()),
         }
     }
 
