@@ -74,7 +74,7 @@ http=$(free_port)
 start() {
     : >"$work/up.log"
     env -u PGHOST -u PGPORT -u PGUSER -u PGPASSWORD -u PGDATABASE WATERSHED_CONFIG="$work/settings.toml" \
-        "$program" up --data-dir "$work/data" --listen "127.0.0.1:$listen" --http "127.0.0.1:$http" >"$work/up.log" 2>&1 </dev/null &
+        "$program" up --data-dir "$work/data" --listen "127.0.0.1:$listen" --http "127.0.0.1:$http" --flight off >"$work/up.log" 2>&1 </dev/null &
     up_pid=$!
     for _ in $(seq 1200); do
         if grep -qx ready "$work/up.log"; then return 0; fi

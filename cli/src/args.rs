@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::units::{Bytes, Period};
+use crate::units::{Bytes, Door, Period};
 
 const EXIT_CODES: &str = "Exit codes: 0 done; 1 done, but the stores differ, lines were rejected, letters failed again or answers were unequal; \
 2 wrong arguments or configuration; 3 the machine is not ready (port in use, directory held, no PostgreSQL, disk full, nothing running); 4 failed.";
@@ -132,6 +132,9 @@ pub struct UpArgs {
     /// Address of the HTTP door: POST /v1/ingest/TABLE [default: 127.0.0.1:8432]
     #[arg(long, env = "WATERSHED_HTTP", value_name = "HOST:PORT")]
     pub http: Option<SocketAddr>,
+    /// Address of the Arrow Flight SQL door, or "off" [default: 127.0.0.1:8815]
+    #[arg(long, env = "WATERSHED_FLIGHT", value_name = "HOST:PORT")]
+    pub flight: Option<Door>,
     /// Where the lake is: file://, hdfs://, viewfs:// or s3:// [default: below the data directory]
     #[arg(long, env = "WATERSHED_LAKE", value_name = "URL")]
     pub lake: Option<url::Url>,
@@ -569,6 +572,13 @@ watershed bench lake --rows 1000000 --files 250 --hdfs hdfs://127.0.0.1:9000/ --
 DuckDB and PySpark are measured if that Python can import them. Exit code 1 means that a goal was not reached."
     )]
     Lake(BenchLakeArgs),
+    /// Rows of the lake into a Python program: over Arrow Flight SQL, psycopg, COPY BINARY, and DuckDB on the Parquet files themselves
+    #[command(
+        after_help = "Examples:\n  watershed bench flight --python venv/bin/python\n  watershed bench flight --rows 1000000 --rounds 5 --json flight.json\n\n\
+That Python must have adbc-driver-flightsql, pyarrow, pandas, psycopg and duckdb (deploy/local/drivers/drivers.sh flight is one).\n\
+Exit code 1 means that a goal was not reached."
+    )]
+    Flight(BenchFlightArgs),
     /// What the gateway costs a statement that it hands on: pgbench and COPY directly, through PgBouncer, through the gateway
     #[command(
         after_help = "Examples:\n  watershed bench relay --strace\n  \
@@ -667,6 +677,28 @@ pub struct DifftestArgs {
     #[arg(long)]
     pub keep: bool,
     /// Write every figure and difference there
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+}
+
+#[derive(Args, Debug)]
+pub struct BenchFlightArgs {
+    /// Rows of the table, all of them fetched
+    #[arg(long, default_value_t = 10_000_000, value_parser = clap::value_parser!(u64).range(10_000..=100_000_000))]
+    pub rows: u64,
+    /// Runs of each way; the best counts
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub rounds: u32,
+    /// Python that has the clients
+    #[arg(long, default_value = "python3", value_name = "PROGRAM")]
+    pub python: PathBuf,
+    /// Folder for PostgreSQL and the lake; must not exist [default: ./watershed-bench-PID]
+    #[arg(long, value_name = "DIR")]
+    pub dir: Option<PathBuf>,
+    /// Leave the folder there
+    #[arg(long)]
+    pub keep: bool,
+    /// Write every figure there
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
 }

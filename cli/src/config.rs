@@ -23,7 +23,7 @@ use serde::{Deserialize, Deserializer};
 pub use self::lake::{Lake, check as check_lake};
 use crate::args::UpArgs;
 use crate::exit::Failure;
-use crate::units::{Bytes, Period};
+use crate::units::{Bytes, Door, Period};
 
 /// What `watershed up` runs with.
 #[derive(Clone, Debug, PartialEq)]
@@ -77,6 +77,11 @@ impl fmt::Debug for Kafka {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Gateway {
     pub listen: SocketAddr,
+    /// Where Arrow Flight SQL is spoken; None: nowhere.
+    pub flight: Option<SocketAddr>,
+    /// How long a Flight session lives without a call, and in any case.
+    pub flight_idle: Duration,
+    pub flight_lifetime: Duration,
     /// Bytes that queries over the lake may hold together before they spill.
     pub memory_limit: u64,
     pub max_sessions: usize,
@@ -196,6 +201,9 @@ pub struct File {
 #[serde(deny_unknown_fields, default)]
 struct GatewayFile {
     listen: Option<SocketAddr>,
+    flight: Option<Door>,
+    flight_idle: Option<Period>,
+    flight_lifetime: Option<Period>,
     memory_limit: Option<Bytes>,
     max_sessions: Option<usize>,
     route_by_cost: Option<bool>,
@@ -470,6 +478,13 @@ impl GatewayFile {
         let usual_rate = (!listen.ip().is_loopback()).then_some(100);
         Ok(Gateway {
             listen,
+            flight: match args.flight.or(self.flight) {
+                Some(Door::Off) => None,
+                Some(Door::At(address)) => Some(address),
+                None => Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 8815))),
+            },
+            flight_idle: period(self.flight_idle, 30 * 60),
+            flight_lifetime: period(self.flight_lifetime, 24 * 3600),
             memory_limit: args.memory_limit.or(self.memory_limit).map_or((memory / 4).max(256 << 20), |size| size.0),
             max_sessions: self.max_sessions.unwrap_or(100),
             route_by_cost: args.route_by_cost.or(self.route_by_cost).unwrap_or(true),
@@ -507,18 +522,23 @@ impl TlsFile {
 
 impl Gateway {
     fn check(&self) -> Result<()> {
-        if !self.listen.ip().is_loopback() && self.tls.is_none() && !self.allow_plaintext {
-            return Err(Failure::usage(
-                format!("others could read along: {} (--listen) is reachable from outside, and there is no TLS", self.listen),
-                "name a certificate and its key (--tls-cert, --tls-key), listen on 127.0.0.1, or set gateway.allow_plaintext = true",
-            )
-            .into());
+        for (flag, address) in [("--listen", Some(self.listen)), ("--flight", self.flight)] {
+            let Some(address) = address.filter(|a| !a.ip().is_loopback()) else { continue };
+            if self.tls.is_none() && !self.allow_plaintext {
+                return Err(Failure::usage(
+                    format!("others could read along: {address} ({flag}) is reachable from outside, and there is no TLS"),
+                    "name a certificate and its key (--tls-cert, --tls-key), listen on 127.0.0.1, or set gateway.allow_plaintext = true",
+                )
+                .into());
+            }
         }
         let least = Duration::from_millis(100);
         refuse_first(&[
             (self.memory_limit < 16 << 20, "memory_limit", "at least 16MiB"),
             (!(1..=10_000).contains(&self.max_sessions), "gateway.max_sessions", "1 to 10000"),
             (self.lease_after < least, "gateway.lease_after", "at least 100ms"),
+            (self.flight_idle < least, "gateway.flight_idle", "at least 100ms"),
+            (self.flight_lifetime < least, "gateway.flight_lifetime", "at least 100ms"),
             (self.startup_timeout < least, "gateway.startup_timeout", "at least 100ms"),
             (self.login_timeout < least, "gateway.login_timeout", "at least 100ms"),
         ])

@@ -75,6 +75,7 @@ impl Services {
             login_timeout: config.gateway.login_timeout,
             connection_rate: config.gateway.connection_rate,
             lease_after: config.gateway.lease_after,
+            flight: gateway::flight::Lifetimes { idle: config.gateway.flight_idle, absolute: config.gateway.flight_lifetime },
             // Only the account of the cluster may enter this directory.
             cold_door: config.retention.cold.then(|| socket_dir.to_owned()),
             drain_timeout: config.drain_timeout,
@@ -128,10 +129,11 @@ impl Services {
         &self,
         tasks: &mut Tasks,
         gateway_socket: TcpListener,
+        flight_socket: Option<TcpListener>,
         http_socket: TcpListener,
     ) -> Result<()> {
         let stop = tasks.stop_token();
-        tasks.serve("gateway", gateway::run(self.gateway.clone(), gateway_socket, stop.clone()));
+        tasks.serve("gateway", gateway::run(self.gateway.clone(), gateway_socket, flight_socket, stop.clone()));
         let more = generate::control::routes(generate::control::Config {
             kafka: self.brokers.clone(),
             url: format!("http://{}", reachable(http_socket.local_addr()?)),

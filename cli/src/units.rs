@@ -2,6 +2,7 @@
 //! Knows no setting's meaning.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -115,6 +116,25 @@ macro_rules! from_text {
         }
     };
 }
+/// Where a door is, or that there is none: `127.0.0.1:8815`, `off`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Door {
+    Off,
+    At(SocketAddr),
+}
+
+impl FromStr for Door {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text.eq_ignore_ascii_case("off") {
+            return Ok(Door::Off);
+        }
+        text.parse().map(Door::At).map_err(|_| format!("`{text}` is no address: write it like 127.0.0.1:8815, or \"off\""))
+    }
+}
+
+from_text!(Door, "an address in quotes, like \"127.0.0.1:8815\", or \"off\"");
 from_text!(Bytes, "a size in quotes, like \"512MiB\"");
 from_text!(Period, "a duration in quotes, like \"30s\"");
 

@@ -29,6 +29,8 @@ pub struct Up {
     pub secrets: Secrets,
     pub target: Target,
     pub http: SocketAddr,
+    /// Where Flight is spoken.
+    pub flight: Option<SocketAddr>,
     pub services: services::Services,
     serving: Tasks,
     upkeep: Tasks,
@@ -128,6 +130,11 @@ impl Up {
         }
         let gateway_socket = bind("--listen", config.gateway.listen).await?;
         let http_socket = bind("--http", config.http.listen).await?;
+        let flight_socket = match config.gateway.flight {
+            Some(address) => Some(bind("--flight", address).await?),
+            None => None,
+        };
+        let flight = flight_socket.as_ref().map(TcpListener::local_addr).transpose()?.map(reachable);
 
         let mut secrets = Secrets::read_or_make(&data, &config.lake)?;
         if !data.cluster().exists() {
@@ -165,10 +172,10 @@ impl Up {
                 password: secrets.password(OWNER).into(),
                 database: DATABASE.into(),
             };
-            write_connection(&data, &secrets, &target, config.gateway.tls.as_ref())?;
+            write_connection(&data, &secrets, &target, flight, config.gateway.tls.as_ref())?;
             let services = services::Services::new(config, &data, &secrets, &socket_dir, tls)?;
             services.check().await?;
-            services.serve(&mut serving, gateway_socket, http_socket)?;
+            services.serve(&mut serving, gateway_socket, flight_socket, http_socket)?;
             services.keep_up(&mut upkeep);
             tokio::select! {
                 answered = first_answer(&target) => answered?,
@@ -183,6 +190,7 @@ impl Up {
                 secrets,
                 target,
                 http,
+                flight,
                 services,
                 serving,
                 upkeep,
@@ -286,13 +294,23 @@ pub fn reachable(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(ip, address.port())
 }
 
-fn write_connection(data: &DataDir, secrets: &Secrets, target: &Target, tls: Option<&Tls>) -> Result<()> {
+fn write_connection(
+    data: &DataDir,
+    secrets: &Secrets,
+    target: &Target,
+    flight: Option<SocketAddr>,
+    tls: Option<&Tls>,
+) -> Result<()> {
     let mut pairs = Pairs::default();
     pairs.set("PGHOST", &target.host);
     pairs.set("PGPORT", target.port.to_string());
     pairs.set("PGUSER", &target.user);
     pairs.set("PGPASSWORD", &target.password);
     pairs.set("PGDATABASE", &target.database);
+    if let Some(address) = flight {
+        let scheme = if tls.is_some() { "grpc+tls" } else { "grpc" };
+        pairs.set("WATERSHED_FLIGHT_URL", format!("{scheme}://{address}"));
+    }
     // libpq tries TLS first, and whoever sources this has no client certificate to show.
     if tls.is_some_and(|tls| tls.client_ca.is_some() && !tls.client_certificate_optional) {
         pairs.set("PGSSLMODE", "disable");

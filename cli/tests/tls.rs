@@ -1064,7 +1064,7 @@ fn an_open_address_needs_a_certificate() {
             .arg("up")
             .arg("--data-dir")
             .arg(folder.path().join("data"))
-            .args(["--http", "127.0.0.1:0"])
+            .args(["--http", "127.0.0.1:0", "--flight", "off"])
             .args(arguments);
         command.envs(environment.iter().copied()).current_dir(folder.path());
         let output = command.output().expect("up starts");

@@ -45,6 +45,8 @@ fn up(dir: &Path) -> Command {
         "127.0.0.1:0",
         "--http",
         "127.0.0.1:0",
+        "--flight",
+        "127.0.0.1:0",
     ])
 }
 
@@ -356,17 +358,13 @@ fn an_address_in_use_is_named_with_what_to_do() {
     let dir = scratch.path().join("data");
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
-    for flag in ["--listen", "--http"] {
-        let other = if flag == "--listen" { "--http" } else { "--listen" };
-        let (code, said) = refused(watershed(&[
-            "up",
-            "--data-dir",
-            dir.to_str().unwrap(),
-            flag,
-            &address,
-            other,
-            "127.0.0.1:0",
-        ]));
+    let flags = ["--listen", "--http", "--flight"];
+    for flag in flags {
+        let mut arguments = vec!["up", "--data-dir", dir.to_str().unwrap(), flag, &address];
+        for other in flags.into_iter().filter(|other| *other != flag) {
+            arguments.extend([other, "127.0.0.1:0"]);
+        }
+        let (code, said) = refused(watershed(&arguments));
         assert_eq!(code, Some(3), "{said}");
         assert!(said.contains(&address) && said.contains("in use") && said.contains(flag), "{said}");
     }

@@ -8,6 +8,7 @@ pub mod classify;
 pub mod compare;
 mod cold_door;
 pub mod engine;
+pub mod flight;
 mod limits;
 pub mod plan;
 pub mod query;
@@ -65,6 +66,8 @@ pub struct Config {
     pub connection_rate: Option<u32>,
     /// A statement that reads an old version for longer keeps its files from vacuum; far below vacuum's grace period.
     pub lease_after: Duration,
+    /// How long what Flight's tokens stand for lives.
+    pub flight: flight::Lifetimes,
     /// Where the door to cold rows has its socket, so that PostgreSQL itself answers what the lake cannot; None: it is closed.
     pub cold_door: Option<PathBuf>,
     /// How long sessions inside a transaction or a statement may go on after shutdown was asked.
@@ -87,14 +90,19 @@ pub enum StartError {
     Engine(#[from] engine::EngineError),
     #[error("the door to cold rows cannot be opened or closed: {0}")]
     Door(#[from] cold_door::DoorError),
-    #[error("the sessions' threads cannot be started: {0}")]
+    #[error("the sessions' threads or sockets cannot be started: {0}")]
     Threads(std::io::Error),
     #[error("the control connection is not described by a URL: {0}")]
     ControlUrl(sqlx::Error),
 }
 
-/// Runs a gateway on `listener` until `shutdown`, then drains.
-pub async fn run(config: Config, listener: TcpListener, shutdown: CancellationToken) -> Result<(), StartError> {
+/// Runs a gateway on `listener` until `shutdown`, then drains; beside it, if there is a second one, Arrow Flight SQL.
+pub async fn run(
+    config: Config,
+    listener: TcpListener,
+    flight: Option<TcpListener>,
+    shutdown: CancellationToken,
+) -> Result<(), StartError> {
     let catalog = catalog::Catalog::open(&config.control_url).await?;
     let engine = Engine::new(EngineConfig {
         memory_limit_bytes: config.memory_limit_bytes,
@@ -144,8 +152,18 @@ pub async fn run(config: Config, listener: TcpListener, shutdown: CancellationTo
             Ok::<_, cold_door::DoorError>(())
         })
     };
+    let doors = async {
+        let flight = async {
+            match flight {
+                Some(listener) => flight::serve(shared.clone(), listener, shutdown.clone()).await,
+                None => Ok(()),
+            }
+        };
+        // If one cannot be served, neither is.
+        tokio::try_join!(server::serve(shared.clone(), listener, shutdown.clone()), flight)
+    };
     let ended = tokio::select! {
-        served = server::serve(shared, listener, shutdown) => {
+        served = doors => {
             served.map_err(StartError::Threads)?;
             None
         }

@@ -52,6 +52,9 @@ pub fn announce(up: &Up) {
     ));
     say(format_args!("  psql   {}", up.psql_line()));
     say(format_args!("  HTTP   http://{}/v1/ingest/TABLE", up.http));
+    if let Some(flight) = up.flight {
+        say(format_args!("  Flight grpc://{flight}"));
+    }
     say(format_args!("  data   {}", up.data.root().display()));
     say("");
     say("ready");

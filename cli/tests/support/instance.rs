@@ -148,7 +148,7 @@ impl Instance {
         command.args([&log, &pid_file, &self.dir, &self.keep_file()]);
         command.arg(binary()).args(["up", "--data-dir"]).arg(&self.dir);
         command.args(["--listen", &format!("127.0.0.1:{}", self.listen)]);
-        command.args(["--http", &format!("127.0.0.1:{}", self.http)]);
+        command.args(["--http", &format!("127.0.0.1:{}", self.http), "--flight", "127.0.0.1:0"]);
         scrub(&mut command);
         command.env("WATERSHED_CONFIG", self.file("settings.toml", SETTINGS));
         // Tests are about small tables, which PostgreSQL alone would answer.

@@ -2,19 +2,21 @@
 # PostgreSQL drivers of other languages, for tests of the gateway, at pinned versions.
 #
 #   drivers.sh setup                 fetches them, once; says which cannot be had, and why
-#   drivers.sh has KIND              python, java, node, go, psql, pgbench: nothing, or the reason why not and exit code 3
+#   drivers.sh has KIND              python, java, node, go, psql, pgbench, flight, flight-jdbc: nothing, or the reason why not and exit code 3
 #   drivers.sh python ARGS...        becomes the Python that has psycopg 3, psycopg2, asyncpg, SQLAlchemy
 #   drivers.sh java FILE ARGS...     runs a Java source file with pgjdbc
 #   drivers.sh node FILE ARGS...     runs a program for Node.js with pg and pg-cursor
 #   drivers.sh go FOLDER ARGS...     builds and runs a Go program with pgx
 #   drivers.sh psql|pgbench ARGS...  becomes PostgreSQL's own clients
+#   drivers.sh flight ARGS...        becomes the Python that has ADBC's Flight SQL driver, pyarrow, pandas and Polars
+#   drivers.sh flight-jdbc FILE ARGS runs a Java source file with the JDBC driver of Flight SQL
 #
 # WATERSHED_DRIVERS_CACHE is the folder for them (~/.cache/watershed/drivers). With CI=true what cannot be had is a failure.
 set -euo pipefail
 here=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
 cache=${WATERSHED_DRIVERS_CACHE:-$HOME/.cache/watershed/drivers}
 . "$here/../common.sh"
-kinds="python java node go psql pgbench"
+kinds="python java node go psql pgbench flight flight-jdbc"
 # The Go program of the tests names the version of pgx.
 go_module=$here/../../../cli/tests/drivers/go
 
@@ -94,6 +96,11 @@ place() { # KIND
             ;;
         go) fetched "$go_module/go.sum" fetch_go "pgx" ;;
         psql | pgbench) client_program "$1" ;;
+        flight) fetched "$here/flight.txt" fetch_python "clients of Arrow Flight SQL for Python" ;;
+        flight-jdbc)
+            java_compiler >/dev/null || die "A JDK 17 or newer is needed: apt-get install default-jdk-headless" 3
+            fetched "$here/flight-jdbc/pom.xml" fetch_jars "the JDBC driver of Flight SQL"
+            ;;
         *) die "no such kind of driver: $1" 2 ;;
     esac
 }
@@ -145,13 +152,25 @@ case ${1:-} in
         fi
         exec "$program" "$@"
         ;;
+    flight)
+        shift
+        folder=$(place flight)
+        exec "$folder/bin/python" "$@"
+        ;;
+    flight-jdbc)
+        shift
+        folder=$(place flight-jdbc)
+        # What the driver's Arrow needs of the virtual machine.
+        exec "$(java_compiler)" --add-opens=java.base/java.nio=ALL-UNNAMED -Xmx512m -XX:+UseSerialGC -XX:TieredStopAtLevel=1 \
+            -cp "$(printf '%s:' "$folder"/*.jar)" "$@"
+        ;;
     psql | pgbench)
         program=$(place "$1")
         shift
         exec "$program" "$@"
         ;;
     *)
-        sed -n '4,10p' "${BASH_SOURCE[0]}" >&2
+        sed -n '4,12p' "${BASH_SOURCE[0]}" >&2
         exit 2
         ;;
 esac

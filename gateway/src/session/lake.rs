@@ -14,6 +14,8 @@ use crate::compare::log::Comparison;
 use crate::compare::{Order, Side};
 use crate::cost;
 use crate::engine::{EngineError, QueryStream};
+use crate::flight::outgoing::Outgoing;
+use crate::flight::types::Column;
 use crate::plan::{self, PlanError, PlanInputs};
 use crate::query::record::{Path, Record};
 use crate::route::{self, Known};
@@ -23,14 +25,14 @@ use crate::wire::message::{self, Bind, ErrorReport};
 use arrow::array::RecordBatch;
 use bytes::{Bytes, BytesMut};
 use datafusion::datasource::TableProvider;
-use pgexact::encode::{Format, RowEncoder, Target};
+use pgexact::encode::{EncodeError, Format, RowEncoder, Target};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 /// Rows are held back up to this many bytes, so that falling back stays possible.
-const HOLD_BACK: usize = 1024 * 1024;
+pub(super) const HOLD_BACK: usize = 1024 * 1024;
 /// PostgreSQL's type OID.
 const TIMESTAMPTZ: u32 = 1184;
 const TIMESTAMPTZ_ARRAY: u32 = 1185;
@@ -108,18 +110,20 @@ enum Stage {
     Done,
 }
 
-struct Cursor {
-    stream: QueryStream,
-    encoder: RowEncoder,
+pub(super) struct Cursor {
+    pub(super) stream: QueryStream,
+    pub(super) encoder: RowEncoder,
+    /// In which types batches leave, where they leave as such.
+    pub(super) outgoing: Option<Outgoing>,
     /// The rows at hand, the next of them, and how many of them are encoded at a time.
     batch: Option<(RecordBatch, usize, usize)>,
     cancel: CancellationToken,
     /// Encoded and not yet handed to the client.
-    held: BytesMut,
+    pub(super) held: BytesMut,
     /// A row was handed to the client: falling back is no longer possible.
-    sent: bool,
+    pub(super) sent: bool,
     /// The rows, to be compared.
-    watched: Option<Side>,
+    pub(super) watched: Option<Side>,
 }
 
 impl Drop for Cursor {
@@ -905,7 +909,10 @@ impl Session {
         }
         let Stage::Running(cursor) = &mut portal.stage else { return Ok(false) };
         let Some(record) = &mut portal.record else { return Ok(false) };
-        let ended = self.give_rows(cursor, record, max_rows, deadline).await;
+        let ended = match self.outlet.clone() {
+            Some(outlet) if max_rows <= 0 => self.give_batches(cursor, record, &outlet, deadline).await.map(|()| false),
+            _ => self.give_rows(cursor, record, max_rows, deadline).await,
+        };
         match ended? {
             // What waits for its client takes no place among the running. It is not replayed.
             true => {
@@ -1142,7 +1149,11 @@ impl Session {
             .collect();
         let encoder = RowEncoder::try_new(&targets, &stream.schema(), &zone).map_err(|e| GiveUp::FallBack(e.to_string()))?;
         let watched = (portal.sampled && portal.sees_the_same()).then(|| Side::new(&Order::of_statement(&portal.analysis)));
-        Ok(Cursor { stream, encoder, batch: None, cancel, held: BytesMut::new(), sent: false, watched })
+        let outgoing = match self.outlet {
+            None => None,
+            Some(_) => Some(outgoing(&portal.probed.fields, &stream, &zone).map_err(|e| GiveUp::FallBack(e.to_string()))?),
+        };
+        Ok(Cursor { stream, encoder, outgoing, batch: None, cancel, held: BytesMut::new(), sent: false, watched })
     }
 
     /// Ends the transaction in PostgreSQL with an error, and tells the client ours.
@@ -1172,6 +1183,12 @@ pub(super) fn put_dimension_facts(out: &mut BytesMut, dimensions: &[analyze::Dim
     }
 }
 
+/// The types in which batches of this answer leave.
+fn outgoing(fields: &[message::Field], stream: &QueryStream, zone: &pgexact::Zone) -> Result<Outgoing, EncodeError> {
+    let names: Vec<String> = fields.iter().map(|f| String::from_utf8_lossy(&f.name).into_owned()).collect();
+    Outgoing::try_new(Column::all(fields), &names, &stream.schema(), zone)
+}
+
 fn formats(requested: &[i16], columns: usize) -> Vec<Format> {
     let of = |f: i16| if f == 1 { Format::Binary } else { Format::Text };
     match requested {
@@ -1196,14 +1213,14 @@ fn analyze_fields(fields: &[message::Field]) -> Vec<analyze::Field> {
         .collect()
 }
 
-async fn sleep_until(deadline: Option<Instant>) {
+pub(super) async fn sleep_until(deadline: Option<Instant>) {
     match deadline {
         Some(d) => tokio::time::sleep_until(d.into()).await,
         None => std::future::pending().await,
     }
 }
 
-fn closed(turn: std::io::Result<Turn>) -> Result<(), GiveUp> {
+pub(super) fn closed(turn: std::io::Result<Turn>) -> Result<(), GiveUp> {
     match turn {
         Ok(Turn::ClientClosed) => Err(GiveUp::End(SessionEnd::Client)),
         Ok(Turn::UpstreamClosed) => Err(GiveUp::End(SessionEnd::Upstream)),
@@ -1212,7 +1229,7 @@ fn closed(turn: std::io::Result<Turn>) -> Result<(), GiveUp> {
     }
 }
 
-fn cancelled() -> GiveUp {
+pub(super) fn cancelled() -> GiveUp {
     GiveUp::Error(cancelled_report())
 }
 
@@ -1221,11 +1238,11 @@ pub(super) fn cancelled_report() -> ErrorReport {
     ErrorReport::error("57014", "canceling statement due to user request")
 }
 
-fn timed_out() -> GiveUp {
+pub(super) fn timed_out() -> GiveUp {
     GiveUp::Error(ErrorReport::error("57014", "canceling statement due to statement timeout"))
 }
 
-fn give_up_encoding(sent: bool, e: &str) -> GiveUp {
+pub(super) fn give_up_encoding(sent: bool, e: &str) -> GiveUp {
     if sent {
         GiveUp::Error(ErrorReport::error("58030", "the lake's answer could not be completed").detail(e))
     } else {

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::server::TlsStream;
 
@@ -74,6 +74,12 @@ impl Side {
         self.closed = true;
         self.unflushed = false;
         self.output.clear();
+    }
+
+    /// A client inside of this process.
+    pub fn inside(stream: DuplexStream) -> Self {
+        let (rd, wr) = tokio::io::split(stream);
+        Side::new(rd, wr)
     }
 
     /// A TCP connection.

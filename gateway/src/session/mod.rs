@@ -18,6 +18,7 @@ mod cold;
 mod copy;
 mod extended;
 mod lake;
+pub(crate) mod outlet;
 mod proof;
 mod relay;
 pub(crate) mod replay;
@@ -186,6 +187,8 @@ pub struct Session {
     replaying: bool,
     /// Trips when everything ends.
     draining: CancellationToken,
+    /// Where the lake's rows go, if not to the wire.
+    outlet: Option<outlet::Outlet>,
 }
 
 impl Session {
@@ -233,7 +236,14 @@ impl Session {
             replay: None,
             replaying: false,
             draining: CancellationToken::new(),
+            outlet: None,
         }
+    }
+
+    /// A session whose client takes the lake's rows as batches, beside the wire.
+    pub fn with_outlet(mut self, outlet: outlet::Outlet) -> Self {
+        self.outlet = Some(outlet);
+        self
     }
 
     /// Runs until either side closes, `shutdown` asks an idle session to go, or `now` asks any.
@@ -633,6 +643,7 @@ impl Session {
     }
 
     fn record(&self, protocol: &'static str, statement: &Arc<Classified>) -> Record {
+        let protocol = if self.outlet.is_some() { "flight" } else { protocol };
         Record::open(&self.shared.log, &self.who, protocol, statement)
     }
 

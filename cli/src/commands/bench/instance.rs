@@ -16,6 +16,8 @@ pub struct Instance {
     child: Child,
     data: DataDir,
     pub target: Target,
+    /// Where Arrow Flight SQL is spoken.
+    pub flight_url: String,
     /// URL of the cluster as its administrator, past the gateway.
     pub admin_url: String,
     pub archiver_url: String,
@@ -42,7 +44,7 @@ impl Instance {
         let log = std::fs::OpenOptions::new().create(true).append(true).open(dir.join("up.log"))?;
         let _ = std::fs::remove_file(data.connection_env());
         let mut child = Command::new(std::env::current_exe()?)
-            .args(["up", "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0", "--data-dir"])
+            .args(["up", "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0", "--flight", "127.0.0.1:0", "--data-dir"])
             .arg(dir)
             .arg("--config")
             .arg(&file)
@@ -69,6 +71,7 @@ impl Instance {
                 password: value(&connection, "PGPASSWORD")?,
                 database: value(&connection, "PGDATABASE")?,
             },
+            flight_url: value(&connection, "WATERSHED_FLIGHT_URL")?,
             admin_url: value(&secrets, "WATERSHED_ADMIN_URL")?,
             archiver_url: value(&secrets, "WATERSHED_ARCHIVER_URL")?,
             lake_root: url::Url::parse(&value(&secrets, "WATERSHED_LAKE")?).context("read WATERSHED_LAKE")?,

@@ -1,6 +1,7 @@
 //! `watershed bench`: measures this product beside what a user would pick instead, in one run on one machine, and prints
 //! ratios. Works on its own data directory and its own topics; touches nothing that others use.
 
+mod flight;
 mod idle;
 mod ingest;
 pub mod instance;
@@ -20,6 +21,7 @@ use crate::exit::Code;
 pub async fn run(command: BenchCommand) -> Result<Code> {
     match command {
         BenchCommand::Ingest(args) => ingest::run(args).await,
+        BenchCommand::Flight(args) => flight::run(args).await,
         BenchCommand::Lake(args) => lake::run(args).await,
         BenchCommand::Relay(args) => relay::run(args).await,
         BenchCommand::Route(args) => route::run(args).await,

@@ -1,0 +1,86 @@
+"""Fetches all rows of a table of the lake in several ways, each so often, in turns. One JSON object on standard input, one on standard
+output: {"rounds": n, "rows": n, "sql": "..", "flight": url, "postgres": conninfo, "user": .., "password": .., "files": [path, ...]} gives
+{"seconds": {way: [..]}, "rows": n, "versions": {name: version}}."""
+import importlib.metadata
+import json
+import sys
+import time
+import warnings
+
+import adbc_driver_flightsql.dbapi
+import duckdb
+import pandas
+import psycopg
+
+warnings.simplefilter("ignore")
+job = json.load(sys.stdin)
+sql = job["sql"]
+credentials = {"username": job["user"], "password": job["password"]}
+flight = adbc_driver_flightsql.dbapi.connect(job["flight"], db_kwargs=credentials, autocommit=True)
+wire = psycopg.connect(job["postgres"], autocommit=True)
+files = duckdb.connect()
+files.execute("SET enable_progress_bar = false")
+files.execute("SET TimeZone = 'UTC'")
+from_files = sql.replace("flown", "read_parquet([" + ", ".join("'" + f.replace("'", "''") + "'" for f in job["files"]) + "])")
+with flight.cursor() as cursor:
+    cursor.execute("SET watershed.route = 'lake'")
+    cursor.fetchall()
+wire.execute("SET watershed.route = 'lake'")
+
+
+def over_flight():
+    cursor = flight.cursor()
+    cursor.execute(sql)
+    return cursor
+
+
+def flight_arrow():
+    with over_flight() as cursor:
+        return cursor.fetch_arrow_table().num_rows
+
+
+def flight_pandas():
+    """Columns of Arrow's types, as pandas itself reads Parquet with dtype_backend='pyarrow'."""
+    with over_flight() as cursor:
+        return len(cursor.fetch_arrow_table().to_pandas(types_mapper=pandas.ArrowDtype))
+
+
+def flight_pandas_objects():
+    """Columns of pandas' own types; numerics become objects of Python."""
+    with over_flight() as cursor:
+        return len(cursor.fetch_df())
+
+
+def psycopg_pandas():
+    cursor = wire.execute(sql, binary=True)
+    return len(pandas.DataFrame(cursor.fetchall(), columns=[c.name for c in cursor.description]))
+
+
+def copy_binary():
+    """The bytes alone, which nobody has read yet nor counted. PostgreSQL's own rows: COPY is not the lake's."""
+    with wire.cursor() as cursor, cursor.copy(f"COPY ({sql}) TO STDOUT (FORMAT binary)") as copy:
+        for _ in copy:
+            pass
+
+
+def duckdb_arrow():
+    return files.sql(from_files).to_arrow_table().num_rows
+
+
+def duckdb_pandas():
+    return len(files.sql(from_files).df())
+
+
+ways = [flight_arrow, flight_pandas, flight_pandas_objects, psycopg_pandas, copy_binary, duckdb_arrow, duckdb_pandas]
+seconds = {way.__name__: [] for way in ways}
+counts = set()
+for _ in range(job["rounds"]):
+    for way in ways:
+        began = time.perf_counter()
+        counts.add(way() or job["rows"])
+        seconds[way.__name__].append(time.perf_counter() - began)
+if len(counts) != 1:
+    sys.exit(f"the ways differ in rows: {counts}")
+names = ["adbc-driver-flightsql", "pyarrow", "pandas", "psycopg", "duckdb"]
+versions = {name: importlib.metadata.version(name) for name in names}
+json.dump({"seconds": seconds, "rows": counts.pop(), "versions": versions}, sys.stdout)

@@ -1,0 +1,208 @@
+//! Arrow Flight SQL, driven by its real clients: ADBC for Python with pandas, Polars and pyarrow, plain `pyarrow.flight`, and the JDBC
+//! driver. What they get is compared with what PostgreSQL itself says.
+//!
+//! `deploy/local/drivers` installs them. What cannot be had is skipped with the reason printed; in CI that fails.
+
+#[allow(dead_code)]
+mod corpus;
+#[allow(dead_code)]
+mod secured;
+#[allow(dead_code)]
+mod support;
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use secured::Certificates;
+use support::instance::{Instance, Options, argument, scrub};
+use support::wait_for;
+use support::wire::{Client, Host};
+
+/// Seconds after which a program hangs.
+const PATIENCE: &str = "600";
+
+fn script() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/local/drivers/drivers.sh")
+}
+
+/// True if clients of this kind are here; says why not. In CI they must be.
+fn has(kind: &str) -> bool {
+    let output = Command::new(script()).args(["has", kind]).stderr(Stdio::null()).output().expect("bash starts");
+    if output.status.success() {
+        return true;
+    }
+    let reason = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+    assert!(std::env::var("CI").as_deref() != Ok("true"), "no {kind} in CI: {reason}");
+    println!("skipped: {kind}: {reason}");
+    false
+}
+
+/// Runs a program of `drivers.sh` on an instance; it must say `done`.
+#[track_caller]
+fn run(instance: &Instance, kind: &str, arguments: &[&str]) -> String {
+    let output = outcome(instance, kind, arguments);
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    let wrong = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && said.ends_with("done\n"), "{arguments:?}: {}\n{said}\n{wrong}", output.status);
+    println!("{said}");
+    said
+}
+
+fn outcome(instance: &Instance, kind: &str, arguments: &[&str]) -> Output {
+    let target = instance.gateway();
+    let Host::Tcp(host, port) = &target.host else { panic!("a target by TCP") };
+    let mut command = Command::new("timeout");
+    scrub(&mut command);
+    command.args(["--kill-after=10", PATIENCE]).arg(script()).arg(kind).args(arguments);
+    command.env("PGHOST", host).env("PGPORT", port.to_string());
+    command.env("PGUSER", &target.user).env("PGPASSWORD", &target.password).env("PGDATABASE", &target.database);
+    for key in ["WATERSHED_FLIGHT_URL", "WATERSHED_POSTGRES_URL"] {
+        command.env(key, instance.connection(key));
+    }
+    command.env("TZ", "UTC").env("PYTHONDONTWRITEBYTECODE", "1").env("LC_ALL", "C.UTF-8").stdin(Stdio::null());
+    command.current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/flight"));
+    command.output().expect("timeout starts")
+}
+
+/// The tables of the drivers' tests, in several files and a tail.
+fn with_tables(instance: &Instance) {
+    let mut owner = Client::connect(&instance.gateway());
+    let rows = |from: i32, to: i32| include_str!("drivers/rows.sql").replace(":from", &from.to_string()).replace(":to", &to.to_string());
+    owner.run(include_str!("drivers/tables.sql"));
+    owner.run(&rows(1, 600));
+    owner.run("INSERT INTO heavy SELECT timestamptz '2024-05-01 00:00:00+00', g FROM generate_series(1, 200000) g");
+    instance.archive();
+    owner.run(&rows(601, 900));
+    instance.archive();
+    owner.run(&rows(901, 1000));
+    wait_until_known(instance, &mut owner, &["samples", "heavy", "logs"]);
+}
+
+fn wait_until_known(instance: &Instance, owner: &mut Client, tables: &[&str]) {
+    for table in tables {
+        wait_for(&format!("the gateway to know {table}"), || {
+            owner.run(&format!("SELECT count(*) FROM {table}"));
+            let mut reader = Client::connect(&instance.admin_through_gateway());
+            let sql = format!("SELECT count(*) FROM watershed.queries WHERE pid = {} AND route = 'lake' AND sql LIKE '%{table}%'", owner.pid);
+            (reader.value(&sql) != "0").then_some(())
+        });
+    }
+}
+
+#[test]
+fn real_clients_get_what_postgres_says() {
+    let (python, java) = (has("flight"), has("flight-jdbc"));
+    if !python && !java {
+        return;
+    }
+    let instance = Instance::start(Options::on_demand());
+    with_tables(&instance);
+    if python {
+        run(&instance, "flight", &["adbc.py"]);
+    }
+    if java {
+        run(&instance, "flight-jdbc", &["WithFlight.java"]);
+    }
+}
+
+#[test]
+fn statements_of_the_corpus_have_the_same_values_and_errors() {
+    if !has("flight") {
+        return;
+    }
+    let instance = Instance::start(Options::on_demand());
+    let mut owner = Client::connect(&instance.gateway());
+    owner.run(include_str!("corpus/schema.sql"));
+    let rows = |from: i32, to: i32| include_str!("corpus/rows.sql").replace(":from", &from.to_string()).replace(":to", &to.to_string());
+    owner.run(&rows(1, 900));
+    instance.archive();
+    owner.run(include_str!("corpus/extremes.sql"));
+    owner.run(&rows(901, 1700));
+    instance.archive();
+    owner.run(&rows(1701, 2000));
+    wait_until_known(&instance, &mut owner, &["zoo"]);
+    let mut lines = String::new();
+    let mut count = 0;
+    for case in corpus::all().filter(|case| case.parameters.is_empty()) {
+        lines.push_str(&serde_json::json!([case.sql, case.ordered]).to_string());
+        lines.push('\n');
+        count += 1;
+    }
+    let file = instance.file("statements.json", lines);
+    let said = run(&instance, "flight", &["corpus.py", argument(&file)]);
+    assert!(said.contains(&format!("{count} statements")) && count > 200, "{said}");
+    // It was the lake that was compared.
+    let mut reader = Client::connect(&instance.admin_through_gateway());
+    let from_lake: i64 =
+        reader.value("SELECT count(*) FROM watershed.queries WHERE protocol = 'flight' AND route = 'lake' AND NOT fell_back").parse().expect("a number");
+    println!("{count} statements, {from_lake} answered by the lake");
+    assert!(from_lake > 100, "{from_lake} of {count} from the lake");
+}
+
+#[test]
+fn sessions_end_when_idle_and_when_old() {
+    if !has("flight") {
+        return;
+    }
+    let home = tempfile::tempdir().expect("a temporary directory");
+    for (settings, pause) in [("flight_idle = \"1s\"", 3), ("flight_idle = \"1m\"\nflight_lifetime = \"2s\"", 4)] {
+        let file = home.path().join("settings.toml");
+        std::fs::write(&file, format!("[gateway]\n{settings}\n[ingest.pressure]\nmin_free = \"64MiB\"\nmin_free_percent = 0.1\n")).expect("a file");
+        let instance = Instance::start(Options::on_demand().with("WATERSHED_CONFIG", file.to_str().expect("a path of UTF-8")));
+        let program = format!(
+            "import time\nfrom doors import *\nplain, options = client()\nplain.get_flight_info(statement('SELECT 1'), options)\ntime.sleep({pause})\n\
+             fails(lambda: plain.get_flight_info(statement('SELECT 1'), options), '28000')\nprint('done')"
+        );
+        let began = Instant::now();
+        run(&instance, "flight", &["-c", &program]);
+        assert!(began.elapsed() < Duration::from_secs(60));
+        // PostgreSQL has its connection back.
+        let mut admin = Client::connect(&instance.admin());
+        wait_for("the session to be gone", || {
+            let left = admin.value("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'Arrow Flight SQL'");
+            (left == "0").then_some(())
+        });
+    }
+}
+
+#[test]
+fn tls_is_with_the_gateways_certificate() {
+    if !has("flight") {
+        return;
+    }
+    let certificates = Certificates::new();
+    certificates.authority("authority");
+    certificates.authority("stranger");
+    certificates.server("server", "authority", "ec -pkeyopt ec_paramgen_curve:P-256");
+    let settings = format!(
+        "[gateway.tls]\ncert = \"{}\"\nkey = \"{}\"\n[ingest.pressure]\nmin_free = \"64MiB\"\nmin_free_percent = 0.1\n",
+        certificates.text("server.crt"),
+        certificates.text("server.key")
+    );
+    std::fs::write(certificates.path("settings.toml"), settings).expect("settings");
+    let instance = Instance::start(Options::on_demand().with("WATERSHED_CONFIG", &certificates.text("settings.toml")));
+    let program = format!(
+        "import pyarrow.flight\nfrom doors import *\nassert URL.startswith('grpc+tls://'), URL\n\
+         roots = open('{}').read()\n\
+         assert rows(flight(**{{'adbc.flight.sql.client_option.tls_root_certs': roots}}), 'SELECT 1') == [(1,)]\n\
+         other = pyarrow.flight.FlightClient(URL, tls_root_certs=open('{}').read())\n\
+         try:\n    other.authenticate_basic_token(USER, PASSWORD)\n    raise SystemExit('a stranger is believed')\n\
+         except pyarrow.flight.FlightUnavailableError:\n    print('done')",
+        certificates.text("authority.crt"),
+        certificates.text("stranger.crt")
+    );
+    run(&instance, "flight", &["-c", &program]);
+}
+
+#[test]
+fn an_address_that_others_reach_needs_tls() {
+    let folder = tempfile::tempdir().expect("a temporary directory");
+    let mut command = Command::new(support::instance::binary());
+    scrub(&mut command);
+    command.args(["up", "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0", "--flight", "0.0.0.0:0", "--data-dir"]);
+    command.arg(folder.path().join("data")).current_dir(folder.path());
+    let output = command.output().expect("up starts");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.code() == Some(2) && said.contains("--flight") && said.contains("TLS"), "{said}");
+}
