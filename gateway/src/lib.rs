@@ -15,6 +15,7 @@ pub mod route;
 pub mod server;
 pub mod session;
 pub mod cost;
+pub mod telemetry;
 mod threads;
 pub mod tls;
 mod verifiers;
@@ -123,6 +124,7 @@ pub async fn run(config: Config, listener: TcpListener, shutdown: CancellationTo
         places: Arc::new(tokio::sync::Semaphore::new(config.max_sessions)),
         config,
     });
+    telemetry::watch(&shared);
     let upkeep = shutdown.child_token();
     let close = CancellationToken::new();
     let follower = {

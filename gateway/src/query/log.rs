@@ -2,6 +2,7 @@
 //! ✗ SQL, Arrow.
 
 use super::record::{Entry, Path};
+use crate::telemetry;
 use parking_lot::Mutex;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -60,6 +61,7 @@ impl QueryLog {
         if entry.fell_back {
             self.fallbacks.fetch_add(1, Ordering::Relaxed);
         }
+        telemetry::finished(&entry);
         let mut inner = self.inner.lock();
         let mut key = (entry.statement.fingerprint.clone(), entry.path);
         let full = inner.stats.len() >= FINGERPRINTS;

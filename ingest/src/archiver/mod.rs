@@ -14,7 +14,7 @@
 
 mod error;
 mod leader;
-mod session;
+pub(crate) mod session;
 mod ship;
 
 use std::collections::HashMap;
@@ -207,6 +207,7 @@ impl Upkeep {
                 }
                 Err(Error::Cancelled) => return Err(Error::Cancelled),
                 Err(error) => {
+                    job(&spec, "failed");
                     watch.failures += 1;
                     watch.lake = None;
                     let wait = cfg.poll.saturating_mul(1 << watch.failures.min(10)).min(MAX_BACKOFF);
@@ -276,6 +277,7 @@ async fn attend(
     match report {
         Ok(report) => {
             watch.archived = Instant::now();
+            job(spec, "done");
             if report.rows > 0 {
                 progress(&report);
                 tracing::info!(
@@ -294,6 +296,12 @@ async fn attend(
         Err(Error::Busy(_)) => Ok(()),
         Err(e) => Err(e),
     }
+}
+
+/// Counts a round that had something to ship, or did not get that far.
+fn job(spec: &TableSpec, result: &'static str) {
+    metrics::describe("watershed_archiver_jobs_total", "Rounds of the archiver that shipped rows, or failed.");
+    metrics::counter("watershed_archiver_jobs_total", &[("table", &spec.qualified()), ("result", result)]).inc();
 }
 
 /// Counts what was shipped.
