@@ -114,6 +114,8 @@ pub struct Http {
     /// Others than this machine may post without a token.
     pub allow_open: bool,
     pub open_metrics: bool,
+    /// The status page is at `/`.
+    pub page: bool,
     pub key_retention: Duration,
     /// Patterns of `_bulk`'s index names, and their tables.
     pub indices: BTreeMap<String, String>,
@@ -262,6 +264,7 @@ struct HttpFile {
     token_file: Option<PathBuf>,
     allow_open: bool,
     open_metrics: bool,
+    page: Option<bool>,
     key_retention: Option<Period>,
     indices: BTreeMap<String, String>,
 }
@@ -387,6 +390,7 @@ impl Config {
                 token_file: file.http.token_file,
                 allow_open: file.http.allow_open,
                 open_metrics: file.http.open_metrics,
+                page: file.http.page.unwrap_or(true),
                 key_retention: period(None, file.http.key_retention, 30 * 86_400),
                 indices: file.http.indices,
             },

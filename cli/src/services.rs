@@ -25,6 +25,8 @@ use crate::up::reachable;
 pub struct Services {
     gateway: gateway::Config,
     http: ingest::http::Config,
+    /// The page for people, before it is known where the gateway listens; None: there is none.
+    page: Option<gateway::status::Config>,
     /// With which this process posts to its own door, if that asks for a token.
     own_token: Option<String>,
     /// Finds out whether there is room for more, until it is started.
@@ -62,7 +64,9 @@ impl Services {
             spill_dir: Some(data.spill()),
             data_dir: Some(data.root().to_owned()),
         };
+        let onlookers = gateway::query::log::Onlookers::default();
         let gateway = gateway::Config {
+            onlookers: onlookers.clone(),
             upstream_socket_dir: Some(socket_dir.to_owned()),
             upstream_host: "127.0.0.1".into(),
             upstream_port: secrets.port.context("the cluster has no port yet")?,
@@ -94,7 +98,13 @@ impl Services {
         if let Some(token) = &own_token {
             http.tokens = http.tokens.and(Tokens::parse([token.as_str()], true).map_err(anyhow::Error::msg)?);
         }
+        let page = config.http.page.then(|| gateway::status::Config {
+            trusted_users: config.gateway.trusted_users.clone(),
+            in_the_clear: config.http.listen.ip().to_canonical().is_loopback() || config.gateway.allow_plaintext,
+            ..gateway::status::Config::new(config.gateway.listen, bootstrap::DATABASE, onlookers)
+        });
         Ok(Services {
+            page,
             gateway,
             forwarder: forwarder_config(config, &stores),
             brokers,
@@ -110,6 +120,11 @@ impl Services {
             retention: retention_config(&config.retention, &config.pressure, &stores),
             stores,
         })
+    }
+
+    /// Whether there is a page for people.
+    pub fn has_page(&self) -> bool {
+        self.page.is_some()
     }
 
     /// Reads again what may have changed while everything runs: certificates and keys.
@@ -140,14 +155,20 @@ impl Services {
         http_socket: TcpListener,
     ) -> Result<()> {
         let stop = tasks.stop_token();
+        let (gateway_at, http_at) = (reachable(gateway_socket.local_addr()?), reachable(http_socket.local_addr()?));
         tasks.serve("gateway", gateway::run(self.gateway.clone(), gateway_socket, stop.clone()));
         let more = generate::control::routes(generate::control::Config {
             kafka: self.brokers.clone(),
-            url: format!("http://{}", reachable(http_socket.local_addr()?)),
+            url: format!("http://{http_at}"),
             token: self.own_token.clone(),
             stop: stop.clone(),
         });
-        tasks.serve("http", ingest::http::run(self.http.clone(), http_socket, more, stop.clone()));
+        let mut http = self.http.clone();
+        if let Some(page) = self.page.clone() {
+            let page = gateway::status::Config { gateway: gateway_at, ..page };
+            http.open = gateway::status::router(page, http_at.port(), stop.clone());
+        }
+        tasks.serve("http", ingest::http::run(http, http_socket, more, stop.clone()));
         if let Some(monitor) = self.monitor.lock().unwrap_or_else(PoisonError::into_inner).take() {
             keep_watch(tasks, monitor);
         }

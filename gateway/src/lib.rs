@@ -14,6 +14,7 @@ pub mod query;
 pub mod route;
 pub mod server;
 pub mod session;
+pub mod status;
 pub mod cost;
 pub mod telemetry;
 mod threads;
@@ -68,6 +69,8 @@ pub struct Config {
     pub lease_after: Duration,
     /// Where the door to cold rows has its socket, so that PostgreSQL itself answers what the lake cannot; None: it is closed.
     pub cold_door: Option<PathBuf>,
+    /// Sessions that only look on.
+    pub onlookers: query::log::Onlookers,
     /// How long sessions inside a transaction or a statement may go on after shutdown was asked.
     pub drain_timeout: Duration,
 }
@@ -114,7 +117,7 @@ pub async fn run(config: Config, listener: TcpListener, shutdown: CancellationTo
         cancels: cancel::Registry::default(),
         catalog,
         classified: classify::Cache::default(),
-        log: Arc::default(),
+        log: Arc::new(query::log::QueryLog::new(config.onlookers.clone())),
         costs: Arc::default(),
         comparisons: Arc::default(),
         replays: Arc::new(tokio::sync::Semaphore::new(session::replay::AT_ONCE)),

@@ -197,13 +197,32 @@ pub fn remove(name: &'static str, labels: Labels<'_>) {
 
 /// Everything, as Prometheus text.
 pub fn render() -> String {
+    collect();
+    REGISTRY.render()
+}
+
+/// One figure.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Sample {
+    pub name: String,
+    pub kind: &'static str,
+    pub labels: Vec<(&'static str, String)>,
+    pub value: f64,
+}
+
+/// Everything, as figures: of a histogram its `_count` and its `_sum`.
+pub fn samples() -> Vec<Sample> {
+    collect();
+    REGISTRY.samples()
+}
+
+fn collect() {
     process::sample();
     // Outside of the lock: they look up series.
     let collectors: Vec<Collect> = REGISTRY.collectors.lock().values().cloned().collect();
     for collect in collectors {
         collect();
     }
-    REGISTRY.render()
 }
 
 /// Label values as they are kept: bounded in length, in the order of the label names.
@@ -252,6 +271,26 @@ impl Registry {
             }
         }
         Some(family.series.entry(key).or_insert_with(fresh).clone())
+    }
+
+    fn samples(&self) -> Vec<Sample> {
+        let mut out = Vec::new();
+        for (name, family) in self.families.lock().iter() {
+            for (labels, cell) in &family.series {
+                let mut say = |suffix: &str, value: f64| {
+                    out.push(Sample { name: format!("{name}{suffix}"), kind: family.kind, labels: labels.clone(), value });
+                };
+                match cell {
+                    Cell::Counter(c) => say("", c.get() as f64),
+                    Cell::Gauge(g) => say("", g.get()),
+                    Cell::Histogram(h) => {
+                        say("_count", h.0.counts.iter().map(|c| c.load(Ordering::Relaxed)).sum::<u64>() as f64);
+                        say("_sum", f64::from_bits(h.0.sum.load(Ordering::Relaxed)));
+                    }
+                }
+            }
+        }
+        out
     }
 
     fn render(&self) -> String {

@@ -52,6 +52,9 @@ pub fn announce(up: &Up) {
     ));
     say(format_args!("  psql   {}", up.psql_line()));
     say(format_args!("  HTTP   http://{}/v1/ingest/TABLE", up.http));
+    if up.services.has_page() {
+        say(format_args!("  page   http://{}/", up.http));
+    }
     say(format_args!("  data   {}", up.data.root().display()));
     say("");
     say("ready");

@@ -30,7 +30,7 @@ fn why(reasons: &str) -> Why {
 #[test]
 fn reasons_of_the_first_look_have_kinds() {
     let names: Names = [("logs".to_string(), NameKind::Tiered)].into_iter().collect();
-    let seen = |sql: &str| match classify(sql, &names).kind {
+    let seen = |sql: &str| match &classify(sql, &names).kind {
         Kind::Relay(reason) | Kind::Keyed(reason) => why(reason),
         other => panic!("{sql}: {other:?}"),
     };
