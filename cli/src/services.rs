@@ -166,7 +166,7 @@ impl Services {
         let mut http = self.http.clone();
         if let Some(page) = self.page.clone() {
             let page = gateway::status::Config { gateway: gateway_at, ..page };
-            http.open = gateway::status::router(page, http_at.port(), stop.clone());
+            http.open = Some(gateway::status::router(page, http_at.port(), stop.clone()));
         }
         tasks.serve("http", ingest::http::run(http, http_socket, more, stop.clone()));
         if let Some(monitor) = self.monitor.lock().unwrap_or_else(PoisonError::into_inner).take() {

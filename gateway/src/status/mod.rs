@@ -83,7 +83,7 @@ struct Page {
     stop: CancellationToken,
 }
 
-/// The routes: `/` and `/status/…`. Sessions and streams end with `stop`.
+/// The routes: the page at `/status`, and what it asks below. Sessions and streams end with `stop`.
 pub fn router(config: Config, port: u16, stop: CancellationToken) -> Router {
     let page = Arc::new(Page {
         sessions: Sessions::new(config.limits.clone()),
@@ -104,7 +104,7 @@ pub fn router(config: Config, port: u16, stop: CancellationToken) -> Router {
         }
     });
     Router::new()
-        .route("/", get(page::show))
+        .route("/status", get(page::show))
         .route("/status/session", get(session))
         .route("/status/login", post(login))
         .route("/status/logout", post(logout))

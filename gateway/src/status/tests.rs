@@ -130,7 +130,7 @@ async fn nobody_comes_in_without_a_login() {
     let post = |path: &str, body: &str| {
         Request::post(path).header("content-type", "application/json").body(Body::from(body.to_owned())).unwrap()
     };
-    let (status, headers, body) = ask_router(&mut router, get("/")).await;
+    let (status, headers, body) = ask_router(&mut router, get("/status")).await;
     assert_eq!(status, 200);
     assert!(body.contains("<title>Watershed</title>"));
     for name in ["content-security-policy", "x-frame-options", "x-content-type-options", "cache-control", "referrer-policy"] {

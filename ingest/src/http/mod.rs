@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use axum::body::Body;
 use axum::extract::{Path, Request, State};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -29,6 +29,7 @@ use sqlx::postgres::{PgPool, PgPoolOptions};
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio_util::sync::CancellationToken;
+use tower_service::Service as _;
 
 use crate::batch::{Batch, Rejected};
 use crate::pressure::{self, Pressure};
@@ -83,8 +84,9 @@ pub struct Config {
     pub open_metrics: bool,
     /// What is wrong elsewhere, for `/healthz` and `/readyz`.
     pub health: Health,
-    /// Routes of others on the same door that know themselves who may come in: no token is asked for them.
-    pub open: Router,
+    /// Routes of others on the same door that know themselves who may come in: no token is asked for them. What a browser finds at `/` is
+    /// their `/status`; Elasticsearch's clients, which look there too, ask for no page.
+    pub open: Option<Router>,
     /// Whether there is room for more.
     pub pressure: Pressure,
     /// Which table an index name of `_bulk` means.
@@ -110,7 +112,7 @@ impl Default for Config {
             tokens: Tokens::default(),
             open_metrics: false,
             health: Health::default(),
-            open: Router::new(),
+            open: None,
             pressure: Pressure::always_open(),
             indices: Indices::default(),
             routes: Vec::new(),
@@ -182,7 +184,10 @@ pub fn router(config: Config) -> Result<Router> {
 pub async fn run(config: Config, listener: TcpListener, more: Router, stop: CancellationToken) -> Result<()> {
     let service = Service::new(config)?;
     let more = more.layer(middleware::from_fn_with_state(service.clone(), admit));
-    let router = service.router().merge(more).merge(service.config.open.clone());
+    let mut router = service.router().merge(more);
+    if let Some(open) = &service.config.open {
+        router = router.merge(open.clone()).layer(middleware::from_fn_with_state(open.clone(), for_people));
+    }
     let bounded = listen::Bounded::new(listener, service.config.max_connections, service.config.silence);
     let serving = axum::serve(bounded, router).with_graceful_shutdown(stop.clone().cancelled_owned());
     tokio::select! {
@@ -205,6 +210,20 @@ async fn forgetting(service: &Service) {
             Ok(_) => {}
             Err(e) => tracing::debug!(error = %e, "idempotency keys could not be forgotten"),
         }
+    }
+}
+
+/// Shows a browser the page for people.
+async fn for_people(State(mut open): State<Router>, mut request: Request, next: Next) -> Response {
+    let accepts = |v: &HeaderValue| v.to_str().is_ok_and(|v| v.contains("text/html"));
+    let page = request.uri().path() == "/" && request.method().is_safe() && request.headers().get(header::ACCEPT).is_some_and(accepts);
+    if !page {
+        return next.run(request).await;
+    }
+    *request.uri_mut() = Uri::from_static("/status");
+    match open.call(request).await {
+        Ok(response) => response,
+        Err(never) => match never {},
     }
 }
 

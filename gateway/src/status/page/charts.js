@@ -157,27 +157,29 @@ function pair(host, postgres, lake, high) {
 
 // For each table its days on one axis: what PostgreSQL holds above, the files of the lake below.
 function coverage(host, tables, now) {
-  const lane = 58, left = 110;
+  const lane = 66, left = 40;
   const { root, width, height } = drawing(host, Math.max(40, tables.length * lane + 20), tables.map((t) => t.name).join(", ") || "no tables");
   if (tables.length === 0) { root.append(label(width / 2, 24, "no tables that you may read", { "text-anchor": "middle" })); return; }
   const times = tables.flatMap((t) => [t.hotFrom, ...t.files.flatMap((f) => [f.from, f.to])]).filter((t) => Number.isFinite(t));
   const begin = Math.min(now - 3_600_000, ...times), end = Math.max(now, ...times);
   const x = (ms) => left + ((width - left - 4) * (ms - begin)) / Math.max(1, end - begin);
   tables.forEach((table, number) => {
-    const y = number * lane;
-    root.append(label(0, y + 18, table.name, { class: "strong" }), label(left - 6, y + 18, table.name.length > 12 ? "" : "hot", { "text-anchor": "end" }), label(left - 6, y + 38, "lake", { "text-anchor": "end" }));
-    root.append(svg("line", { class: "axis", x1: left, x2: width - 4, y1: y + 26, y2: y + 26 }));
+    const y = number * lane + 6;
+    const holds = [`${size(table.hotBytes)} in PostgreSQL`, `${table.files.length} files in the lake`, table.lateBytes > 0 ? `${size(table.lateBytes)} late` : ""].filter(Boolean);
+    root.append(label(0, y + 8, table.name, { class: "strong" }), label(width - 4, y + 8, holds.join(" · "), { "text-anchor": "end" }));
+    root.append(label(left - 6, y + 25, "hot", { "text-anchor": "end" }), label(left - 6, y + 44, "lake", { "text-anchor": "end" }));
+    root.append(svg("line", { class: "axis", x1: left, x2: width - 4, y1: y + 31, y2: y + 31 }));
     if (Number.isFinite(table.hotFrom)) {
-      root.append(svg("rect", { class: "hot", x: x(table.hotFrom), width: Math.max(2, x(end) - x(table.hotFrom)), y: y + 8, height: 14 }, svg("title", {}, `PostgreSQL, ${size(table.hotBytes)}`)));
+      root.append(svg("rect", { class: "hot", x: x(table.hotFrom), width: Math.max(2, x(end) - x(table.hotFrom)), y: y + 14, height: 14 }, svg("title", {}, `PostgreSQL, ${size(table.hotBytes)}`)));
     }
     for (const file of table.files) {
       if (!Number.isFinite(file.from)) continue;
-      root.append(svg("rect", { class: "cold", x: x(file.from).toFixed(1), width: Math.max(1.5, x(file.to) - x(file.from)).toFixed(1), y: y + 30, height: 14, "fill-opacity": 0.75 }, svg("title", {}, file.title)));
+      root.append(svg("rect", { class: "cold", x: x(file.from).toFixed(1), width: Math.max(1.5, x(file.to) - x(file.from)).toFixed(1), y: y + 34, height: 14, "fill-opacity": 0.75 }, svg("title", {}, file.title)));
     }
     if (Number.isFinite(table.floor)) {
-      root.append(svg("line", { class: "floor", x1: x(table.floor), x2: x(table.floor), y1: y + 4, y2: y + 48 }), label(x(table.floor) + 3, y + 56, "floor"));
+      root.append(svg("line", { class: "floor", x1: x(table.floor), x2: x(table.floor), y1: y + 11, y2: y + 52 }), label(x(table.floor) + 4, y + 58, "floor"));
       if (table.lateBytes > 0) {
-        root.append(svg("rect", { class: "late", x: left + 1, width: Math.max(4, x(table.floor) - left - 2), y: y + 9, height: 12 }, svg("title", {}, `late rows, ${size(table.lateBytes)}`)));
+        root.append(svg("rect", { class: "late", x: left + 1, width: Math.max(4, x(table.floor) - left - 2), y: y + 15, height: 12 }, svg("title", {}, `late rows, ${size(table.lateBytes)}`)));
       }
     }
   });
