@@ -9,6 +9,7 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use support::instance::{Instance, Options, shown};
 use support::wait_for;
@@ -141,8 +142,11 @@ fn what_rules_and_dashboards_name_is_there() {
     let secret = "SELECT 'very secret', 1 / 0";
     assert_eq!(client.query(secret).sqlstate(), "22012");
     let page = wait_for("a round of everything", || {
+        // Another small file of one day each time, until the compactor finds it worth a job.
+        client.run("INSERT INTO logs (ts, level, message) VALUES (date_trunc('day', now()) - interval '20 days', 'INFO', 'once more')");
+        std::thread::sleep(Duration::from_millis(500));
         let page = get(&instance, "/metrics").1;
-        let there = ["watershed_postgres_table_bytes{", "watershed_compactor_jobs_total{"];
+        let there = ["watershed_postgres_table_bytes{", "watershed_compactor_jobs_total{", "watershed_boundary_age_seconds{"];
         there.iter().all(|name| page.contains(name)).then_some(page)
     });
 

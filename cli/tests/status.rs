@@ -40,7 +40,7 @@ fn ask(browser: &mut Browser, sql: &str, button: &str) {
 
 #[test]
 fn the_page_shows_what_happens_and_nothing_else_happens() {
-    let instance = Instance::start(Options::busy().with("WATERSHED_COMPACT_INTERVAL", "3s"));
+    let instance = Instance::start(Options::busy().with("WATERSHED_COMPACT_INTERVAL", "24h"));
     let (user, password) = credentials(&instance);
     let mut client = Client::connect(&instance.gateway());
     for day in 1..4 {
@@ -49,7 +49,14 @@ fn the_page_shows_what_happens_and_nothing_else_happens() {
         ));
     }
     client.run(&format!("INSERT INTO logs (ts, level, message) VALUES (now(), 'ERROR', $x${HOSTILE}$x$)"));
-    wait_for("files", || (client.value("SELECT count(*) FROM watershed.files") != "0").then_some(()));
+    // Several files of one day, which are then made one.
+    for batch in 0..4 {
+        let files = "SELECT count(*) FROM watershed.files WHERE table_name = 'logs'";
+        let before: i64 = client.value(files).parse().expect("a number");
+        client.run(&format!("INSERT INTO logs (ts, level, message) SELECT date_trunc('day', now()) - interval '10 days' + i * interval '1 second', 'DEBUG', 'batch {batch}, line ' || i FROM generate_series(1, 2000) i"));
+        wait_for("another file", || (client.value(files).parse::<i64>().expect("a number") > before).then_some(()));
+    }
+    instance.run(&["compact"]);
 
     let home = tempfile::Builder::new().prefix("watershed-browser-").tempdir().expect("a folder");
     let mut browser = Browser::start(home.path());

@@ -260,10 +260,11 @@ async fn attend(
     let waited = watch.archived.elapsed() >= cfg.interval;
     let wanted = if waited { 1 } else { cfg.min_rows.max(1) };
     let waiting = tail_rows(&mut conn, spec, &previous, wanted).await?;
-    if !waited {
-        let table = spec.qualified();
+    let tail = metrics::gauge("watershed_archiver_tail_rows", &[("table", &spec.qualified())]);
+    // Where one row is enough, no more of them are counted.
+    if !waited || waiting == 0 {
         metrics::describe("watershed_archiver_tail_rows", "Rows not yet in the lake when last looked, counted up to min_rows.");
-        metrics::gauge("watershed_archiver_tail_rows", &[("table", &table)]).set(waiting as f64);
+        tail.set(waiting as f64);
     }
     if waiting < wanted {
         // A quiet table's first rows wait a whole interval, so that they come in company.
@@ -277,6 +278,7 @@ async fn attend(
     match report {
         Ok(report) => {
             watch.archived = Instant::now();
+            tail.set(0.0);
             job(spec, "done");
             if report.rows > 0 {
                 progress(&report);
