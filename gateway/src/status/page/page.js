@@ -136,25 +136,27 @@ function sum(all, name, where = () => true) {
 
 // Counters become rates by what they were at the last look.
 function remember() {
-  const now = Date.now(), all = figures(), taken = new Map(), tails = new Map();
+  const now = Date.now(), all = figures(), taken = new Map(), shipped = new Map(), tails = new Map();
   for (const figure of all) {
     if (figure.name === "watershed_ingest_rows_total") {
       const key = `${figure.labels.table} by ${figure.labels.source}`;
       taken.set(key, (taken.get(key) || 0) + figure.value);
     }
+    // What came by SQL is not counted on its way in, but on its way to the lake.
+    if (figure.name === "watershed_archiver_rows_total") shipped.set(`${figure.labels.table} to the lake`, figure.value);
     if (figure.name === "watershed_archiver_tail_rows") tails.set(figure.labels.table, figure.value);
   }
-  history.push({ now, taken, tails });
+  history.push({ now, taken, shipped, tails });
   history = history.filter((h) => now - h.now <= HISTORY);
 }
 
-function rates() {
+function rates(of) {
   const series = new Map();
   for (let n = 1; n < history.length; n += 1) {
     const before = history[n - 1], after = history[n], seconds = Math.max(0.5, (after.now - before.now) / 1000);
-    for (const [name, value] of after.taken) {
+    for (const [name, value] of after[of]) {
       if (!series.has(name)) series.set(name, []);
-      series.get(name).push([after.now, Math.max(0, value - (before.taken.get(name) || 0)) / seconds]);
+      series.get(name).push([after.now, Math.max(0, value - (before[of].get(name) || 0)) / seconds]);
     }
   }
   return [...series].map(([name, points]) => ({ name, points })).sort((a, b) => a.name.localeCompare(b.name));
@@ -189,7 +191,7 @@ function drawTiles(now) {
   const of = (route) => recent.filter((s) => s.route === route && !s.sqlstate).map((s) => s.us).sort((a, b) => a - b);
   const [postgres, lake] = [of("postgres"), of("lake")];
   const all = figures();
-  const lastRates = rates().map((s) => s.points[s.points.length - 1]?.[1] ?? 0);
+  const lastRates = rates("taken").map((s) => s.points[s.points.length - 1]?.[1] ?? 0);
   const ages = part("tables").map((t) => number(t.boundary_age)).filter((age) => age !== null);
   const tiles = [
     [count(recent.length / 60), "statements a second"],
@@ -271,7 +273,7 @@ function drawPairs() {
 }
 
 function drawIngest(now) {
-  lines(by("ingest"), rates().map((s) => ({ ...s, name: `${s.name}, rows/s` })), now, count);
+  lines(by("ingest"), [...rates("taken"), ...rates("shipped")].map((s) => ({ ...s, name: `${s.name}, rows/s` })), now, count);
   const behind = part("streams").filter((s) => (number(s.lag_records) || 0) > 0);
   const words = part("streams").length === 0 ? "No Kafka partition is read here." : behind.length === 0 ? "No partition is behind." : "";
   by("lag").replaceChildren(words ? element("p", { class: "quiet" }, words) : table(["Partition", "Behind", "Since", "State"],
@@ -280,7 +282,7 @@ function drawIngest(now) {
 
 function drawTail(now) {
   lines(by("tail"), tails().map((s) => ({ ...s, name: `${s.name}, rows not yet in the lake` })), now, count);
-  const rows = part("tables").map((t) => [t.table_name, t.boundary_age === null ? "nothing shipped yet" : `${period(number(t.boundary_age))} ago`, t.floor ? `from ${t.floor.slice(0, 10)} on` : "all rows"]);
+  const rows = part("tables").map((t) => [t.table_name, t.boundary_age === null ? "nothing shipped yet" : `${period(number(t.boundary_age))} ago`, Number.isFinite(time(t.floor)) ? `from ${t.floor.slice(0, 10)} on` : "all rows"]);
   by("boundary").replaceChildren(table(["Table", "Last shipped to the lake", "PostgreSQL holds"], rows));
 }
 
