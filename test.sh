@@ -11,6 +11,8 @@ setup_s3
 setup_drivers
 setup_relay
 setup_readers
+setup_promtool
+setup_browser
 if [ "$#" -eq 0 ]; then set -- --workspace; fi
 cd -- "$here"
 exec cargo test --locked --no-fail-fast "$@"

@@ -164,6 +164,27 @@ setup_relay() {
     command -v strace >/dev/null 2>&1 || install_packages strace
 }
 
+# promtool, which the tests check rules and metrics with.
+setup_promtool() {
+    apt_lists prometheus
+    "$(dirname -- "${BASH_SOURCE[0]}")/../deploy/prometheus/promtool.sh" setup >/dev/null
+}
+
+# A Chromium that the tests open the status page with.
+setup_browser() {
+    apt_lists chromium-headless-shell
+    "$(dirname -- "${BASH_SOURCE[0]}")/../deploy/local/browser/browser.sh" setup >/dev/null
+}
+
+# What is downloaded and not installed: apt must know where from.
+apt_lists() {
+    if [ -z "$apt_updated" ] && [ -z "$(apt-cache show --no-all-versions "$1" 2>/dev/null)" ]; then
+        say "Updating the list of packages"
+        as_root env DEBIAN_FRONTEND=noninteractive apt-get update -qq </dev/null >&2
+        apt_updated=yes
+    fi
+}
+
 # The same for deploy/local/readers: the largest download of all.
 setup_readers() {
     setup_python

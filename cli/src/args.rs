@@ -15,6 +15,9 @@ const EXIT_CODES: &str = "Exit codes: 0 done; 1 done, but the stores differ, lin
 #[derive(Debug, Parser)]
 #[command(name = "watershed", version, propagate_version = true, after_help = EXIT_CODES)]
 pub struct Cli {
+    /// How the log on standard error is written
+    #[arg(long, global = true, env = "WATERSHED_LOG_FORMAT", value_enum, default_value = "text", hide_possible_values = true)]
+    pub log_format: crate::logging::Format,
     #[command(subcommand)]
     pub command: Command,
 }
@@ -135,6 +138,9 @@ pub struct UpArgs {
     /// Address of the Arrow Flight SQL door, or "off" [default: 127.0.0.1:8815]
     #[arg(long, env = "WATERSHED_FLIGHT", value_name = "HOST:PORT")]
     pub flight: Option<Door>,
+    /// Collector that traces are sent to, by OTLP over HTTP, e.g. http://127.0.0.1:4318 [default: none]
+    #[arg(long, env = "WATERSHED_TRACES", value_name = "URL")]
+    pub traces: Option<url::Url>,
     /// Where the lake is: file://, hdfs://, viewfs:// or s3:// [default: below the data directory]
     #[arg(long, env = "WATERSHED_LAKE", value_name = "URL")]
     pub lake: Option<url::Url>,

@@ -16,6 +16,7 @@ use anyhow::Result;
 use ingest::forward::{Alerts, DeadLetters, Forward};
 use ingest::letters::replay::Routes;
 use ingest::topics::{TableRoute, TopicRoute};
+use ingest::vitals::Limits;
 use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
 use serde::de::{MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
@@ -38,6 +39,7 @@ pub struct Config {
     pub retention: Retention,
     pub postgres: Postgres,
     pub kafka: Kafka,
+    pub telemetry: Telemetry,
     pub drain_timeout: Duration,
     /// Envelopes and mappings of what comes by HTTP or from files.
     pub tables: Vec<TableRoute>,
@@ -117,9 +119,23 @@ pub struct Http {
     /// Others than this machine may post without a token.
     pub allow_open: bool,
     pub open_metrics: bool,
+    /// The status page is at `/`.
+    pub page: bool,
     pub key_retention: Duration,
     /// Patterns of `_bulk`'s index names, and their tables.
     pub indices: BTreeMap<String, String>,
+}
+
+/// Where traces go, and from where on /healthz says that something is wrong.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Telemetry {
+    /// None: nowhere.
+    pub traces: Option<url::Url>,
+    pub service_name: String,
+    /// The part of the statements that are traced.
+    pub sample: f64,
+    pub vitals: Duration,
+    pub limits: Limits,
 }
 
 /// When taking in stops because a disk is nearly full.
@@ -195,6 +211,7 @@ pub struct File {
     postgres: PostgresFile,
     tables: Vec<TableRoute>,
     kafka: KafkaFile,
+    telemetry: TelemetryFile,
 }
 
 #[derive(Clone, Debug, Default, Deserialize, PartialEq)]
@@ -236,6 +253,18 @@ enum ClientCertificate {
 
 #[derive(Clone, Debug, Default, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields, default)]
+struct TelemetryFile {
+    traces: Option<url::Url>,
+    service_name: Option<String>,
+    sample: Option<f64>,
+    vitals: Option<Period>,
+    long_writer: Option<Period>,
+    boundary_age: Option<Period>,
+    lag: Option<Period>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields, default)]
 struct HttpFile {
     listen: Option<SocketAddr>,
     max_body: Option<Bytes>,
@@ -243,6 +272,7 @@ struct HttpFile {
     token_file: Option<PathBuf>,
     allow_open: bool,
     open_metrics: bool,
+    page: Option<bool>,
     key_retention: Option<Period>,
     indices: BTreeMap<String, String>,
 }
@@ -368,6 +398,7 @@ impl Config {
                 token_file: file.http.token_file,
                 allow_open: file.http.allow_open,
                 open_metrics: file.http.open_metrics,
+                page: file.http.page.unwrap_or(true),
                 key_retention: period(None, file.http.key_retention, 30 * 86_400),
                 indices: file.http.indices,
             },
@@ -397,6 +428,7 @@ impl Config {
                     .chain(file.kafka.dead_letters.map(Forward::from))
                     .collect(),
             },
+            telemetry: file.telemetry.settled(args.traces.clone()),
             tables: file.tables,
         };
         config.check()?;
@@ -437,6 +469,13 @@ impl Config {
             (self.retention.notice < Duration::from_secs(4), "retention.notice", "at least 4s"),
             (self.retention.notice > Duration::from_secs(3600), "retention.notice", "at most 1h"),
             (!(1..=100_000).contains(&self.retention.keep_days), "retention.keep_days", "1 to 100000"),
+            (!(0.0..=1.0).contains(&self.telemetry.sample), "telemetry.sample", "0 to 1"),
+            (self.telemetry.vitals < least, "telemetry.vitals", "at least 100ms"),
+            (
+                self.telemetry.traces.as_ref().is_some_and(|url| !matches!(url.scheme(), "http" | "https")),
+                "telemetry.traces",
+                "a URL that begins with http:// or https://",
+            ),
             (self.kafka.group.is_empty(), "kafka.group", "a name"),
             (!(1..=16).contains(&self.kafka.writers), "kafka.writers", "1 to 16"),
             (!(1..=1_000_000).contains(&self.kafka.batch_rows), "kafka.batch_rows", "1 to 1000000"),
@@ -542,6 +581,23 @@ impl Gateway {
             (self.startup_timeout < least, "gateway.startup_timeout", "at least 100ms"),
             (self.login_timeout < least, "gateway.login_timeout", "at least 100ms"),
         ])
+    }
+}
+
+impl TelemetryFile {
+    fn settled(self, traces: Option<url::Url>) -> Telemetry {
+        let usual = Limits::default();
+        Telemetry {
+            traces: traces.or(self.traces),
+            service_name: self.service_name.unwrap_or_else(|| "watershed".to_owned()),
+            sample: self.sample.unwrap_or(1.0),
+            vitals: self.vitals.map_or(Duration::from_secs(15), |p| p.0),
+            limits: Limits {
+                writer: self.long_writer.map_or(usual.writer, |p| p.0),
+                boundary: self.boundary_age.map_or(usual.boundary, |p| p.0),
+                lag: self.lag.map_or(usual.lag, |p| p.0),
+            },
+        }
     }
 }
 

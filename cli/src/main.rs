@@ -10,6 +10,7 @@ mod console;
 mod datadir;
 mod discover;
 mod exit;
+mod logging;
 mod postgres;
 mod scram;
 mod services;
@@ -23,7 +24,6 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
-use tracing_subscriber::EnvFilter;
 
 use args::{Cli, Command};
 use console::complain;
@@ -35,7 +35,7 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    start_log();
+    logging::start(cli.log_format);
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -74,17 +74,4 @@ async fn run(cli: Cli) -> anyhow::Result<Code> {
         Command::Difftest(args) => commands::difftest::run(args).await,
         Command::Bench(command) => commands::bench::run(command).await,
     }
-}
-
-/// Logs go to standard error; `WATERSHED_LOG` (or `RUST_LOG`) filters them.
-fn start_log() {
-    let filter = std::env::var("WATERSHED_LOG")
-        .or_else(|_| std::env::var("RUST_LOG"))
-        .unwrap_or_else(|_| "warn,watershed=info,hdfs_native=error".into());
-    let filter = EnvFilter::try_new(&filter).unwrap_or_else(|_| EnvFilter::new("warn"));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
-        .init();
 }

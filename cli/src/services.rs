@@ -10,6 +10,7 @@ use gateway::tls::Tls;
 use ingest::generate;
 use ingest::http::{Indices, Tokens};
 use ingest::pressure::{Monitor, Pressure, Watched};
+use ingest::vitals::{self, Health};
 use tokio::net::TcpListener;
 
 use crate::bootstrap::{self, Secrets};
@@ -24,12 +25,18 @@ use crate::up::reachable;
 pub struct Services {
     gateway: gateway::Config,
     http: ingest::http::Config,
+    /// The page for people, before it is known where the gateway listens; None: there is none.
+    page: Option<gateway::status::Config>,
     /// With which this process posts to its own door, if that asks for a token.
     own_token: Option<String>,
     /// Finds out whether there is room for more, until it is started.
     monitor: Mutex<Option<Monitor>>,
     pub archiver: ingest::archiver::Config,
     pub compactor: compactor::Config,
+    /// What is asked of PostgreSQL, and who is told what is wrong.
+    vitals: Vitals,
+    /// Where traces go, if anywhere.
+    traces: Option<gateway::telemetry::trace::Config>,
     /// False: merging is left to runs of `watershed compact`.
     pub compacts: bool,
     retention: ingest::retention::Config,
@@ -57,7 +64,9 @@ impl Services {
             spill_dir: Some(data.spill()),
             data_dir: Some(data.root().to_owned()),
         };
+        let onlookers = gateway::query::log::Onlookers::default();
         let gateway = gateway::Config {
+            onlookers: onlookers.clone(),
             upstream_socket_dir: Some(socket_dir.to_owned()),
             upstream_host: "127.0.0.1".into(),
             upstream_port: secrets.port.context("the cluster has no port yet")?,
@@ -83,12 +92,20 @@ impl Services {
         let brokers = config.kafka.brokers.as_deref();
         let brokers = brokers.map(|brokers| ingest::kafka::client(brokers, &config.kafka.properties));
         let (pressure, monitor) = watched(&config.pressure, &stores)?;
+        let vitals = Vitals::new(config, &stores, &pressure);
         let mut http = http_config(config, &stores, &pressure)?;
+        http.health = vitals.health.clone();
         let own_token = (!http.tokens.is_empty()).then(new_password);
         if let Some(token) = &own_token {
             http.tokens = http.tokens.and(Tokens::parse([token.as_str()], true).map_err(anyhow::Error::msg)?);
         }
+        let page = config.http.page.then(|| gateway::status::Config {
+            trusted_users: config.gateway.trusted_users.clone(),
+            in_the_clear: config.http.listen.ip().to_canonical().is_loopback() || config.gateway.allow_plaintext,
+            ..gateway::status::Config::new(config.gateway.listen, bootstrap::DATABASE, onlookers)
+        });
         Ok(Services {
+            page,
             gateway,
             forwarder: forwarder_config(config, &stores),
             brokers,
@@ -96,12 +113,19 @@ impl Services {
             http,
             own_token,
             monitor: Mutex::new(Some(monitor)),
+            vitals,
+            traces: traces(&config.telemetry),
             archiver: archiver_config(config, &stores),
             compactor: compactor_config(&config.compactor, &stores),
             compacts: config.compactor.enabled,
             retention: retention_config(&config.retention, &config.pressure, &stores),
             stores,
         })
+    }
+
+    /// Whether there is a page for people.
+    pub fn has_page(&self) -> bool {
+        self.page.is_some()
     }
 
     /// Reads again what may have changed while everything runs: certificates and keys.
@@ -133,14 +157,20 @@ impl Services {
         http_socket: TcpListener,
     ) -> Result<()> {
         let stop = tasks.stop_token();
+        let (gateway_at, http_at) = (reachable(gateway_socket.local_addr()?), reachable(http_socket.local_addr()?));
         tasks.serve("gateway", gateway::run(self.gateway.clone(), gateway_socket, flight_socket, stop.clone()));
         let more = generate::control::routes(generate::control::Config {
             kafka: self.brokers.clone(),
-            url: format!("http://{}", reachable(http_socket.local_addr()?)),
+            url: format!("http://{http_at}"),
             token: self.own_token.clone(),
             stop: stop.clone(),
         });
-        tasks.serve("http", ingest::http::run(self.http.clone(), http_socket, more, stop.clone()));
+        let mut http = self.http.clone();
+        if let Some(page) = self.page.clone() {
+            let page = gateway::status::Config { gateway: gateway_at, ..page };
+            http.open = Some(gateway::status::router(page, http_at.port(), stop.clone()));
+        }
+        tasks.serve("http", ingest::http::run(http, http_socket, more, stop.clone()));
         if let Some(monitor) = self.monitor.lock().unwrap_or_else(PoisonError::into_inner).take() {
             keep_watch(tasks, monitor);
         }
@@ -153,6 +183,11 @@ impl Services {
         tasks.keep_up("archiver", move || ingest::archiver::run(config.clone(), token.clone()));
         if let Some(config) = self.forwarder.clone() {
             keep_forwarding(tasks, config);
+        }
+        self.vitals.clone().keep_up(tasks);
+        if let Some(config) = self.traces.clone() {
+            let token = stop.clone();
+            tasks.serve("traces", gateway::telemetry::trace::run(config, token));
         }
         let (config, token) = (self.retention.clone(), stop.clone());
         tasks.keep_up("retention", move || ingest::retention::run(config.clone(), token.clone()));
@@ -174,6 +209,8 @@ pub struct Ingest {
     retention: Option<ingest::retention::Config>,
     pub kafka: Option<ingest::kafka::Config>,
     monitor: Monitor,
+    /// None: that role's URL is not known either.
+    vitals: Option<Vitals>,
     /// Sends if no other process does; reads as the archiver, so it needs that role's URL.
     pub forwarder: Option<ingest::forward::Config>,
 }
@@ -181,8 +218,12 @@ pub struct Ingest {
 impl Ingest {
     pub fn new(config: &Config, stores: &Stores, http: Option<TcpListener>, archive: bool) -> Result<Ingest> {
         let (pressure, monitor) = watched(&config.pressure, stores)?;
+        let vitals = (!stores.archiver_url.is_empty()).then(|| Vitals::new(config, stores, &pressure));
         let http = match http {
-            Some(socket) => Some((http_config(config, stores, &pressure)?, socket)),
+            Some(socket) => {
+                let health = vitals.as_ref().map(|vitals| vitals.health.clone()).unwrap_or_default();
+                Some((ingest::http::Config { health, ..http_config(config, stores, &pressure)? }, socket))
+            }
             None => None,
         };
         Ok(Ingest {
@@ -191,6 +232,7 @@ impl Ingest {
             retention: archive.then(|| retention_config(&config.retention, &config.pressure, stores)),
             kafka: kafka_config(config, stores, &pressure),
             monitor,
+            vitals,
             forwarder: forwarder_config(config, stores),
         })
     }
@@ -201,6 +243,9 @@ impl Ingest {
             serving.serve("http", ingest::http::run(config, socket, axum::Router::new(), stop.clone()));
         }
         keep_watch(serving, self.monitor);
+        if let Some(vitals) = self.vitals {
+            vitals.keep_up(upkeep);
+        }
         if let Some(config) = self.archiver {
             let token = upkeep.stop_token();
             upkeep.keep_up("archiver", move || ingest::archiver::run(config.clone(), token.clone()));
@@ -216,6 +261,39 @@ impl Ingest {
             keep_forwarding(upkeep, config);
         }
     }
+}
+
+/// How both stores are: asked by one task, told by the HTTP door.
+#[derive(Clone)]
+struct Vitals {
+    config: vitals::Config,
+    health: Health,
+    pressure: Pressure,
+}
+
+impl Vitals {
+    fn new(config: &Config, stores: &Stores, pressure: &Pressure) -> Vitals {
+        let mut limits = config.telemetry.limits.clone();
+        // An archiver that comes seldom is not late before its second turn.
+        limits.boundary = limits.boundary.max(2 * config.archiver.interval);
+        let config = vitals::Config { interval: config.telemetry.vitals, limits, ..vitals::Config::new(&stores.archiver_url) };
+        Vitals { config, health: Health::default(), pressure: pressure.clone() }
+    }
+
+    fn keep_up(self, tasks: &mut Tasks) {
+        let stop = tasks.stop_token();
+        tasks.keep_up("vitals", move || {
+            vitals::run(self.config.clone(), self.health.clone(), self.pressure.clone(), stop.clone())
+        });
+    }
+}
+
+fn traces(config: &config::Telemetry) -> Option<gateway::telemetry::trace::Config> {
+    Some(gateway::telemetry::trace::Config {
+        endpoint: config.traces.as_ref()?.to_string(),
+        service_name: config.service_name.clone(),
+        sample: config.sample,
+    })
 }
 
 fn keep_watch(tasks: &mut Tasks, monitor: Monitor) {
@@ -278,28 +356,6 @@ fn http_config(
         key_retention: config.http.key_retention,
         tokens: tokens(&config.http)?,
         open_metrics: config.http.open_metrics,
-        gauges: vec![
-            (
-                "watershed_lake_queries_running",
-                "Queries over the lake whose rows are being made.",
-                gateway::engine::activity::running_queries,
-            ),
-            (
-                "watershed_lake_reads_running",
-                "Requests to the lake's store that queries wait for.",
-                gateway::engine::activity::running_reads,
-            ),
-            (
-                "watershed_comparisons",
-                "Statements that both stores answered and whose answers were compared.",
-                gateway::compare::log::compared,
-            ),
-            (
-                "watershed_comparisons_different",
-                "Of these, those whose answers differed; their statements are PostgreSQL's since.",
-                gateway::compare::log::different,
-            ),
-        ],
         pressure: pressure.clone(),
         indices: Indices::new(patterns),
         routes: config.tables.clone(),

@@ -9,6 +9,7 @@
 
 mod error;
 mod lead;
+mod meters;
 #[cfg(test)]
 mod measure;
 #[cfg(test)]

@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use url::Url;
 
 use crate::lead::{self, Ended, Leader, Note};
+use crate::meters;
 use crate::plan::{Job, Plan, Policy, plan};
 use crate::rewrite::{Resources, discard, rewrite};
 use crate::turn::{Finished, finish};
@@ -429,6 +430,7 @@ impl Compactor {
         for _ in 0..if insist { ROUNDS } else { 1 } {
             let planned = plan(&*table.refresh().await?, &event, &self.policy, now_ms());
             next_ms = planned.next_ms;
+            meters::debt(&report.table, &planned.jobs);
             if planned.jobs.is_empty() {
                 break;
             }
@@ -442,6 +444,7 @@ impl Compactor {
         let version = followed.table.current();
         report.files_after = version.files.len();
         report.seconds = began.elapsed().as_secs_f64();
+        meters::turn(&report, version.bytes);
         // A round that did something may have made room for more.
         followed.seen = (insist || report.jobs == 0).then_some(version.version);
         followed.due_ms = next_ms;
@@ -505,6 +508,7 @@ impl Compactor {
             let Some(one) = working.join_next().await else { break };
             let Ok((id, job, files)) = one else { return Err(Error::ThreadLost) };
             let outcome = self.commit(table, leader, &job, files, report).await;
+            meters::job(&report.table, outcome.as_ref().ok(), &job);
             let ended_so = match &outcome {
                 Ok(ended) => ended.clone(),
                 Err(error) => Ended { outcome: "failed", error: Some(error.to_string()), ..Ended::default() },

@@ -79,3 +79,25 @@ free_port() {
 setting() { # FILE KEY: the value in a file of KEY=VALUE lines
     [ ! -f "$1" ] || sed -n "s/^$2=//p" "$1" | tail -n 1
 }
+
+# Debian's packages with what they depend on and this machine lacks, unpacked: nobody has to be root, and nothing is installed.
+fetch_debs() { # FILE FOLDER: the file has the names, one a line
+    command -v apt-get >/dev/null 2>&1 || die "apt-get is needed to fetch what $1 names" 3
+    local wanted packages
+    mapfile -t wanted < <(sed 's/#.*//; s/[[:space:]]//g; /^$/d' "$1")
+    [ -n "$(apt-cache show --no-all-versions "${wanted[0]}" 2>/dev/null)" ] ||
+        die "apt does not know ${wanted[0]}: run apt-get update" 3
+    mapfile -t packages < <(
+        {
+            printf '%s\n' "${wanted[@]}"
+            apt-get -s -q -o Debug::NoLocking=1 -o APT::Get::Show-User-Simulation-Note=0 --no-install-recommends install "${wanted[@]}" |
+                sed -n 's/^Inst \([^ ]*\) .*/\1/p'
+        } | sort -u
+    )
+    (cd -- "$2" && apt-get download -q "${packages[@]}") || die "apt-get could not download what $1 names" 3
+    local deb
+    for deb in "$2"/*.deb; do
+        dpkg -x "$deb" "$2" || die "$deb cannot be unpacked" 3
+    done
+    rm -f -- "$2"/*.deb
+}

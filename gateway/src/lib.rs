@@ -15,7 +15,9 @@ pub mod query;
 pub mod route;
 pub mod server;
 pub mod session;
+pub mod status;
 pub mod cost;
+pub mod telemetry;
 mod threads;
 pub mod tls;
 mod verifiers;
@@ -70,6 +72,8 @@ pub struct Config {
     pub flight: flight::Lifetimes,
     /// Where the door to cold rows has its socket, so that PostgreSQL itself answers what the lake cannot; None: it is closed.
     pub cold_door: Option<PathBuf>,
+    /// Sessions that only look on.
+    pub onlookers: query::log::Onlookers,
     /// How long sessions inside a transaction or a statement may go on after shutdown was asked.
     pub drain_timeout: Duration,
 }
@@ -121,7 +125,7 @@ pub async fn run(
         cancels: cancel::Registry::default(),
         catalog,
         classified: classify::Cache::default(),
-        log: Arc::default(),
+        log: Arc::new(query::log::QueryLog::new(config.onlookers.clone())),
         costs: Arc::default(),
         comparisons: Arc::default(),
         replays: Arc::new(tokio::sync::Semaphore::new(session::replay::AT_ONCE)),
@@ -131,6 +135,7 @@ pub async fn run(
         places: Arc::new(tokio::sync::Semaphore::new(config.max_sessions)),
         config,
     });
+    telemetry::watch(&shared);
     let upkeep = shutdown.child_token();
     let close = CancellationToken::new();
     let follower = {

@@ -17,6 +17,7 @@ use crate::session::link::UpstreamAddress;
 use crate::session::login::{self, Desk, LoginEnd, Policy};
 use crate::session::opening::{self, Opener, Peer, Terms};
 use crate::session::{Session, SessionEnd};
+use crate::telemetry::{self, Connection};
 use crate::threads::Threads;
 use crate::verifiers::Verifiers;
 use crate::wire::message::{self, ErrorReport};
@@ -74,6 +75,7 @@ pub async fn serve(shared: Arc<Shared>, listener: TcpListener, shutdown: Cancell
         let on_its_way = match admission.admit(peer.ip, Instant::now()) {
             Ok(admitted) => admitted,
             Err(refusal) => {
+                telemetry::connection(Connection::TurnedAway);
                 turn_away(&stream, refusal);
                 continue;
             }
@@ -135,10 +137,12 @@ async fn connection(
         Err(LoginEnd::Closed) => return,
         Err(LoginEnd::Io(e)) if is_ordinary(&e) => return,
         Err(e) => {
+            telemetry::connection(Connection::Refused);
             tracing::info!(peer = %peer.ip, reason = %e, "login refused");
             return;
         }
     };
+    telemetry::connection(Connection::Session);
     match Session::new(shared, logged_in).run(shutdown, now).await {
         SessionEnd::Client | SessionEnd::Upstream | SessionEnd::Shutdown => {}
         SessionEnd::Io(e) if is_ordinary(&e) => {}
@@ -164,6 +168,7 @@ async fn enter(
     let mut opened = match opened {
         Opener::Session(opened) => opened,
         Opener::Cancel { key, client } => {
+            telemetry::connection(Connection::Cancel);
             let cancelled = login::cancel(&shared.upstream, &shared.cancels, &key);
             let _ = tokio::time::timeout_at(deadline, cancelled).await; // nobody hears how it went
             drop(client);

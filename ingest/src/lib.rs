@@ -34,5 +34,6 @@ pub mod sink;
 pub mod target;
 pub mod topics;
 pub mod verify;
+pub mod vitals;
 
 pub use error::{Error, Result};

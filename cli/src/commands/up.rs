@@ -55,6 +55,9 @@ pub fn announce(up: &Up) {
     if let Some(flight) = up.flight {
         say(format_args!("  Flight grpc://{flight}"));
     }
+    if up.services.has_page() {
+        say(format_args!("  page   http://{}/", up.http));
+    }
     say(format_args!("  data   {}", up.data.root().display()));
     say("");
     say("ready");

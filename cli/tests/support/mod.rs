@@ -2,6 +2,7 @@
 //! Nothing here depends on the product's own code: it is used as a user would, by its binary and its sockets.
 #![allow(dead_code)] // each test binary uses a part of it
 
+pub mod browser;
 pub mod compare;
 pub mod hdfs;
 pub mod instance;

@@ -94,6 +94,17 @@ impl Default for EngineConfig {
     }
 }
 
+/// See [`Engine::load`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Load {
+    /// Queries that wait for a place, and places.
+    pub waiting: usize,
+    pub running_limit: usize,
+    /// Working memory of all queries, and what they have on disk.
+    pub memory_bytes: usize,
+    pub spill_bytes: u64,
+}
+
 /// See the module.
 pub struct Engine {
     state: SessionState,
@@ -244,6 +255,17 @@ impl Engine {
             // Dropped before it started: cancelled, or a panic while planning.
             Err(_) if cancel.is_cancelled() => Err(EngineError::Cancelled),
             Err(_) => Err(EngineError::Internal("the query ended while it was planned".into())),
+        }
+    }
+
+    /// What the engine holds at present.
+    pub fn load(&self) -> Load {
+        let runtime = self.state.runtime_env();
+        Load {
+            waiting: self.waiting.load(Ordering::Relaxed),
+            running_limit: self.max_waiting / WAITING_PER_RUNNING,
+            memory_bytes: runtime.memory_pool.reserved(),
+            spill_bytes: runtime.disk_manager.used_disk_space(),
         }
     }
 

@@ -53,6 +53,7 @@ use lake::stats::{Bound, Collector, FileStats};
 use lake::types::ColType;
 use object_store::ObjectStore;
 
+use super::activity;
 use super::coded::coded_type;
 use super::error::EngineError;
 use super::pins::Pin;
@@ -474,6 +475,8 @@ impl TableProvider for TieredProvider {
         let (ranges, others): (Vec<(&Expr, Test)>, Vec<_>) = proven.partition(|(_, test)| test.is_range_of(&self.event));
         let mut all = ranges.iter().chain(&others);
         let files = self.files.prune(|f| f.rows > 0 && all.clone().all(|(_, test)| test.may_match(f)));
+        let files_pruned = self.files.len().saturating_sub(files.len()) as u64;
+        activity::add(&activity::Totals { files_pruned, ..Default::default() });
         // Of files that lie within the range whole, the column it is about need not be read.
         let (inside, across): (Vec<_>, Vec<_>) =
             files.into_iter().partition(|f| ranges.iter().all(|(_, test)| test.must_match(&f.stats)));

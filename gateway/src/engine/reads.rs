@@ -29,7 +29,7 @@ use object_store::ObjectMeta;
 use object_store::path::Path;
 use parking_lot::Mutex;
 
-use super::activity::Read;
+use super::activity::{self, Read};
 use super::coded::coded_type;
 use super::provider::Source;
 
@@ -97,6 +97,15 @@ pub(super) fn repeats(footer: &ParquetMetaData, column: &str) -> bool {
 pub(super) struct Readers {
     inner: CachedParquetFileReaderFactory,
     seen: Arc<Mutex<Seen>>,
+}
+
+impl Drop for Seen {
+    /// The scan is over: what was opened and not read, its footers ruled out.
+    fn drop(&mut self) {
+        let groups: usize = self.footers.values().map(|footer| footer.num_row_groups()).sum();
+        let row_groups_pruned = groups.saturating_sub(self.groups.len()) as u64;
+        activity::add(&activity::Totals { row_groups_pruned, ..Default::default() });
+    }
 }
 
 #[derive(Debug, Default)]

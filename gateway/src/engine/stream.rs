@@ -92,6 +92,26 @@ impl std::fmt::Debug for QueryStream {
     }
 }
 
+impl Drop for QueryStream {
+    fn drop(&mut self) {
+        let read = self.stats();
+        let (mut spills, mut spilled_bytes) = (0, 0);
+        spilled(self.plan.as_ref(), &mut spills, &mut spilled_bytes);
+        let (files, row_groups, bytes) = (read.files, read.row_groups, read.bytes_scanned);
+        activity::add(&activity::Totals { files, row_groups, bytes, spills, spilled_bytes, ..Default::default() });
+    }
+}
+
+fn spilled(plan: &dyn ExecutionPlan, spills: &mut u64, bytes: &mut u64) {
+    if let Some(metrics) = plan.metrics() {
+        *spills += metrics.spill_count().unwrap_or(0) as u64;
+        *bytes += metrics.spilled_bytes().unwrap_or(0) as u64;
+    }
+    for child in plan.children() {
+        spilled(child.as_ref(), spills, bytes);
+    }
+}
+
 impl QueryStream {
     pub fn schema(&self) -> SchemaRef {
         self.schema.clone()

@@ -2,8 +2,9 @@
 //! ✗ SQL, Arrow.
 
 use super::record::{Entry, Path};
+use crate::telemetry;
 use parking_lot::Mutex;
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
@@ -12,9 +13,45 @@ pub const KEPT: usize = 10_000;
 /// Distinct (fingerprint, route) pairs kept; further ones are counted together under `other`.
 pub const FINGERPRINTS: usize = 5_000;
 
+/// PostgreSQL processes whose sessions only look at this log and at what else the gateway tells: the status page's, which would push out
+/// what they are there to show. Cheap to clone; all clones are one.
+#[derive(Debug, Clone, Default)]
+pub struct Onlookers(Arc<(AtomicU64, Mutex<HashSet<i32>>)>);
+
+impl Onlookers {
+    /// From here on what `pid` asks is not kept, until the guard drops.
+    pub fn add(&self, pid: i32) -> Onlooker {
+        if self.0.1.lock().insert(pid) {
+            self.0.0.fetch_add(1, Ordering::Relaxed);
+        }
+        Onlooker { all: self.clone(), pid }
+    }
+
+    fn has(&self, pid: i32) -> bool {
+        self.0.0.load(Ordering::Relaxed) > 0 && self.0.1.lock().contains(&pid)
+    }
+}
+
+/// One of [`Onlookers`].
+#[derive(Debug)]
+pub struct Onlooker {
+    all: Onlookers,
+    pid: i32,
+}
+
+impl Drop for Onlooker {
+    fn drop(&mut self) {
+        if self.all.0.1.lock().remove(&self.pid) {
+            self.all.0.0.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
+
 /// Shared by all sessions of a gateway.
 #[derive(Debug, Default)]
 pub struct QueryLog {
+    /// Whose statements are not kept.
+    pub onlookers: Onlookers,
     next: AtomicI64,
     /// Statements that the lake gave up before their first row and PostgreSQL answered.
     pub fallbacks: AtomicU64,
@@ -54,12 +91,21 @@ impl Stats {
 }
 
 impl QueryLog {
+    /// Empty; what `onlookers` ask is not kept.
+    pub fn new(onlookers: Onlookers) -> QueryLog {
+        QueryLog { onlookers, ..QueryLog::default() }
+    }
+
     /// Takes a finished record.
     pub fn finish(&self, mut entry: Entry) {
+        if self.onlookers.has(entry.who.pid) {
+            return;
+        }
         entry.id = self.next.fetch_add(1, Ordering::Relaxed) + 1;
         if entry.fell_back {
             self.fallbacks.fetch_add(1, Ordering::Relaxed);
         }
+        telemetry::finished(&entry);
         let mut inner = self.inner.lock();
         let mut key = (entry.statement.fingerprint.clone(), entry.path);
         let full = inner.stats.len() >= FINGERPRINTS;

@@ -18,6 +18,7 @@ use crate::flight::outgoing::Outgoing;
 use crate::flight::types::Column;
 use crate::plan::{self, PlanError, PlanInputs};
 use crate::query::record::{Path, Record};
+use crate::telemetry::{self, why::FellBack};
 use crate::route::{self, Known};
 use crate::virtual_tables::{self, Reader};
 use crate::wire::frame;
@@ -709,6 +710,7 @@ impl Session {
             (Err(_), None) => return Err(SessionEnd::Protocol("an answered portal failed".into())),
         };
         portal.stage = Stage::Done;
+        let kind = give_up.kind();
         match give_up.settled(portal, self.shared.config.cold_door.is_some()) {
             GiveUp::End(e) => {
                 record.failed("08006", "the client closed the connection");
@@ -741,6 +743,7 @@ impl Session {
                 Ok(Answer::Failed)
             }
             GiveUp::FallBack(reason) => {
+                telemetry::fell_back(kind);
                 tracing::info!(reason, fingerprint = %record.entry.statement.fingerprint, "the lake gave a statement back to PostgreSQL");
                 record.entry.path = Path::Postgres;
                 record.entry.fell_back = true;
@@ -860,15 +863,17 @@ impl Session {
                 self.raise(&report).await?;
             }
             Err(_) if portal.is_unbound() => self.remember_portal(name, Portal::Lake(portal)),
-            Err(GiveUp::FallBack(reason) | GiveUp::Outdated(reason)) => self.hand_to_postgres(name, portal, &reason),
-            Err(GiveUp::Engine(e)) => self.hand_to_postgres(name, portal, &e.to_string()),
+            Err(GiveUp::FallBack(reason)) => self.hand_to_postgres(name, portal, &reason, FellBack::Late),
+            Err(GiveUp::Outdated(reason)) => self.hand_to_postgres(name, portal, &reason, FellBack::Snapshot),
+            Err(GiveUp::Engine(e)) => self.hand_to_postgres(name, portal, &e.to_string(), FellBack::of(&e)),
         }
         Ok(())
     }
 
     /// From here on PostgreSQL, which has the portal bound, answers it.
-    fn hand_to_postgres(&mut self, name: Bytes, portal: Box<LakePortal>, reason: &str) {
+    fn hand_to_postgres(&mut self, name: Bytes, portal: Box<LakePortal>, reason: &str, kind: FellBack) {
         let Some(record) = portal.into_record() else { return };
+        telemetry::fell_back(kind);
         let prepared = Prepared {
             statement: record.entry.statement.clone(),
             probed: None,
@@ -1273,6 +1278,15 @@ fn engine_report(e: EngineError) -> ErrorReport {
 }
 
 impl GiveUp {
+    /// For the count of those that PostgreSQL answers after all.
+    fn kind(&self) -> FellBack {
+        match self {
+            GiveUp::Engine(e) => FellBack::of(e),
+            GiveUp::Outdated(_) => FellBack::Snapshot,
+            _ => FellBack::Late,
+        }
+    }
+
     /// What becomes of it, as PostgreSQL holds the rows that the portal needs or does not, or has a `door` to them.
     fn settled(self, portal: &LakePortal, door: bool) -> GiveUp {
         match self {

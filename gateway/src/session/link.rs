@@ -2,6 +2,7 @@
 //! that neither side can block the other for good. ✗ what the bytes mean.
 
 use super::upstream_socket;
+use crate::telemetry::Moved;
 use bytes::{Buf, BytesMut};
 use std::future::poll_fn;
 use std::io;
@@ -220,12 +221,13 @@ pub struct Link {
     grown: bool,
     /// Whose turn it was last to be read first.
     client_first: bool,
+    moved: Moved,
 }
 
 impl Link {
     /// Of two connections; what they have read already stays.
     pub fn new(client: Side, upstream: Side) -> Self {
-        Link { client, upstream, grown: false, client_first: false }
+        Link { client, upstream, grown: false, client_first: false, moved: Moved::default() }
     }
 
     /// Hands on the first `n` bytes from the client. (Copied: shared buffers would have to be made anew.)
@@ -253,6 +255,7 @@ impl Link {
 
     /// Gives back what a large answer has left.
     pub fn rest(&mut self) {
+        self.moved.hand_in();
         let Link { client, upstream, .. } = self;
         if !client.output.is_empty() || !upstream.output.is_empty() {
             return;
@@ -270,7 +273,7 @@ impl Link {
     /// Writes what can be written, then reads once from one of both. Everything is noted before it returns: nothing is lost if it is
     /// not polled again.
     fn poll_turn(&mut self, cx: &mut Context<'_>, whole_frame: bool, quiet: bool) -> Poll<io::Result<Turn>> {
-        let Link { client, upstream, grown, client_first } = self;
+        let Link { client, upstream, grown, client_first, moved } = self;
         let lengths = [client.input.len(), client.output.len(), upstream.input.len(), upstream.output.len()];
         *grown |= lengths.into_iter().any(|n| n > RESTING) || client.piece.max(upstream.piece) > PIECE;
         let mut wrote = false;
@@ -299,7 +302,10 @@ impl Link {
         for of_client in [*client_first, !*client_first] {
             if of_client && read_client {
                 if let Poll::Ready(n) = client.poll_fill(cx) {
-                    let ended = end_is_an_end(n)? == 0;
+                    let n = end_is_an_end(n)?;
+                    moved.from_client += n as u64;
+                    moved.hand_in_if_much();
+                    let ended = n == 0;
                     client.closed |= ended;
                     return Poll::Ready(Ok(if ended { Turn::ClientClosed } else { Turn::Client }));
                 }
@@ -307,7 +313,10 @@ impl Link {
             if !of_client && read_upstream {
                 if let Poll::Ready(n) = upstream.poll_fill(cx) {
                     // However it ends: a reset is what a process leaves that died with something unread.
-                    let ended = n.unwrap_or(0) == 0;
+                    let n = n.unwrap_or(0);
+                    moved.from_postgres += n as u64;
+                    moved.hand_in_if_much();
+                    let ended = n == 0;
                     upstream.closed |= ended;
                     return Poll::Ready(Ok(if ended { Turn::UpstreamClosed } else { Turn::Upstream }));
                 }

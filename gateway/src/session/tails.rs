@@ -127,6 +127,7 @@ impl Session {
                 r.entry.boundary = (!boundaries.is_empty()).then(|| boundaries.join("; "));
                 let rows = tails.iter().flat_map(|t| &t.batches).map(|b| b.num_rows() as i64);
                 r.entry.tail_rows = rows.sum();
+                crate::telemetry::tail_read(tails.iter().flat_map(|t| &t.batches).map(RecordBatch::get_array_memory_size).sum());
             }
             let mut providers: HashMap<u32, Arc<dyn TableProvider>> = HashMap::with_capacity(parts.len());
             for (table, batches) in besides.iter().zip(rows_beside) {

@@ -1,5 +1,5 @@
 //! The relations that exist only in the gateway: `watershed.queries`, `watershed.route_stats`, `watershed.files`,
-//! `watershed.functions` and `watershed.comparisons`, as Arrow batches over what is known at the moment of asking. PostgreSQL holds a stub view of each, of the same shape,
+//! `watershed.functions`, `watershed.comparisons` and `watershed.metrics`, as Arrow batches over what is known at the moment of asking. PostgreSQL holds a stub view of each, of the same shape,
 //! so its catalog, names and privileges are PostgreSQL's own. ✗ planning, encoding.
 
 use crate::analyze::registry;
@@ -8,7 +8,7 @@ use crate::engine::FileRow;
 use crate::query::log::QueryLog;
 use crate::query::record::Entry;
 use arrow::array::{
-    ArrayRef, BooleanArray, Date32Array, Int32Array, Int64Array, RecordBatch, RecordBatchOptions, StringViewArray,
+    ArrayRef, BooleanArray, Date32Array, Float64Array, Int32Array, Int64Array, RecordBatch, RecordBatchOptions, StringViewArray,
     TimestampMicrosecondArray,
 };
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
@@ -22,6 +22,7 @@ mod oid {
     pub const INT8: u32 = 20;
     pub const INT4: u32 = 23;
     pub const TEXT: u32 = 25;
+    pub const FLOAT8: u32 = 701;
     pub const DATE: u32 = 1082;
     pub const TIMESTAMPTZ: u32 = 1184;
 }
@@ -144,8 +145,15 @@ pub const COMPARISONS: Definition = Definition {
     ],
 };
 
+/// One row a series of this process; a histogram is two, its number and its sum.
+pub const METRICS: Definition = Definition {
+    name: "metrics",
+    function: "virtual_metrics",
+    columns: &[("name", oid::TEXT), ("kind", oid::TEXT), ("labels", oid::TEXT), ("value", oid::FLOAT8)],
+};
+
 /// All of them.
-pub const ALL: [&Definition; 5] = [&QUERIES, &ROUTE_STATS, &FILES, &FUNCTIONS, &COMPARISONS];
+pub const ALL: [&Definition; 6] = [&QUERIES, &ROUTE_STATS, &FILES, &FUNCTIONS, &COMPARISONS, &METRICS];
 
 /// Who asks: literals are shown to the owner of a statement and to superusers.
 #[derive(Debug, Clone)]
@@ -162,6 +170,7 @@ impl Definition {
                 oid::BOOL => DataType::Boolean,
                 oid::INT4 => DataType::Int32,
                 oid::INT8 => DataType::Int64,
+                oid::FLOAT8 => DataType::Float64,
                 oid::DATE => DataType::Date32,
                 oid::TIMESTAMPTZ => DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())),
                 _ => DataType::Utf8View,
@@ -184,6 +193,7 @@ impl Definition {
             name if name == FILES.name => lake_files(files),
             name if name == COMPARISONS.name => compared(&comparisons.recent(), reader),
             name if name == FUNCTIONS.name => functions(&registry::entries()),
+            name if name == METRICS.name => metrics(&gauges::samples()),
             _ => route_stats(log),
         };
         let rows = columns.first().map_or(0, |c| c.len());
@@ -276,6 +286,22 @@ fn functions(entries: &[registry::Entry]) -> Vec<ArrayRef> {
         text(entries, |e| e.result),
         text(entries, |e| e.lake),
         text(entries, |e| &e.reason),
+    ]
+}
+
+fn metrics(samples: &[gauges::Sample]) -> Vec<ArrayRef> {
+    fn text<'a>(samples: &'a [gauges::Sample], f: impl Fn(&'a gauges::Sample) -> String) -> ArrayRef {
+        Arc::new(StringViewArray::from_iter_values(samples.iter().map(f)))
+    }
+    let labels = |s: &gauges::Sample| {
+        let labels = s.labels.iter().map(|(name, value)| ((*name).to_owned(), serde_json::Value::from(value.as_str())));
+        serde_json::Value::Object(labels.collect()).to_string()
+    };
+    vec![
+        text(samples, |s| s.name.clone()),
+        text(samples, |s| s.kind.to_owned()),
+        text(samples, labels),
+        Arc::new(Float64Array::from_iter_values(samples.iter().map(|s| s.value))),
     ]
 }
 

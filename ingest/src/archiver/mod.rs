@@ -14,7 +14,7 @@
 
 mod error;
 mod leader;
-mod session;
+pub(crate) mod session;
 mod ship;
 
 use std::collections::HashMap;
@@ -207,6 +207,7 @@ impl Upkeep {
                 }
                 Err(Error::Cancelled) => return Err(Error::Cancelled),
                 Err(error) => {
+                    job(&spec, "failed");
                     watch.failures += 1;
                     watch.lake = None;
                     let wait = cfg.poll.saturating_mul(1 << watch.failures.min(10)).min(MAX_BACKOFF);
@@ -259,10 +260,11 @@ async fn attend(
     let waited = watch.archived.elapsed() >= cfg.interval;
     let wanted = if waited { 1 } else { cfg.min_rows.max(1) };
     let waiting = tail_rows(&mut conn, spec, &previous, wanted).await?;
-    if !waited {
-        let table = spec.qualified();
+    let tail = metrics::gauge("watershed_archiver_tail_rows", &[("table", &spec.qualified())]);
+    // Where one row is enough, no more of them are counted.
+    if !waited || waiting == 0 {
         metrics::describe("watershed_archiver_tail_rows", "Rows not yet in the lake when last looked, counted up to min_rows.");
-        metrics::gauge("watershed_archiver_tail_rows", &[("table", &table)]).set(waiting as f64);
+        tail.set(waiting as f64);
     }
     if waiting < wanted {
         // A quiet table's first rows wait a whole interval, so that they come in company.
@@ -276,6 +278,8 @@ async fn attend(
     match report {
         Ok(report) => {
             watch.archived = Instant::now();
+            tail.set(0.0);
+            job(spec, "done");
             if report.rows > 0 {
                 progress(&report);
                 tracing::info!(
@@ -294,6 +298,12 @@ async fn attend(
         Err(Error::Busy(_)) => Ok(()),
         Err(e) => Err(e),
     }
+}
+
+/// Counts a round that had something to ship, or did not get that far.
+fn job(spec: &TableSpec, result: &'static str) {
+    metrics::describe("watershed_archiver_jobs_total", "Rounds of the archiver that shipped rows, or failed.");
+    metrics::counter("watershed_archiver_jobs_total", &[("table", &spec.qualified()), ("result", result)]).inc();
 }
 
 /// Counts what was shipped.

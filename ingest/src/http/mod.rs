@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use axum::body::Body;
 use axum::extract::{Path, Request, State};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -29,11 +29,13 @@ use sqlx::postgres::{PgPool, PgPoolOptions};
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio_util::sync::CancellationToken;
+use tower_service::Service as _;
 
 use crate::batch::{Batch, Rejected};
 use crate::pressure::{self, Pressure};
 use crate::target::Target;
 use crate::topics::{self, TableRoute};
+use crate::vitals::Health;
 use crate::{Error, Result, metrics, sink};
 
 pub mod auth;
@@ -80,8 +82,11 @@ pub struct Config {
     pub tokens: Tokens,
     /// `/metrics` asks for no token, whatever the others do.
     pub open_metrics: bool,
-    /// Gauges of other parts of this process for the same page: name, what it is, and its value.
-    pub gauges: Vec<(&'static str, &'static str, fn() -> u64)>,
+    /// What is wrong elsewhere, for `/healthz` and `/readyz`.
+    pub health: Health,
+    /// Routes of others on the same door that know themselves who may come in: no token is asked for them. What a browser finds at `/` is
+    /// their `/status`; Elasticsearch's clients, which look there too, ask for no page.
+    pub open: Option<Router>,
     /// Whether there is room for more.
     pub pressure: Pressure,
     /// Which table an index name of `_bulk` means.
@@ -106,7 +111,8 @@ impl Default for Config {
             key_retention: Duration::from_secs(30 * 86_400),
             tokens: Tokens::default(),
             open_metrics: false,
-            gauges: Vec::new(),
+            health: Health::default(),
+            open: None,
             pressure: Pressure::always_open(),
             indices: Indices::default(),
             routes: Vec::new(),
@@ -132,17 +138,14 @@ impl Service {
             .idle_timeout(Duration::from_secs(60))
             .after_connect(|conn, _| Box::pin(sink::prepare(conn)))
             .connect_lazy_with(options);
-        metrics::describe("watershed_lake_cache_hits", "Blocks of lake files that were in memory, since the start.");
-        metrics::describe("watershed_lake_cache_misses", "Blocks of lake files that had to be read, since the start.");
-        metrics::describe("watershed_lake_cache_given_bytes", "Bytes of lake files given to readers, since the start.");
-        metrics::describe("watershed_lake_cache_read_bytes", "Bytes read from the lake's store, since the start.");
+        metrics::describe("watershed_lake_cache_hits_total", "Blocks of lake files that were in memory.");
+        metrics::describe("watershed_lake_cache_misses_total", "Blocks of lake files that had to be read.");
+        metrics::describe("watershed_lake_cache_given_bytes_total", "Bytes of lake files given to readers.");
+        metrics::describe("watershed_lake_cache_read_bytes_total", "Bytes read from the lake's store.");
         metrics::describe("watershed_lake_cache_held_bytes", "Bytes of lake files in memory.");
-        metrics::describe("watershed_lake_read_failures", "Reads from the lake's store that failed, since the start.");
+        metrics::describe("watershed_lake_read_failures_total", "Reads from the lake's store that failed.");
         metrics::describe("watershed_http_requests_total", "Answered requests that add rows.");
         metrics::describe("watershed_http_request_seconds", "Time from a request's head to its answer.");
-        for (name, help, _) in &config.gauges {
-            metrics::describe(name, help);
-        }
         let turns = Semaphore::new(config.concurrency.max(1));
         Ok(Arc::new(Service { room: Room::new(&config), config, pool, turns }))
     }
@@ -159,7 +162,7 @@ impl Service {
         Router::new()
             .merge(guarded)
             .merge(metrics)
-            .route("/healthz", get(|| async { "ok\n" }))
+            .route("/healthz", get(alive))
             .route("/readyz", get(ready))
             .with_state(self.clone())
     }
@@ -181,7 +184,10 @@ pub fn router(config: Config) -> Result<Router> {
 pub async fn run(config: Config, listener: TcpListener, more: Router, stop: CancellationToken) -> Result<()> {
     let service = Service::new(config)?;
     let more = more.layer(middleware::from_fn_with_state(service.clone(), admit));
-    let router = service.router().merge(more);
+    let mut router = service.router().merge(more);
+    if let Some(open) = &service.config.open {
+        router = router.merge(open.clone()).layer(middleware::from_fn_with_state(open.clone(), for_people));
+    }
     let bounded = listen::Bounded::new(listener, service.config.max_connections, service.config.silence);
     let serving = axum::serve(bounded, router).with_graceful_shutdown(stop.clone().cancelled_owned());
     tokio::select! {
@@ -207,6 +213,20 @@ async fn forgetting(service: &Service) {
     }
 }
 
+/// Shows a browser the page for people.
+async fn for_people(State(mut open): State<Router>, mut request: Request, next: Next) -> Response {
+    let accepts = |v: &HeaderValue| v.to_str().is_ok_and(|v| v.contains("text/html"));
+    let page = request.uri().path() == "/" && request.method().is_safe() && request.headers().get(header::ACCEPT).is_some_and(accepts);
+    if !page {
+        return next.run(request).await;
+    }
+    *request.uri_mut() = Uri::from_static("/status");
+    match open.call(request).await {
+        Ok(response) => response,
+        Err(never) => match never {},
+    }
+}
+
 /// Lets in who has a token, and says what it may do.
 async fn admit(State(service): State<Arc<Service>>, mut request: Request, next: Next) -> Response {
     match service.config.tokens.grant(request.headers()) {
@@ -225,21 +245,32 @@ async fn admit(State(service): State<Arc<Service>>, mut request: Request, next: 
     }
 }
 
-async fn show_metrics(State(service): State<Arc<Service>>) -> Response {
-    for (name, _, value) in &service.config.gauges {
-        metrics::gauge(name, &[]).set(value() as f64);
-    }
+async fn show_metrics() -> Response {
     for (store, stats) in lake::store::cache_stats() {
-        let set = |name, value: u64| metrics::gauge(name, &[("store", &store)]).set(value as f64);
-        set("watershed_lake_cache_hits", stats.hits);
-        set("watershed_lake_cache_misses", stats.misses);
-        set("watershed_lake_cache_given_bytes", stats.bytes_given);
-        set("watershed_lake_cache_read_bytes", stats.bytes_read);
-        set("watershed_lake_cache_held_bytes", stats.bytes_held);
-        set("watershed_lake_read_failures", stats.failures);
+        let set = |name, value: u64| metrics::total(name, &[("store", &store)]).set(value as f64);
+        set("watershed_lake_cache_hits_total", stats.hits);
+        set("watershed_lake_cache_misses_total", stats.misses);
+        set("watershed_lake_cache_given_bytes_total", stats.bytes_given);
+        set("watershed_lake_cache_read_bytes_total", stats.bytes_read);
+        set("watershed_lake_read_failures_total", stats.failures);
+        metrics::gauge("watershed_lake_cache_held_bytes", &[("store", &store)]).set(stats.bytes_held as f64);
     }
     ([(header::CONTENT_TYPE, HeaderValue::from_static(metrics::CONTENT_TYPE))], metrics::render())
         .into_response()
+}
+
+/// This process lives, whatever else is wrong: a restart mends none of that, so it is told and is no failure.
+async fn alive(State(service): State<Arc<Service>>) -> Response {
+    told(&service, "ok")
+}
+
+/// `word`, and below it what is wrong, a line each.
+fn told(service: &Service, word: &str) -> Response {
+    let mut out = format!("{word}\n");
+    for problem in service.config.health.problems() {
+        out.push_str(&format!("{}: {}\n", problem.kind.name(), problem.what.replace(['\n', '\r'], " ")));
+    }
+    out.into_response()
 }
 
 async fn ready(State(service): State<Arc<Service>>) -> Response {
@@ -247,7 +278,7 @@ async fn ready(State(service): State<Arc<Service>>) -> Response {
         return full;
     }
     match service.asks_postgres().await {
-        Ok(()) => "ready\n".into_response(),
+        Ok(()) => told(&service, "ready"),
         Err(why) => away(why),
     }
 }

@@ -55,7 +55,7 @@ fn too_many_series_are_counted_together() {
 
 #[test]
 fn a_histogram_adds_up() {
-    let h = Histogram(Arc::default());
+    let h = Histogram(Buckets::new(BUCKETS));
     for seconds in [0.0004, 0.001, 0.02, 0.7, 1000.0] {
         h.observe(seconds);
     }
@@ -100,4 +100,34 @@ fn the_process_is_described() {
     assert!(value("process_resident_memory_peak_bytes") >= value("process_resident_memory_bytes"));
     assert!(value("process_open_fds") >= 3.0);
     assert!(value("process_start_time_seconds") > 1.6e9);
+}
+
+/// The same figures as rows: of a histogram its number and its sum.
+#[test]
+fn samples_say_what_the_page_says() {
+    let registry = Registry::default();
+    count(&registry, "rows_total", &[("table", "logs")], 7);
+    if let Some(Cell::Histogram(h)) = registry.cell("took_seconds", &[], "histogram", || Cell::Histogram(Histogram(Buckets::new(&[0.1, 1.0])))) {
+        h.observe(0.1);
+        h.observe(5.0);
+    }
+    let samples = registry.samples();
+    let told: Vec<(&str, f64)> = samples.iter().map(|s| (s.name.as_str(), s.value)).collect();
+    assert_eq!(told, [("rows_total", 7.0), ("took_seconds_count", 2.0), ("took_seconds_sum", 5.1)]);
+    assert_eq!(samples[0].labels, [("table", "logs".to_owned())]);
+    let page = registry.render();
+    // A bound belongs to its bucket.
+    assert!(page.contains("took_seconds_bucket{le=\"0.1\"} 1\ntook_seconds_bucket{le=\"1\"} 1\ntook_seconds_bucket{le=\"+Inf\"} 2\n"), "{page}");
+}
+
+#[test]
+fn collectors_are_asked_before_the_page() {
+    collector("test", || {
+        gauge("test_collected", &[]).set(3.0);
+        total("test_collected_total", &[]).set(4.0);
+    });
+    let page = render();
+    assert!(page.contains("# TYPE test_collected gauge\ntest_collected 3\n"), "{page}");
+    assert!(page.contains("# TYPE test_collected_total counter\ntest_collected_total 4\n"), "{page}");
+    assert!(samples().iter().any(|s| s.name == "test_collected_total" && s.kind == "counter" && s.value == 4.0));
 }

@@ -3,7 +3,7 @@
 
 use std::fs;
 
-use super::{describe, gauge};
+use super::{describe, gauge, total};
 
 /// Reads the figures into their gauges.
 pub fn sample() {
@@ -46,7 +46,7 @@ fn times() {
     // Fields 14, 15 and 22 of proc(5); the first here is field 3.
     if let (Some(user), Some(system)) = (ticks(11), ticks(12)) {
         describe("process_cpu_seconds_total", "Processor time of this process.");
-        gauge("process_cpu_seconds_total", &[]).set((user + system) / TICKS);
+        total("process_cpu_seconds_total", &[]).set((user + system) / TICKS);
     }
     let kernel = fs::read_to_string("/proc/stat").unwrap_or_default();
     let booted = kernel.lines().find_map(|l| l.strip_prefix("btime ")?.trim().parse::<f64>().ok());
