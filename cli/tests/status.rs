@@ -4,7 +4,7 @@
 mod support;
 
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use support::browser::Browser;
 use support::instance::{Instance, Options};
@@ -75,10 +75,8 @@ fn the_page_shows_what_happens_and_nothing_else_happens() {
     assert_eq!(browser.eval("document.cookie"), "", "no script sees the cookie");
 
     // What happens now is there a moment later, with its route and reason.
-    let began = Instant::now();
     client.run("/* watershed: lake */ SELECT level, count(*) AS live_marker FROM logs GROUP BY level");
     browser.until("the statement", "document.getElementById('live').innerText.includes('live_marker')");
-    assert!(began.elapsed() < Duration::from_secs(20));
     let row = browser.eval("[...document.querySelectorAll('#live tbody tr')].find((r) => r.innerText.includes('live_marker')).innerText");
     let row = row.as_str().unwrap_or_default();
     assert!(row.contains("lake") && row.contains("proven equal"), "{row}");
