@@ -12,7 +12,6 @@ mod support;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
-use std::time::{Duration, Instant};
 
 use secured::Certificates;
 use support::instance::{Instance, Options, argument, scrub};
@@ -146,7 +145,7 @@ fn sessions_end_when_idle_and_when_old() {
         return;
     }
     let home = tempfile::tempdir().expect("a temporary directory");
-    for (settings, pause) in [("flight_idle = \"1s\"", 3), ("flight_idle = \"1m\"\nflight_lifetime = \"2s\"", 4)] {
+    for (settings, pause) in [("flight_idle = \"6s\"", 9), ("flight_idle = \"1m\"\nflight_lifetime = \"8s\"", 11)] {
         let file = home.path().join("settings.toml");
         std::fs::write(&file, format!("[gateway]\n{settings}\n[ingest.pressure]\nmin_free = \"64MiB\"\nmin_free_percent = 0.1\n")).expect("a file");
         let instance = Instance::start(Options::on_demand().with("WATERSHED_CONFIG", file.to_str().expect("a path of UTF-8")));
@@ -154,9 +153,7 @@ fn sessions_end_when_idle_and_when_old() {
             "import time\nfrom doors import *\nplain, options = client()\nplain.get_flight_info(statement('SELECT 1'), options)\ntime.sleep({pause})\n\
              fails(lambda: plain.get_flight_info(statement('SELECT 1'), options), '28000')\nprint('done')"
         );
-        let began = Instant::now();
         run(&instance, "flight", &["-c", &program]);
-        assert!(began.elapsed() < Duration::from_secs(60));
         // PostgreSQL has its connection back.
         let mut admin = Client::connect(&instance.admin());
         wait_for("the session to be gone", || {
