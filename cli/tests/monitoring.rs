@@ -128,7 +128,7 @@ fn dashboards() -> Vec<serde_json::Value> {
 fn what_rules_and_dashboards_name_is_there() {
     let instance = Instance::start(Options::busy());
     let mut client = Client::connect(&instance.gateway());
-    client.run("INSERT INTO logs (ts, level, message) SELECT now() - i * interval '1 second', 'INFO', 'line ' || i FROM generate_series(1, 3000) i");
+    client.run("INSERT INTO logs (ts, level, message) SELECT now() - i * interval '1 second', (ARRAY['INFO','WARN','ERROR'])[1 + i % 3], 'line ' || i FROM generate_series(1, 3000) i");
     let body = "{\"ts\": \"2025-01-31T12:00:00Z\", \"level\": \"ERROR\", \"message\": \"disk full\"}\nno record\n";
     let post = format!("POST /v1/ingest/logs HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Type: application/x-ndjson\r\nContent-Length: {}\r\n\r\n{body}", body.len());
     let (status, answer) = ask(&instance, &post);
