@@ -456,7 +456,6 @@ pub const FLOATS: &[Case] = &[
     q("SELECT max(coalesce(f8, 1)), min(CASE WHEN g > 4 THEN f8 END), max(nullif(f8, 3)) FROM zoo WHERE f8 < 1e6 OR f8 IS NULL"),
     q("SELECT max(x) FROM (SELECT f8 AS x FROM zoo WHERE f8 < 99 UNION ALL SELECT f8 FROM zoo WHERE g = 3 AND f8 < 1000) s"),
     q("SELECT s.m, count(*) FROM (SELECT g, max(f8) AS m FROM zoo WHERE f8 < 1e6 GROUP BY g) s JOIN zoo z ON z.g = s.g GROUP BY s.m ORDER BY 1"),
-    q("SELECT n::float8 AS y, count(*), max(i8::float8) FROM zoo GROUP BY y ORDER BY y"),
     q("SELECT DISTINCT i4::float8, nb::float8 FROM zoo WHERE id < 500 ORDER BY 1, 2"),
     p("SELECT count(*) FROM zoo WHERE f8 > $1", &[(701, Some("12.5"))]),
     p("SELECT count(*) FROM zoo WHERE f8 > $1", &[(701, None)]),
