@@ -578,8 +578,8 @@ impl<'a> Analyzer<'a> {
     }
 }
 
-/// Whether PostgreSQL may find, when it makes a plan, that the expression is the same for every row.
-fn may_fold(expr: &Expr) -> bool {
+/// Whether a planner may find that the expression is the same for every row.
+pub(super) fn may_fold(expr: &Expr) -> bool {
     // NULL makes NULL of most that it is put into; parameters and what is computed may be NULL.
     let is_null = |c: &Constant| !matches!(c, Constant::Literal(value) if *value != Value::Null);
     match &expr.node {

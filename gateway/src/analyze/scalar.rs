@@ -296,7 +296,7 @@ impl<'a> Analyzer<'a> {
         if let (true, Some(arg), [source]) = (distinct, &arg, aggref.args.as_slice()) {
             self.hashable(arg.ty, source.expr.collation(), "DISTINCT in an aggregate")?;
             // DataFusion makes a group of it, and drops groups that are constant: of no rows it then counts one.
-            if arg.is_constant() {
+            if super::relation::may_fold(arg) {
                 return refuse("DISTINCT of a constant in an aggregate");
             }
         }
