@@ -33,7 +33,7 @@ pub const JOINS: &[Case] = &[
     postgres("SELECT g, count(*) FROM zoo JOIN (SELECT g AS h, count(*) FROM zoo GROUP BY g ORDER BY 2 DESC LIMIT 2) x ON g = h GROUP BY g ORDER BY g"),
     lake("SELECT g, count(*) FROM zoo JOIN (SELECT g AS h, count(*) FROM zoo GROUP BY g ORDER BY 2 DESC, g LIMIT 2) x ON g = h GROUP BY g ORDER BY g"),
     error("WITH w AS (SELECT g, b, 60 / count(DISTINCT t) AS n FROM zoo GROUP BY g, b, id) SELECT y.b FROM w x RIGHT JOIN w y ON x.g = y.g AND y.g < 0"),
-    q("WITH w AS MATERIALIZED (SELECT g, i4 + 1 AS n FROM zoo WHERE i4 < 5) SELECT count(g) FROM w"),
+    lake("WITH w AS MATERIALIZED (SELECT g, i4 + 1 AS n FROM zoo WHERE i4 < 5) SELECT count(g) FROM w"),
     lake("SELECT count(*) FROM zoo GROUP BY ROLLUP (b) HAVING b"),
     lake("SELECT * FROM (SELECT b, count(*) AS n FROM zoo GROUP BY CUBE (b)) x WHERE NOT b"),
     error("SELECT b FROM zoo WHERE id / (i4 - i4) IS NOT NULL INTERSECT SELECT b FROM zoo WHERE id < 0"),
