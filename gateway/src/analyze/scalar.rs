@@ -130,11 +130,15 @@ impl<'a> Analyzer<'a> {
             tree::Expr::Collate { arg, .. } => self.expr(arg, scope),
             tree::Expr::NullTest { arg, is_null, row: false } => {
                 let inner = Box::new(self.expr(arg, scope)?);
+                computed(&inner)?;
                 Ok(Expr::boolean(if *is_null { Node::IsNull(inner) } else { Node::IsNotNull(inner) }))
             }
             tree::Expr::NullTest { .. } => refuse("IS NULL of a row"),
             tree::Expr::BooleanTest { arg, test } => {
                 let inner = self.condition(arg, scope)?;
+                if matches!(test, tree::BoolTest::IsUnknown | tree::BoolTest::IsNotUnknown) {
+                    computed(&inner)?;
+                }
                 Ok(Expr::boolean(Node::BoolTest(Box::new(inner), *test)))
             }
             tree::Expr::Case { arg, whens, default, .. } => {
@@ -969,5 +973,25 @@ pub(super) fn numeric_name(ty: ColType) -> String {
         ColType::Numeric { precision, scale } => format!("numeric({precision},{scale})"),
         ColType::NumericText => "a numeric without fixed scale".into(),
         other => names::type_name(other.type_oid()),
+    }
+}
+
+/// Of what is never NULL, the engine knows what a test for NULL gives, and does not compute it; PostgreSQL does, and raises its errors.
+fn computed(expr: &Expr) -> Outcome<()> {
+    match never_null(expr) && !super::harmless::is_harmless(expr) {
+        true => refuse("a test for NULL of what is never NULL and may raise an error"),
+        false => Ok(()),
+    }
+}
+
+fn never_null(expr: &Expr) -> bool {
+    match &expr.node {
+        Node::IsNull(_) | Node::IsNotNull(_) | Node::BoolTest(..) | Node::Distinct(..) => true,
+        Node::Constant(Constant::Literal(value)) => *value != Value::Null,
+        Node::Not(a) => never_null(a),
+        Node::And(items) | Node::Or(items) => items.iter().all(never_null),
+        Node::Coalesce(items) => items.iter().any(never_null),
+        Node::Case { whens, default } => whens.iter().all(|(_, then)| never_null(then)) && default.as_deref().is_some_and(never_null),
+        _ => false,
     }
 }

@@ -257,6 +257,8 @@ pub const GIVEN_BACK: &[Case] = &[
 ];
 
 pub const REFUSED: &[(&str, &str)] = &[
+    ("SELECT count(*) FROM zoo WHERE ((g / i4) IS NOT NULL) IS UNKNOWN", "never NULL"),
+    ("SELECT count(*) FROM zoo WHERE (coalesce(g / i4, 1)) IS NULL", "never NULL"),
     ("SELECT count(*) FROM zoo a JOIN ant b ON a.g = b.g JOIN ant c ON c.g = a.g WHERE a.i4 + b.g > 5", "over several relations that may raise an error"),
     ("SELECT count(*) FROM zoo a JOIN ant b ON a.g = b.g AND a.id < b.id WHERE a.i4 + b.g > 5", "over several relations that may raise an error"),
     ("SELECT count(*) FROM zoo a FULL JOIN ant b ON a.id < b.id", "FULL JOIN without an equality"),
