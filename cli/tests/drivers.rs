@@ -13,12 +13,10 @@ use std::sync::OnceLock;
 use std::thread;
 use std::time::Duration;
 
-use support::instance::{Instance, scrub};
+use support::drivers::{self, has, wait_until_known};
+use support::instance::Instance;
 use support::wait_for;
-use support::wire::{Client, Host, Target};
-
-/// Seconds after which a program hangs.
-const PATIENCE: &str = "600";
+use support::wire::{Client, Target};
 
 /// A running product with the tables of `drivers/tables.sql`, and the doors to them.
 struct Doors {
@@ -49,14 +47,7 @@ fn doors() -> &'static Doors {
         instance.archive();
         owner.run(&rows(901, 1000));
         owner.run("ANALYZE");
-        for table in ["samples", "journal", "heavy", "logs", "events", "sample_kinds"] {
-            wait_for(&format!("the gateway to know {table}"), || {
-                owner.run(&format!("SELECT count(*) FROM {table}"));
-                let mut reader = Client::connect(&instance.admin_through_gateway());
-                let sql = format!("SELECT count(*) FROM watershed.queries WHERE pid = {} AND route = 'lake' AND sql LIKE '%{table}%'", owner.pid);
-                (reader.value(&sql) != "0").then_some(())
-            });
-        }
+        wait_until_known(instance, &mut owner, &["samples", "journal", "heavy", "logs", "events", "sample_kinds"]);
         Doors { instance, direct: instance.direct(), gateway: instance.gateway() }
     })
 }
@@ -65,39 +56,10 @@ fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/drivers")
 }
 
-fn script() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/local/drivers/drivers.sh")
-}
-
-/// True if drivers of this kind are here; says why not. In CI they must be.
-fn has(kind: &str) -> bool {
-    let output =
-        Command::new(script()).args(["has", kind]).stderr(Stdio::null()).output().expect("bash starts");
-    if output.status.success() {
-        return true;
-    }
-    let reason = String::from_utf8_lossy(&output.stdout).trim().to_owned();
-    assert!(std::env::var("CI").as_deref() != Ok("true"), "no {kind} in CI: {reason}");
-    println!("skipped: {kind}: {reason}");
-    false
-}
-
-/// A program of `drivers.sh` at one door, with the environment that drivers look at.
+/// A program at one door, in a zone of its own: some drivers set the session's from it.
 fn program(kind: &str, target: &Target, arguments: &[&str]) -> Command {
-    let Host::Tcp(host, port) = &target.host else { panic!("a target by TCP") };
-    let mut command = Command::new("timeout");
-    scrub(&mut command);
-    command.args(["--kill-after=10", PATIENCE]).arg(script()).arg(kind).args(arguments);
-    command
-        .env("PGHOST", if host == "localhost" { "127.0.0.1" } else { host })
-        .env("PGPORT", port.to_string());
-    command
-        .env("PGUSER", &target.user)
-        .env("PGPASSWORD", &target.password)
-        .env("PGDATABASE", &target.database);
-    // Some drivers set the session's zone from it.
-    command.env("TZ", "America/New_York").env("PYTHONDONTWRITEBYTECODE", "1").env("LC_ALL", "C.UTF-8");
-    command.stdin(Stdio::null()).current_dir(folder());
+    let mut command = drivers::program(kind, target, "drivers", arguments);
+    command.env("TZ", "America/New_York");
     command
 }
 

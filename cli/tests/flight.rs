@@ -10,32 +10,13 @@ mod secured;
 #[allow(dead_code)]
 mod support;
 
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Output};
 
 use secured::Certificates;
+use support::drivers::{has, program, wait_until_known};
 use support::instance::{Instance, Options, argument, scrub};
 use support::wait_for;
-use support::wire::{Client, Host};
-
-/// Seconds after which a program hangs.
-const PATIENCE: &str = "600";
-
-fn script() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/local/drivers/drivers.sh")
-}
-
-/// True if clients of this kind are here; says why not. In CI they must be.
-fn has(kind: &str) -> bool {
-    let output = Command::new(script()).args(["has", kind]).stderr(Stdio::null()).output().expect("bash starts");
-    if output.status.success() {
-        return true;
-    }
-    let reason = String::from_utf8_lossy(&output.stdout).trim().to_owned();
-    assert!(std::env::var("CI").as_deref() != Ok("true"), "no {kind} in CI: {reason}");
-    println!("skipped: {kind}: {reason}");
-    false
-}
+use support::wire::Client;
 
 /// Runs a program of `drivers.sh` on an instance; it must say `done`.
 #[track_caller]
@@ -49,18 +30,10 @@ fn run(instance: &Instance, kind: &str, arguments: &[&str]) -> String {
 }
 
 fn outcome(instance: &Instance, kind: &str, arguments: &[&str]) -> Output {
-    let target = instance.gateway();
-    let Host::Tcp(host, port) = &target.host else { panic!("a target by TCP") };
-    let mut command = Command::new("timeout");
-    scrub(&mut command);
-    command.args(["--kill-after=10", PATIENCE]).arg(script()).arg(kind).args(arguments);
-    command.env("PGHOST", host).env("PGPORT", port.to_string());
-    command.env("PGUSER", &target.user).env("PGPASSWORD", &target.password).env("PGDATABASE", &target.database);
+    let mut command = program(kind, &instance.gateway(), "flight", arguments);
     for key in ["WATERSHED_FLIGHT_URL", "WATERSHED_POSTGRES_URL"] {
         command.env(key, instance.connection(key));
     }
-    command.env("TZ", "UTC").env("PYTHONDONTWRITEBYTECODE", "1").env("LC_ALL", "C.UTF-8").stdin(Stdio::null());
-    command.current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/flight"));
     command.output().expect("timeout starts")
 }
 
@@ -76,17 +49,6 @@ fn with_tables(instance: &Instance) {
     instance.archive();
     owner.run(&rows(901, 1000));
     wait_until_known(instance, &mut owner, &["samples", "heavy", "logs"]);
-}
-
-fn wait_until_known(instance: &Instance, owner: &mut Client, tables: &[&str]) {
-    for table in tables {
-        wait_for(&format!("the gateway to know {table}"), || {
-            owner.run(&format!("SELECT count(*) FROM {table}"));
-            let mut reader = Client::connect(&instance.admin_through_gateway());
-            let sql = format!("SELECT count(*) FROM watershed.queries WHERE pid = {} AND route = 'lake' AND sql LIKE '%{table}%'", owner.pid);
-            (reader.value(&sql) != "0").then_some(())
-        });
-    }
 }
 
 #[test]

@@ -9,7 +9,6 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::Duration;
 
 use support::instance::{Instance, Options, shown};
 use support::wait_for;
@@ -144,7 +143,6 @@ fn what_rules_and_dashboards_name_is_there() {
     let page = wait_for("a round of everything", || {
         // Another small file of one day each time, until the compactor finds it worth a job.
         client.run("INSERT INTO logs (ts, level, message) VALUES (date_trunc('day', now()) - interval '20 days', 'INFO', 'once more')");
-        std::thread::sleep(Duration::from_millis(500));
         let page = get(&instance, "/metrics").1;
         let there = ["watershed_postgres_table_bytes{", "watershed_compactor_jobs_total{", "watershed_boundary_age_seconds{"];
         there.iter().all(|name| page.contains(name)).then_some(page)

@@ -4,7 +4,6 @@
 mod support;
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use support::browser::Browser;
 use support::instance::{Instance, Options};
@@ -141,9 +140,8 @@ fn the_page_shows_what_happens_and_nothing_else_happens() {
     {
         browser.look(width, height, mobile, scheme);
         browser.eval("new Promise((done) => { dispatchEvent(new Event('resize')); requestAnimationFrame(() => requestAnimationFrame(done)); }).then(() => true)");
-        std::thread::sleep(Duration::from_millis(300));
+        browser.until(&format!("{name}: no wider than the window"), "document.documentElement.scrollWidth <= innerWidth");
         browser.picture(&pictures(name));
-        assert_eq!(browser.eval("document.documentElement.scrollWidth <= innerWidth"), true, "{name}: wider than the window");
     }
 
     // Loaded again, still logged in; then out, and the stream with it.

@@ -4,6 +4,7 @@
 
 pub mod browser;
 pub mod compare;
+pub mod drivers;
 pub mod hdfs;
 pub mod instance;
 pub mod kafka;

@@ -4,7 +4,7 @@
 //! ✗ sub-selects that do not depend on the row (`sublinks`).
 
 use super::ir::{Aggregate, Compare, Constant, Expr, Kernel, Node, Order, Rel};
-use super::relation::{ATTACHED, Beside, Grouping, INNER, OUTER, Outer, Scope};
+use super::relation::{ATTACHED, Beside, Grouping, INNER, OUTER, Scope};
 use super::sublinks::is_plain;
 use super::{Analyzer, Outcome, harmless, refuse};
 use lake::types::ColType;
@@ -13,8 +13,8 @@ use pgtree::tree::{self, Query, SubLink};
 use pgtree::value::Value;
 
 impl Analyzer<'_> {
-    /// The value of a sub-select of one aggregation. Its rows are computed for all groups, not only for those that are met: nothing in it may
-    /// raise an error.
+    /// The value of a sub-select of one aggregation. Its rows are computed for all groups, not only for those that are met: what may raise an
+    /// error among them is computed first.
     pub(super) fn correlated<'q>(&mut self, link: &'q SubLink, scope: &mut Scope<'q>) -> Outcome<Expr> {
         const UNPROVEN: &str = "a correlated sub-select";
         let sub = &link.query;
@@ -25,12 +25,7 @@ impl Analyzer<'_> {
         if !one && !is_plain_aggregation(sub) {
             return refuse("a correlated sub-select that is neither one aggregation nor plain");
         }
-        self.refuse_clauses(sub);
-        self.note_rights(sub);
-        let mut stack = scope.stack.clone();
-        stack.push(sub);
-        let mut inner = Scope::new(sub, stack);
-        inner.outer = Some(Outer { query: scope.query, offsets: scope.offsets.clone(), types: scope.types.clone() });
+        let mut inner = self.inside(sub, scope);
         self.depth += 1;
         let built = self.correlated_parts(sub, &mut inner);
         self.depth -= 1;

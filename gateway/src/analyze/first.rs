@@ -45,7 +45,10 @@ pub(super) fn after(first: Vec<Rel>, then: Rel) -> Outcome<Rel> {
 /// Adds a relation that is to be computed whole.
 pub(super) fn add(found: &mut Vec<Rel>, rel: Rel) {
     let Rel::Project { input, outputs, .. } = &rel else {
-        return if found.contains(&rel) { () } else { found.push(rel) };
+        if !found.contains(&rel) {
+            found.push(rel);
+        }
+        return;
     };
     // Several expressions over one relation.
     for other in found.iter_mut() {
@@ -128,6 +131,9 @@ impl First<'_> {
 
     /// The conditions of a filter over `rel`, or of the join that `rel` is.
     fn conditions(&mut self, rel: &Rel, predicate: &Expr, under: bool) -> Outcome<()> {
+        if is_harmless(predicate) && is_harmless_rel(rel) {
+            return Ok(());
+        }
         let all = predicate.conjuncts();
         for (number, expr) in all.iter().enumerate() {
             let beside = all.iter().enumerate().filter(|(n, _)| *n != number).map(|(_, e)| e.clone()).collect();
@@ -143,7 +149,7 @@ impl First<'_> {
         let width = left.width();
         let decided = demand.beside.iter().chain(on.iter().flat_map(Expr::conjuncts));
         let others = decided.filter(|e| **e != demand.expr && both(e, width)).all(equates_columns);
-        if demand.apart || joins(left) + joins(right) > 0 || !others {
+        if demand.apart || demand.lost || joins(left) + joins(right) > 0 || !others {
             return refuse("a condition over several relations that may raise an error, beside others");
         }
         Ok(())
@@ -299,12 +305,11 @@ fn replaced<'e>(mut demand: Demand, of: &dyn Fn(usize) -> Option<&'e Expr>) -> O
         condition.columns(&mut |n| known &= of(n).is_some());
         if known {
             replace(&mut condition, of);
-            if !condition.is_small(MAX_NODES) {
-                return refuse("a condition of too many steps beside one that may raise an error");
-            }
-            beside.push(condition);
-        } else {
-            demand.lost = true;
+        }
+        // More rows are right as well.
+        match known && condition.is_small(MAX_NODES) {
+            true => beside.push(condition),
+            false => demand.lost = true,
         }
     }
     Ok(Some(Demand { beside, ..demand }))

@@ -46,6 +46,11 @@ fn fails(kernel: &Kernel, args: &[Expr], ty: ColType) -> bool {
                 | (Some(ColType::Int4), ColType::Int4 | ColType::Int8)
                 | (Some(ColType::Int8), ColType::Int8)
         ),
+        // With as many digits before the point and after it, every number fits.
+        Kernel::NumericCast => match (of(0).and_then(digits), digits(ty)) {
+            (Some((before, after)), Some((wide, long))) => wide < before || long < after,
+            _ => true,
+        },
         // PostgreSQL's own have 131,072 digits.
         Kernel::NumericArith(Arith::Add | Arith::Sub | Arith::Mul) => false,
         Kernel::NumericNegate | Kernel::NumericAbs | Kernel::NumericRound(_) | Kernel::Cut(..) | Kernel::Sign | Kernel::Extreme { .. } => false,
@@ -84,6 +89,17 @@ fn fails(kernel: &Kernel, args: &[Expr], ty: ColType) -> bool {
         ) => false,
         // Arithmetic, casts and whatever else there is.
         _ => true,
+    }
+}
+
+/// The most digits that the type's numbers have before the point, and after it.
+fn digits(ty: ColType) -> Option<(i16, i16)> {
+    match ty {
+        ColType::Int2 => Some((5, 0)),
+        ColType::Int4 => Some((10, 0)),
+        ColType::Int8 => Some((19, 0)),
+        ColType::Numeric { precision, scale } => Some((i16::from(precision) - i16::from(scale), i16::from(scale))),
+        _ => None,
     }
 }
 

@@ -166,6 +166,17 @@ impl<'a> Analyzer<'a> {
         Ok((vec![may], Some(Partner { kind: JoinKind::Anti, right, on })))
     }
 
+    /// The scope of a sub-select that may read the row around it.
+    pub(super) fn inside<'q>(&mut self, sub: &'q Query, scope: &Scope<'q>) -> Scope<'q> {
+        self.refuse_clauses(sub);
+        self.note_rights(sub);
+        let mut stack = scope.stack.clone();
+        stack.push(sub);
+        let mut inner = Scope::new(sub, stack);
+        inner.outer = Some(Outer { query: scope.query, offsets: scope.offsets.clone(), types: scope.types.clone() });
+        inner
+    }
+
     fn exists<'q>(
         &mut self,
         link: &'q SubLink,
@@ -180,12 +191,7 @@ impl<'a> Analyzer<'a> {
         if scope.outer.is_some() {
             return refuse("EXISTS inside EXISTS");
         }
-        self.refuse_clauses(sub);
-        self.note_rights(sub);
-        let mut stack = scope.stack.clone();
-        stack.push(sub);
-        let mut inner = Scope::new(sub, stack);
-        inner.outer = Some(Outer { query: scope.query, offsets: scope.offsets.clone(), types: scope.types.clone() });
+        let mut inner = self.inside(sub, scope);
         let mut right = self.from(sub, &mut inner)?;
         let correlated = match &sub.quals {
             None => Vec::new(),

@@ -132,7 +132,7 @@ fn word_length(text: &str) -> usize {
 }
 
 /// Bytes of the comment that a text begins with; comments nest.
-fn block_comment(text: &str) -> Option<usize> {
+pub(crate) fn block_comment(text: &str) -> Option<usize> {
     let bytes = text.as_bytes();
     let (mut at, mut depth) = (0, 0);
     while at + 1 < bytes.len() {

@@ -3,7 +3,7 @@
 //! ✗ catalogs, network, session.
 
 mod cache;
-mod copy;
+pub(crate) mod copy;
 mod shape;
 
 pub use cache::Cache;

@@ -13,6 +13,7 @@ pub mod client;
 pub mod decode;
 pub mod failure;
 pub mod incoming;
+mod ingest;
 mod listener;
 mod messages;
 mod metadata;

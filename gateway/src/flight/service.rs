@@ -3,12 +3,12 @@
 
 use super::client::{Client, Credentials, Ground};
 use super::failure::Failure;
-use super::incoming;
+use super::{incoming, ingest};
 use super::messages::{self, CloseResult, GetOptionsResult, OptionError, OptionValue, SetOptions, SetOptionsResult};
 use super::metadata::{self, Named};
 use super::run::{Reader, Run};
 use super::sessions::{FlightSession, Sessions, Statement, Transaction, random_id};
-use super::{placeholders, types};
+use super::placeholders;
 use crate::limits::Admission;
 use crate::session::opening::Peer;
 use arrow::array::RecordBatch;
@@ -28,8 +28,8 @@ use arrow_ipc::CompressionType;
 use arrow_ipc::writer::IpcWriteOptions;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use bytes::{BufMut, Bytes, BytesMut};
-use futures::{FutureExt, Stream, TryStreamExt};
+use bytes::Bytes;
+use futures::{Stream, TryStreamExt};
 use parking_lot::Mutex;
 use prost::Message;
 use std::collections::HashMap;
@@ -333,42 +333,6 @@ impl Door {
         options.insert(COMPRESSION.into(), OptionValue::text(compression));
         Ok(GetOptionsResult { options })
     }
-
-    /// Rows of a client's into a table, all or none of them.
-    async fn ingest(&self, session: &FlightSession, command: &CommandStatementIngest, rows: PeekableFlightDataStream) -> Result<i64, Failure> {
-        let mut rows = batches(rows);
-        let first = rows.try_next().await.map_err(broken)?;
-        let schema: SchemaRef = match (&first, rows.schema()) {
-            (Some(batch), _) => batch.schema(),
-            (None, Some(schema)) => schema.clone(),
-            (None, None) => return Err(Failure::new("08P01", "rows without a schema")),
-        };
-        let table = table_name(command);
-        let columns: Vec<String> = schema.fields().iter().map(|f| quoted(f.name())).collect();
-        let mut client = session.client().await?;
-        let (before, own) = (definition(command, &table, &schema)?, client.status() == b'I');
-        if own {
-            client.command("BEGIN").await?;
-        }
-        let mut outcome = async {
-            for sql in &before {
-                client.command(sql).await?;
-            }
-            let sql = match columns.is_empty() {
-                true => return Err(Failure::new("0A000", "rows without columns")),
-                false => format!("COPY {table} ({}) FROM STDIN", columns.join(", ")),
-            };
-            copy(&mut client, &sql, &schema, first, &mut rows).await
-        }
-        .await;
-        if own {
-            let end = if outcome.is_ok() { "COMMIT" } else { "ROLLBACK" };
-            if let Err(e) = client.command(end).await {
-                outcome = outcome.and(Err(e));
-            }
-        }
-        outcome
-    }
 }
 
 /// A setting of PostgreSQL's. The error is what the client is told of it.
@@ -399,142 +363,11 @@ fn only_with(lower: &str) -> bool {
     lower.trim_start().starts_with("with") && !["insert", "update", "delete", "merge"].iter().any(|word| lower.contains(word))
 }
 
-fn table_name(command: &CommandStatementIngest) -> String {
-    let table = quoted(&command.table);
-    match &command.schema {
-        Some(schema) if !schema.is_empty() => format!("{}.{table}", quoted(schema)),
-        _ if command.temporary => format!("pg_temp.{table}"),
-        _ => table,
-    }
-}
-
-/// What makes the table, as the client wants it.
-fn definition(command: &CommandStatementIngest, table: &str, schema: &Schema) -> Result<Vec<String>, Failure> {
-    let Some(options) = &command.table_definition_options else { return Ok(Vec::new()) };
-    if options.if_not_exist() != TableNotExistOption::Create {
-        return Ok(match options.if_exists() {
-            // It must be there, and is emptied.
-            TableExistsOption::Replace => vec![format!("TRUNCATE {table}")],
-            _ => Vec::new(),
-        });
-    }
-    let columns: Result<Vec<String>, Failure> = schema
-        .fields()
-        .iter()
-        .map(|f| {
-            let t = types::sql_type(f.data_type(), f.metadata()).ok_or_else(|| {
-                Failure::new("0A000", format!("column \"{}\": no type of PostgreSQL holds Arrow's {}", f.name(), f.data_type()))
-            })?;
-            Ok(format!("{} {t}{}", quoted(f.name()), if f.is_nullable() { "" } else { " NOT NULL" }))
-        })
-        .collect();
-    let (columns, temporary) = (columns?.join(", "), if command.temporary { "TEMPORARY " } else { "" });
-    Ok(match options.if_exists() {
-        TableExistsOption::Append => vec![format!("CREATE {temporary}TABLE IF NOT EXISTS {table} ({columns})")],
-        TableExistsOption::Replace => vec![format!("DROP TABLE IF EXISTS {table}"), format!("CREATE {temporary}TABLE {table} ({columns})")],
-        _ => vec![format!("CREATE {temporary}TABLE {table} ({columns})")],
-    })
-}
-
-/// COPY from a client's batches, each as it comes. Gives the number of rows.
-async fn copy(
-    client: &mut Client,
-    sql: &str,
-    schema: &Schema,
-    first: Option<RecordBatch>,
-    rest: &mut FlightRecordBatchStream,
-) -> Result<i64, Failure> {
-    let mut out = BytesMut::new();
-    crate::wire::message::frame(&mut out, b'Q', |b| {
-        b.put_slice(sql.as_bytes());
-        b.put_u8(0);
-    });
-    client.send(&out).await?;
-    loop {
-        match client.event().await? {
-            super::client::Event::Frame(b'G', _) => break,
-            super::client::Event::Frame(b'E', body) => {
-                let failure = Failure::read(&body);
-                return client.finish(|_, _| ()).await.and(Err(failure));
-            }
-            _ => {}
-        }
-    }
-    let uuids: Vec<bool> = schema.fields().iter().map(|f| incoming::is_uuid(f)).collect();
-    let mut next = first;
-    let mut scratch = String::new();
-    let mut refused: Option<Failure> = None;
-    let mut ended: Option<Failure> = None;
-    while let Some(batch) = next {
-        let mut data = Vec::new();
-        'rows: for row in 0..batch.num_rows() {
-            for (n, column) in batch.columns().iter().enumerate() {
-                if n > 0 {
-                    data.push(b'\t');
-                }
-                if let Err(unfit) = incoming::put_copy(column, row, uuids[n], &mut scratch, &mut data) {
-                    refused = Some(unfit.into());
-                    break 'rows;
-                }
-            }
-            data.push(b'\n');
-            if data.len() > 1 << 18 {
-                send_data(client, &mut data).await?;
-            }
-        }
-        send_data(client, &mut data).await?;
-        // PostgreSQL may have refused a row: no need for the rest.
-        if let Some(event) = client.event().now_or_never()
-            && let super::client::Event::Frame(b'E', body) = event?
-        {
-            ended = Some(Failure::read(&body));
-        }
-        if refused.is_some() || ended.is_some() {
-            break;
-        }
-        next = match rest.try_next().await {
-            Ok(next) => next,
-            Err(e) => {
-                refused = Some(broken(e));
-                None
-            }
-        };
-    }
-    let mut out = BytesMut::new();
-    match &refused {
-        Some(_) => crate::wire::message::frame(&mut out, b'f', |b| b.put_slice(b"refused\0")),
-        None => crate::wire::message::frame(&mut out, b'c', |_| ()),
-    }
-    client.send_more(&out).await?;
-    let mut rows = 0;
-    let finished = client
-        .finish(|tag, body| {
-            if tag == b'C' {
-                rows = super::client::affected(body);
-            }
-        })
-        .await;
-    match refused.or(ended) {
-        Some(e) => Err(e),
-        None => finished.map(|()| rows),
-    }
-}
-
-async fn send_data(client: &mut Client, data: &mut Vec<u8>) -> Result<(), Failure> {
-    if data.is_empty() {
-        return Ok(());
-    }
-    let mut out = BytesMut::with_capacity(data.len() + 5);
-    crate::wire::message::frame(&mut out, b'd', |b| b.put_slice(data));
-    data.clear();
-    client.send_more(&out).await
-}
-
-fn quoted(name: &str) -> String {
+pub(super) fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\"").replace('\0', ""))
 }
 
-fn broken(e: FlightError) -> Failure {
+pub(super) fn broken(e: FlightError) -> Failure {
     Failure::new("08P01", format!("the rows cannot be read: {e}"))
 }
 
@@ -570,7 +403,7 @@ fn handle_of(handle: &[u8]) -> Outcome<(String, usize)> {
 }
 
 /// The batches that a client sends; its first message may carry the command alone.
-fn batches(stream: PeekableFlightDataStream) -> FlightRecordBatchStream {
+pub(super) fn batches(stream: PeekableFlightDataStream) -> FlightRecordBatchStream {
     let data = stream.try_filter(|data| futures::future::ready(!data.data_header.is_empty())).map_err(FlightError::from);
     FlightRecordBatchStream::new_from_flight_data(data)
 }
@@ -814,7 +647,7 @@ impl FlightSqlService for Door {
         if command.catalog.as_ref().is_some_and(|c| !c.is_empty() && *c != session.database) {
             return Err(Failure::new("0A000", "rows can only be put into the session's own database").status());
         }
-        Ok(self.ingest(&session, &command, request.into_inner()).await?)
+        Ok(ingest::ingest(&session, &command, request.into_inner()).await?)
     }
 
     async fn do_put_prepared_statement_query(

@@ -938,6 +938,16 @@ impl Session {
         Ok(matches!(portal.stage, Stage::Running(_)))
     }
 
+    /// What the engine gives next, while both ends of the session are attended to.
+    pub(super) async fn next_batch(
+        &mut self,
+        cursor: &mut Cursor,
+        deadline: Option<Instant>,
+    ) -> Result<Option<Result<RecordBatch, EngineError>>, GiveUp> {
+        self.attend(deadline, cursor.stream.resume()).await?;
+        self.attend(deadline, cursor.stream.next()).await
+    }
+
     /// Gives the client the next rows. True if there may be more.
     async fn give_rows(
         &mut self,
@@ -987,16 +997,7 @@ impl Session {
                 }
                 continue;
             }
-            self.attend(deadline, cursor.stream.resume()).await?;
-            let next = loop {
-                let turn = tokio::select! {
-                    next = cursor.stream.next() => break next,
-                    turn = self.link.turn() => turn,
-                    () = stop.cancelled() => return Err(cancelled()),
-                    () = sleep_until(deadline) => return Err(timed_out()),
-                };
-                closed(turn)?;
-            };
+            let next = self.next_batch(cursor, deadline).await?;
             match next {
                 Some(Ok(batch)) if batch.num_rows() > 0 => {
                     let of_a_row = (batch.get_array_memory_size() / batch.num_rows()).max(1);
@@ -1218,14 +1219,14 @@ fn analyze_fields(fields: &[message::Field]) -> Vec<analyze::Field> {
         .collect()
 }
 
-pub(super) async fn sleep_until(deadline: Option<Instant>) {
+async fn sleep_until(deadline: Option<Instant>) {
     match deadline {
         Some(d) => tokio::time::sleep_until(d.into()).await,
         None => std::future::pending().await,
     }
 }
 
-pub(super) fn closed(turn: std::io::Result<Turn>) -> Result<(), GiveUp> {
+fn closed(turn: std::io::Result<Turn>) -> Result<(), GiveUp> {
     match turn {
         Ok(Turn::ClientClosed) => Err(GiveUp::End(SessionEnd::Client)),
         Ok(Turn::UpstreamClosed) => Err(GiveUp::End(SessionEnd::Upstream)),
@@ -1243,7 +1244,7 @@ pub(super) fn cancelled_report() -> ErrorReport {
     ErrorReport::error("57014", "canceling statement due to user request")
 }
 
-pub(super) fn timed_out() -> GiveUp {
+fn timed_out() -> GiveUp {
     GiveUp::Error(ErrorReport::error("57014", "canceling statement due to statement timeout"))
 }
 

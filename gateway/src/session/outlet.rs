@@ -1,7 +1,7 @@
 //! Where the lake's rows go when the client is of Arrow Flight: as they come, in batches, beside the wire, on which only the end of the
 //! answer or its error travels. What comes of PostgreSQL goes over the wire as ever. ✗ what becomes of the batches.
 
-use super::lake::{Cursor, GiveUp, HOLD_BACK, cancelled, closed, give_up_encoding, give_up_engine, sleep_until, timed_out};
+use super::lake::{Cursor, GiveUp, HOLD_BACK, cancelled, give_up_encoding, give_up_engine};
 use super::Session;
 use crate::flight::outgoing::OutgoingError;
 use crate::query::record::Record;
@@ -26,20 +26,10 @@ impl Session {
         outlet: &Outlet,
         deadline: Option<Instant>,
     ) -> Result<(), GiveUp> {
-        let stop = self.stop.clone().unwrap_or_default();
         let mut held: Vec<RecordBatch> = Vec::new();
         let (mut bytes_held, mut sent) = (0, 0);
         loop {
-            self.attend(deadline, cursor.stream.resume()).await?;
-            let next = loop {
-                let turn = tokio::select! {
-                    next = cursor.stream.next() => break next,
-                    turn = self.link.turn() => turn,
-                    () = stop.cancelled() => return Err(cancelled()),
-                    () = sleep_until(deadline) => return Err(timed_out()),
-                };
-                closed(turn)?;
-            };
+            let next = self.next_batch(cursor, deadline).await?;
             let batch = match next {
                 Some(Ok(batch)) if batch.num_rows() == 0 => continue,
                 Some(Ok(batch)) => batch,

@@ -4,6 +4,7 @@
 use super::client::{Answer, Bounds, Client, ClientError};
 use super::sessions::WebSession;
 use super::failed;
+use crate::classify::copy::block_comment;
 use serde_json::{Value, json};
 use std::time::Instant;
 
@@ -21,9 +22,9 @@ pub(super) fn only_reads(sql: &str) -> bool {
     loop {
         if let Some(comment) = rest.strip_prefix("--") {
             rest = comment.split_once('\n').map_or("", |(_, rest)| rest);
-        } else if let Some(comment) = rest.strip_prefix("/*") {
-            let Some(end) = end_of_comment(comment) else { return false };
-            rest = &comment[end..];
+        } else if rest.starts_with("/*") {
+            let Some(end) = block_comment(rest) else { return false };
+            rest = &rest[end..];
         } else {
             break;
         }
@@ -31,23 +32,6 @@ pub(super) fn only_reads(sql: &str) -> bool {
     }
     let word: String = rest.chars().take_while(|c| c.is_ascii_alphabetic()).collect::<String>().to_ascii_uppercase();
     matches!(word.as_str(), "SELECT" | "WITH" | "VALUES" | "TABLE" | "SHOW" | "EXPLAIN")
-}
-
-/// Behind the end of a comment whose beginning has gone; they nest.
-fn end_of_comment(text: &str) -> Option<usize> {
-    let bytes = text.as_bytes();
-    let (mut depth, mut at) = (1, 0);
-    while at + 1 < bytes.len() {
-        match &bytes[at..at + 2] {
-            b"/*" => (depth, at) = (depth + 1, at + 2),
-            b"*/" => (depth, at) = (depth - 1, at + 2),
-            _ => at += 1,
-        }
-        if depth == 0 {
-            return Some(at);
-        }
-    }
-    None
 }
 
 /// One statement as it comes. The error is the session's end.

@@ -1,6 +1,7 @@
 //! What processes cost: CPU time and memory from `/proc`. Knows no watershed.
 
 use std::collections::HashMap;
+use std::ffi::OsString;
 use std::fs;
 use std::time::Duration;
 
@@ -49,7 +50,7 @@ pub fn peak_bytes(pid: u32) -> Option<u64> {
     line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kib| kib << 10)
 }
 
-/// What a process has done since it began.
+/// What a process did between two looks at it.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Effort {
     pub cpu: Duration,
@@ -59,27 +60,36 @@ pub struct Effort {
     pub preempted: u64,
 }
 
-impl Effort {
-    /// `None` if there is no such process. Switches of threads that ended are not in it.
-    pub fn of(pid: u32) -> Option<Effort> {
+/// What a process has done since it began, thread by thread: the switches of a thread go with it, so a sum over all of them may fall.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Look {
+    cpu: Duration,
+    /// Waits and preemptions of the threads that are there, by their ids.
+    threads: HashMap<OsString, (u64, u64)>,
+}
+
+impl Look {
+    /// `None` if there is no such process.
+    pub fn at(pid: u32) -> Option<Look> {
         let stat = parse_stat(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)?;
-        let mut effort = Effort { cpu: ticks_to_time(stat.ticks), ..Effort::default() };
+        let mut threads = HashMap::new();
         for thread in fs::read_dir(format!("/proc/{pid}/task")).ok()?.flatten() {
             // One that ended meanwhile has nothing to tell.
             let Ok(status) = fs::read_to_string(thread.path().join("status")) else { continue };
-            let (waits, preempted) = switches(&status);
-            effort.waits += waits;
-            effort.preempted += preempted;
+            threads.insert(thread.file_name(), switches(&status));
         }
-        Some(effort)
+        Some(Look { cpu: ticks_to_time(stat.ticks), threads })
     }
 
-    pub fn since(self, before: Effort) -> Effort {
-        Effort {
-            cpu: self.cpu.saturating_sub(before.cpu),
-            waits: self.waits.saturating_sub(before.waits),
-            preempted: self.preempted.saturating_sub(before.preempted),
+    /// Without the switches of threads that ended between the two.
+    pub fn since(&self, before: &Look) -> Effort {
+        let mut effort = Effort { cpu: self.cpu.saturating_sub(before.cpu), ..Effort::default() };
+        for (thread, (waits, preempted)) in &self.threads {
+            let (waited, lost) = before.threads.get(thread).copied().unwrap_or_default();
+            effort.waits += waits.saturating_sub(waited);
+            effort.preempted += preempted.saturating_sub(lost);
         }
+        effort
     }
 }
 
@@ -178,13 +188,23 @@ mod tests {
     }
 
     #[test]
-    fn an_effort_grows() {
+    fn a_look_tells_what_was_done_since_another() {
         let me = std::process::id();
-        let before = Effort::of(me).expect("this process");
+        let before = Look::at(me).expect("this process");
         std::thread::sleep(Duration::from_millis(1));
-        let since = Effort::of(me).expect("this process").since(before);
+        let since = Look::at(me).expect("this process").since(&before);
         assert!(since.waits >= 1, "{since:?}");
-        assert_eq!(Effort::of(u32::MAX), None);
+        assert_eq!(Look::at(u32::MAX), None);
+    }
+
+    #[test]
+    fn threads_that_came_and_went_hide_nothing() {
+        let look = |ms, threads: &[(&str, u64, u64)]| Look {
+            cpu: Duration::from_millis(ms),
+            threads: threads.iter().map(|(id, waits, preempted)| ((*id).into(), (*waits, *preempted))).collect(),
+        };
+        let since = look(70, &[("1", 12, 3), ("3", 4, 1)]).since(&look(50, &[("1", 10, 3), ("2", 1_000, 1_000)]));
+        assert_eq!(since, Effort { cpu: Duration::from_millis(20), waits: 6, preempted: 1 });
     }
 
     #[test]

@@ -376,7 +376,7 @@ function side(title, told) {
     host.append(element("p", { class: "bad" }, `✕ ${sqlstate ? `${sqlstate}: ` : ""}${message}`), ...[detail, hint].filter(Boolean).map((text) => element("p", { class: "quiet" }, text)));
     return host;
   }
-  host.append(table(told.columns, told.rows), element("p", { class: "quiet" }, told.more ? `The first ${told.rows.length} rows.` : `${told.rows.length} rows.`));
+  host.append(table(told.columns, told.rows), element("p", { class: "quiet" }, `${told.more ? "The first " : ""}${told.rows.length} ${told.rows.length === 1 ? "row" : "rows"}.`));
   if (told.plan.length) host.append(element("details", {}, element("summary", {}, "Plan"), element("pre", {}, told.plan.join("\n"))));
   return host;
 }

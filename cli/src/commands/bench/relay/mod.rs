@@ -284,10 +284,10 @@ impl Bench<'_> {
             let started = now_s()?;
             let mut running = self.pgbench.start(self.ways.target(way), load, seconds, seed)?;
             let at_work = self.at_work(&mut running, started, load.clients).await?;
-            let (since, before) = (SystemTime::now(), self.ways.effort(way));
+            let (since, before) = (SystemTime::now(), self.ways.look(way));
             let run = running.finish(since).await?;
             if run.is_enough(seconds) {
-                let effort = before.zip(self.ways.effort(way)).map(|(before, after)| after.since(before));
+                let effort = before.zip(self.ways.look(way)).map(|(before, after)| after.since(&before));
                 return Ok(Sample { run, effort: effort.filter(|_| at_work) });
             }
             seconds = seconds.saturating_mul(2);
@@ -428,9 +428,9 @@ async fn copies(
             let sql = keys.copy(args, copied.format);
             for way in Way::in_turn(round) {
                 bar.set_message(format!("{}, round {}, {}", copied.format, round + 1, way.name()));
-                let before = ways.effort(way);
+                let before = ways.look(way);
                 let took = copy_time(psql, ways, way, &sql).await?;
-                let effort = before.zip(ways.effort(way)).map(|(before, after)| after.since(before));
+                let effort = before.zip(ways.look(way)).map(|(before, after)| after.since(&before));
                 copied.add(way, took, effort);
                 bar.inc(1);
             }

@@ -10,7 +10,7 @@ use tokio::process::{Child, Command};
 use url::Url;
 
 use super::super::instance::Instance;
-use super::super::process::Effort;
+use super::super::process::Look;
 use super::super::programs;
 use crate::bootstrap;
 use crate::exit::Failure;
@@ -82,8 +82,8 @@ impl Ways {
         }
     }
 
-    pub fn effort(&self, way: Way) -> Option<Effort> {
-        self.pid(way).and_then(Effort::of)
+    pub fn look(&self, way: Way) -> Option<Look> {
+        self.pid(way).and_then(Look::at)
     }
 
     pub async fn close(self) -> Result<()> {
