@@ -670,6 +670,9 @@ pub struct DifftestArgs {
     /// Rows of the larger table; the other one has half as many
     #[arg(long, default_value_t = 900, value_parser = clap::value_parser!(u32).range(12..=1_000_000))]
     pub rows: u32,
+    /// Ask the gateway over Arrow Flight SQL; values and errors must be PostgreSQL's
+    #[arg(long)]
+    pub flight: bool,
     /// Fail if fewer of a hundred statements are answered by the lake
     #[arg(long, default_value_t = 0, value_name = "PERCENT", value_parser = clap::value_parser!(u32).range(..=100))]
     pub least_lake: u32,

@@ -230,14 +230,20 @@ impl Answer {
     }
 
     pub fn column_names(&self) -> Vec<String> {
-        let mut names = Vec::new();
+        self.columns_with_types().into_iter().map(|(name, _)| name).collect()
+    }
+
+    /// The columns' names and the OIDs of their types.
+    pub fn columns_with_types(&self) -> Vec<(String, u32)> {
+        let mut columns = Vec::new();
         let mut rest = self.columns.get(2..).unwrap_or_default();
         while let Some(end) = rest.iter().position(|b| *b == 0) {
-            names.push(String::from_utf8_lossy(&rest[..end]).into_owned());
             // table oid 4, attribute 2, type oid 4, size 2, typmod 4, format 2
+            let type_oid = rest.get(end + 7..).and_then(|after| be_u32(after).ok()).unwrap_or_default();
+            columns.push((String::from_utf8_lossy(&rest[..end]).into_owned(), type_oid));
             rest = rest.get(end + 19..).unwrap_or_default();
         }
-        names
+        columns
     }
 
     /// Values of text-format rows; None is NULL.

@@ -33,3 +33,8 @@ fn random_statements_are_answered_alike() {
 fn and_where_texts_are_sorted_by_language() {
     difftest(&["--seed", "1962", "--queries", "800", "--icu-locale", "en-US"]);
 }
+
+#[test]
+fn and_over_flight() {
+    difftest(&["--seed", "1959", "--queries", "1000", "--flight", "--least-lake", "30"]);
+}

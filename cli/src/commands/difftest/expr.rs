@@ -72,6 +72,9 @@ impl Ty {
         }
     }
 
+    const ALL: [Ty; 16] =
+        [Bool, Int2, Int4, Int8, Numeric, Loose, Float8, Text, Varchar, Date, Timestamp, TimestampTz, Interval, Uuid, Jsonb, Ints];
+
     /// Equal values are the same bytes: sorting by all of them leaves nothing open, and a group has one representative.
     pub fn exact(self) -> bool {
         !matches!(self, Loose | Float8 | Jsonb | Interval | Ints)
@@ -123,6 +126,11 @@ pub enum Expr {
 
 /// Literals become parameters, of which these were given.
 pub type Parameters = Vec<(u32, Option<&'static str>)>;
+
+/// What SQL calls a type of [`Parameters`].
+pub fn name_of(oid: u32) -> &'static str {
+    Ty::ALL.into_iter().find(|ty| ty.oid() == oid).map_or("text", Ty::sql)
+}
 
 impl Expr {
     pub fn ty(&self) -> Ty {

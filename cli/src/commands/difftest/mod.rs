@@ -7,6 +7,7 @@
 mod aggregates;
 mod expr;
 mod moves;
+mod over_flight;
 mod play;
 mod random;
 mod rows;
@@ -62,6 +63,7 @@ struct Tally {
     errors: u64,
     messages: BTreeMap<String, u64>,
     timed_out: u64,
+    not_in_arrow: u64,
     by_route: BTreeMap<String, u64>,
     fell_back: u64,
     reasons: BTreeMap<String, u64>,
@@ -73,6 +75,8 @@ struct Run {
     args: DifftestArgs,
     direct: Target,
     gateway: Target,
+    /// Statements go there in place of the wire.
+    flight: Option<String>,
     next: AtomicU64,
     tally: Mutex<Tally>,
     told: Arc<Notify>,
@@ -91,6 +95,7 @@ pub async fn run(args: DifftestArgs) -> Result<Code> {
     let run = Arc::new(Run {
         direct: direct(&instance)?,
         gateway: instance.target.clone(),
+        flight: args.flight.then(|| instance.flight_url.clone()),
         next: AtomicU64::new(args.first),
         tally: Mutex::default(),
         told: Arc::new(Notify::new()),
@@ -150,7 +155,7 @@ fn bar(queries: u64) -> ProgressBar {
 
 /// Blocks of statements, until there are no more.
 async fn work_through(run: Arc<Run>) -> Result<()> {
-    let mut pair = Pair::connect(&run.direct, &run.gateway).await?;
+    let mut pair = Pair::connect(&run.direct, &run.gateway, run.flight.as_deref()).await?;
     let end = run.args.first + run.args.queries;
     loop {
         let first = run.next.fetch_add(BLOCK, Ordering::Relaxed);
@@ -183,6 +188,7 @@ async fn work_through(run: Arc<Run>) -> Result<()> {
                     *tally.messages.entry(message).or_default() += 1;
                 }
                 Outcome::TimedOut => run.tally.lock().await.timed_out += 1,
+                Outcome::NotInArrow => run.tally.lock().await.not_in_arrow += 1,
                 Outcome::Differs(what) => {
                     // What the log has so far is the statements' own; making it smaller asks many more.
                     note(&run, &mut pair).await?;
@@ -251,7 +257,7 @@ async fn shrink(pair: &mut Pair, mode: Mode, setting: &Setting, mut select: Sele
 }
 
 fn print(args: &DifftestArgs, tally: &Tally, took: Duration, rounds: u32) {
-    let asked = tally.equal + tally.errors + tally.timed_out + tally.differences.len() as u64 + tally.more_differences;
+    let asked = tally.equal + tally.errors + tally.timed_out + tally.not_in_arrow + tally.differences.len() as u64 + tally.more_differences;
     let share = |n: u64| format!("{:.1} %", 100.0 * n as f64 / asked.max(1) as f64);
     let rate = asked as f64 / took.as_secs_f64().max(0.001);
     say(format_args!(
@@ -267,6 +273,9 @@ fn print(args: &DifftestArgs, tally: &Tally, took: Duration, rounds: u32) {
     for (what, n) in [("equal answers", tally.equal), ("equal errors", tally.errors), ("cut off by time", tally.timed_out), ("different", differing)] {
         rows.push(vec![what.into(), grouped(n), share(n)]);
     }
+    if args.flight {
+        rows.push(vec!["not in Arrow, and told".into(), grouped(tally.not_in_arrow), share(tally.not_in_arrow)]);
+    }
     for (route, n) in &tally.by_route {
         rows.push(vec![format!("answered by {route}"), grouped(*n), share(*n)]);
     }
@@ -281,11 +290,12 @@ fn print(args: &DifftestArgs, tally: &Tally, took: Duration, rounds: u32) {
     for difference in &tally.differences {
         let Difference { number, mode, setting, sql, what, original } = difference;
         say(format_args!(
-            "\nstatement {number} ({mode:?}, {}{}): {what}\n  SET TimeZone = '{}';\n  {sql};\n  found as: {original}\n  again: watershed difftest --seed {} --first {number} --queries 1",
+            "\nstatement {number} ({mode:?}, {}{}): {what}\n  SET TimeZone = '{}';\n  {sql};\n  found as: {original}\n  again: watershed difftest --seed {}{} --first {number} --queries 1",
             setting.zone,
             if setting.prefer_lake { ", prefer_lake" } else { "" },
             setting.zone,
-            args.seed
+            args.seed,
+            if args.flight { " --flight" } else { "" }
         ));
     }
     if tally.more_differences > 0 {
@@ -307,6 +317,8 @@ fn as_json(args: &DifftestArgs, tally: &Tally, took: Duration) -> serde_json::Va
         "errors": tally.errors,
         "messages": tally.messages,
         "timed_out": tally.timed_out,
+        "flight": args.flight,
+        "not_in_arrow": tally.not_in_arrow,
         "routes": tally.by_route,
         "fell_back": tally.fell_back,
         "reasons": tally.reasons,

@@ -4,6 +4,7 @@
 use anyhow::{Context, Result, bail};
 
 use super::expr::Parameters;
+use super::over_flight::{Answered, Flight, typed};
 use super::random::Random;
 use super::statement::Select;
 use crate::wire_client::{Answer, Client, ServerError, Target};
@@ -44,6 +45,9 @@ impl Setting {
 pub struct Pair {
     direct: Client,
     gateway: Client,
+    /// Asked in place of the gateway's session by the wire, which then reads the log only.
+    flight: Option<Flight>,
+    /// Of the session that is asked.
     gateway_pid: i32,
     /// Number of the last statement of the gateway's log that was looked at.
     seen: i64,
@@ -57,6 +61,8 @@ pub enum Outcome {
     BothFailed(String),
     /// Took too long for one of them.
     TimedOut,
+    /// Over Flight: a value that Arrow has not, and the error that says so.
+    NotInArrow,
     Differs(String),
 }
 
@@ -68,33 +74,51 @@ pub struct Logged {
 }
 
 impl Pair {
-    pub async fn connect(direct: &Target, gateway: &Target) -> Result<Pair> {
+    /// With `flight`, statements go there; else to the gateway by the wire.
+    pub async fn connect(direct: &Target, gateway: &Target, flight: Option<&str>) -> Result<Pair> {
+        const PID: &str = "SELECT pg_catalog.pg_backend_pid()::text";
+        let as_user = gateway;
         let direct = Client::connect(direct).await?;
-        let mut gateway = Client::connect(gateway).await?;
-        let pid = gateway.simple("SELECT pg_catalog.pg_backend_pid()").await?;
+        let mut gateway = Client::connect(as_user).await?;
+        let (flight, pid) = match flight {
+            None => (None, gateway.simple(PID).await?),
+            Some(url) => {
+                let mut flight = Flight::connect(url, as_user).await?;
+                let pid = flight.ask(PID, &Parameters::new()).await?.answer;
+                (Some(flight), pid)
+            }
+        };
         let gateway_pid = number(&pid).context("the gateway gave no process id")?;
-        Ok(Pair { direct, gateway, gateway_pid: i32::try_from(gateway_pid)?, seen: 0, open: false })
+        Ok(Pair { direct, gateway, flight, gateway_pid: i32::try_from(gateway_pid)?, seen: 0, open: false })
+    }
+
+    /// Tells the session that is asked.
+    async fn tell(&mut self, sql: &str) -> Result<()> {
+        match &mut self.flight {
+            Some(flight) => flight.tell(sql).await,
+            None => self.gateway.simple(sql).await.map(|_| ()),
+        }
     }
 
     /// Begins a transaction in both, of one snapshot.
     pub async fn begin(&mut self, setting: &Setting) -> Result<()> {
         self.end().await?;
         let route = if setting.prefer_lake { "prefer_lake" } else { "auto" };
-        for client in [&mut self.direct, &mut self.gateway] {
-            client.simple(&format!("SET TimeZone = '{}'; SET watershed.route = '{route}'; SET statement_timeout = '30s'", setting.zone)).await?;
-            client.simple("BEGIN ISOLATION LEVEL REPEATABLE READ").await?;
+        let zone = format!("SET TimeZone = '{}'", setting.zone);
+        for sql in [&zone, &format!("SET watershed.route = '{route}'"), "SET statement_timeout = '30s'", "BEGIN ISOLATION LEVEL REPEATABLE READ"] {
+            self.direct.simple(sql).await?;
+            self.tell(sql).await?;
         }
         self.open = true;
         let snapshot = self.direct.simple("SELECT pg_catalog.pg_export_snapshot()").await?;
         let snapshot = snapshot.text()?.into_iter().flatten().flatten().next().context("PostgreSQL exported no snapshot")?;
-        self.gateway.simple(&format!("SET TRANSACTION SNAPSHOT '{snapshot}'")).await?;
-        Ok(())
+        self.tell(&format!("SET TRANSACTION SNAPSHOT '{snapshot}'")).await
     }
 
     pub async fn end(&mut self) -> Result<()> {
         if std::mem::take(&mut self.open) {
             self.direct.simple("ROLLBACK").await?;
-            self.gateway.simple("ROLLBACK").await?;
+            self.tell("ROLLBACK").await?;
         }
         Ok(())
     }
@@ -103,15 +127,39 @@ impl Pair {
     pub async fn play(&mut self, select: &Select, mode: Mode) -> Result<Outcome> {
         let mut parameters = Parameters::new();
         let sql = select.sql((mode == Mode::Parameters).then_some(&mut parameters));
+        if self.flight.is_some() {
+            return self.play_over_flight(&typed(&sql, &parameters), &parameters, select.ordered()).await;
+        }
         let (right, got) = (ask(&mut self.direct, &sql, &parameters, mode).await, ask(&mut self.gateway, &sql, &parameters, mode).await);
+        if let (Ok(right), Ok(got)) = (&right, &got) {
+            return Ok(compare(right, got, select.ordered()).map_or(Outcome::Equal, Outcome::Differs));
+        }
+        let outcome = failed(settle(right)?, settle(got)?);
+        self.end().await?;
+        Ok(outcome)
+    }
+
+    async fn play_over_flight(&mut self, sql: &str, parameters: &Parameters, ordered: bool) -> Result<Outcome> {
+        let Some(flight) = &mut self.flight else { bail!("no session over Flight") };
+        let (right, got) = (self.direct.extended(sql, parameters, true).await, flight.ask(sql, parameters).await);
         let outcome = match (settle(right)?, settle(got)?) {
-            (Ok(right), Ok(got)) => return Ok(compare(&right, &got, select.ordered()).map_or(Outcome::Equal, Outcome::Differs)),
-            (Err(right), Err(got)) if right.sqlstate == "57014" || got.sqlstate == "57014" => Outcome::TimedOut,
-            (Err(right), Err(got)) if (&right.sqlstate, &right.message) == (&got.sqlstate, &got.message) => Outcome::BothFailed(right.message),
-            (Err(e), _) | (_, Err(e)) if e.sqlstate == "57014" => Outcome::TimedOut,
-            (Err(right), Err(got)) => Outcome::Differs(format!("the error should be {right}, and is {got}")),
-            (Ok(right), Err(got)) => Outcome::Differs(format!("{} rows are right, and an error came: {got}", right.rows.len())),
-            (Err(right), Ok(got)) => Outcome::Differs(format!("an error is right ({right}), and {} rows came", got.rows.len())),
+            (Ok(right), Ok(Answered { answer, columns })) => {
+                if right.columns_with_types() != columns {
+                    return Ok(Outcome::Differs(format!("the columns differ: {:?} are right, {columns:?} came", right.columns_with_types())));
+                }
+                let got = Answer { columns: right.columns.clone(), ..answer };
+                return Ok(compare(&right, &got, ordered).map_or(Outcome::Equal, Outcome::Differs));
+            }
+            (Ok(right), Err(e)) if is_unfit(&e) => {
+                // It must be there.
+                let text = self.direct.extended(sql, parameters, false).await?.text()?;
+                let unfit = |value: &String| UNFIT.iter().any(|has| value.contains(has));
+                match text.iter().flatten().flatten().any(unfit) {
+                    true => Outcome::NotInArrow,
+                    false => failed(Ok(right), Err(e)),
+                }
+            }
+            (right, got) => failed(right, got.map(|got| got.answer)),
         };
         self.end().await?;
         Ok(outcome)
@@ -145,8 +193,27 @@ async fn ask(client: &mut Client, sql: &str, parameters: &Parameters, mode: Mode
     }
 }
 
+/// What Arrow's types have not, as PostgreSQL prints it: infinity, NaN of numeric(p,s), the end of a day, arrays of several dimensions.
+const UNFIT: [&str; 5] = ["infinity", "NaN", "24:00:00", "{{", "]="];
+
+fn is_unfit(e: &ServerError) -> bool {
+    matches!(e.sqlstate.as_str(), "22008" | "22003" | "0A000") && e.message.contains("Arrow")
+}
+
+/// Where one of them failed.
+fn failed(right: Result<Answer, ServerError>, got: Result<Answer, ServerError>) -> Outcome {
+    match (right, got) {
+        (Err(e), _) | (_, Err(e)) if e.sqlstate == "57014" => Outcome::TimedOut,
+        (Err(right), Err(got)) if (&right.sqlstate, &right.message) == (&got.sqlstate, &got.message) => Outcome::BothFailed(right.message),
+        (Err(right), Err(got)) => Outcome::Differs(format!("the error should be {right}, and is {got}")),
+        (Ok(right), Err(got)) => Outcome::Differs(format!("{} rows are right, and an error came: {got}", right.rows.len())),
+        (Err(right), Ok(got)) => Outcome::Differs(format!("an error is right ({right}), and {} rows came", got.rows.len())),
+        (Ok(_), Ok(_)) => Outcome::Equal,
+    }
+}
+
 /// An error of the server is an answer; any other ends the run.
-fn settle(answer: Result<Answer>) -> Result<Result<Answer, ServerError>> {
+fn settle<T>(answer: Result<T>) -> Result<Result<T, ServerError>> {
     match answer {
         Ok(answer) => Ok(Ok(answer)),
         Err(e) => match e.downcast::<ServerError>() {
