@@ -642,6 +642,9 @@ pub struct BenchRouteArgs {
     /// Use the constants that are built in, and do not measure this machine's first
     #[arg(long)]
     pub uncalibrated: bool,
+    /// Python that has duckdb: time the statements there as well, over the files of the lake
+    #[arg(long, value_name = "PROGRAM")]
+    pub duckdb: Option<PathBuf>,
     /// Folder for PostgreSQL and the lake; must not exist [default: ./watershed-bench-PID]
     #[arg(long, value_name = "DIR")]
     pub dir: Option<PathBuf>,

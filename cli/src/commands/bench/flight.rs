@@ -2,14 +2,12 @@
 //! `COPY BINARY` over the wire, and by DuckDB from the Parquet files themselves.
 
 use std::path::Path;
-use std::process::Stdio;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
-use tokio::io::AsyncWriteExt;
-use tokio::process::Command;
 
-use super::instance::{Instance, Workplace, watershed};
+use super::instance::{Instance, Workplace, local_files, watershed};
+use super::python;
 use crate::args::BenchFlightArgs;
 use crate::bootstrap;
 use crate::console::{complain, say};
@@ -90,7 +88,6 @@ async fn fill(instance: &Instance, rows: u64) -> Result<()> {
 
 async fn measure(instance: &Instance, args: &BenchFlightArgs) -> Result<Value> {
     let target = &instance.target;
-    let lake = instance.lake_root.to_file_path().ok().context("the lake is in a folder")?;
     let job = json!({
         "rounds": args.rounds,
         "rows": args.rows,
@@ -101,32 +98,7 @@ async fn measure(instance: &Instance, args: &BenchFlightArgs) -> Result<Value> {
         "postgres": format!(
             "host={} port={} user={} password={} dbname={}", target.host, target.port, target.user, target.password, target.database
         ),
-        "files": parquet_files(&lake.join("public.flown"))?,
+        "files": local_files(&instance.lake_table("public.flown").await?)?,
     });
-    let mut child = Command::new(&args.python)
-        .args(["-c", include_str!("flight.py")])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .kill_on_drop(true)
-        .spawn()
-        .with_context(|| format!("start {}", args.python.display()))?;
-    let mut input = child.stdin.take().context("Python's standard input")?;
-    input.write_all(job.to_string().as_bytes()).await?;
-    drop(input);
-    let output = child.wait_with_output().await?;
-    ensure!(output.status.success(), "Python ended with {}: it needs adbc-driver-flightsql, pyarrow, pandas, psycopg and duckdb", output.status);
-    serde_json::from_slice(&output.stdout).context("read what Python measured")
-}
-
-fn parquet_files(folder: &Path) -> Result<Vec<String>> {
-    let mut files = Vec::new();
-    for entry in std::fs::read_dir(folder).with_context(|| format!("read {}", folder.display()))? {
-        let path = entry?.path();
-        if path.is_dir() {
-            files.extend(parquet_files(&path)?);
-        } else if path.extension().is_some_and(|e| e == "parquet") {
-            files.push(path.to_str().context("a path of UTF-8")?.to_owned());
-        }
-    }
-    Ok(files)
+    python::ask(&args.python, python::FLIGHT, &job).await.context("the program needs adbc-driver-flightsql, pyarrow, pandas, psycopg and duckdb")
 }

@@ -5,9 +5,13 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use lake::log::LakeTable;
+use lake::spec::load_specs;
+use sqlx::Connection;
 use tokio::process::{Child, Command};
 
 use super::process::{Cost, Processes};
+use crate::bootstrap;
 use crate::datadir::{DataDir, Pairs};
 use crate::wire_client::Target;
 
@@ -35,6 +39,15 @@ const START: Duration = Duration::from_secs(120);
 const STOP: Duration = Duration::from_secs(120);
 
 impl Instance {
+    /// A tiered table's files as they are now.
+    pub async fn lake_table(&self, name: &str) -> Result<LakeTable> {
+        let mut conn = bootstrap::connect(&self.archiver_url).await?;
+        let specs = load_specs(&mut conn).await?;
+        conn.close().await?;
+        let spec = specs.iter().find(|s| s.qualified() == name).with_context(|| format!("{name} is not tiered"))?;
+        LakeTable::open(&self.lake_root, spec).await?.context("nothing was archived")
+    }
+
     /// Starts `watershed up` in `dir` with these settings and waits until it answers.
     pub async fn start(dir: &Path, settings: &str) -> Result<Instance> {
         let data = DataDir::at(dir)?;
@@ -245,4 +258,10 @@ impl Drop for Workplace {
             tracing::warn!(path = %self.path.display(), %error, "the benchmark's folder was left behind");
         }
     }
+}
+
+/// Paths of the files that a table consists of.
+pub fn local_files(table: &LakeTable) -> Result<Vec<String>> {
+    let dir = table.url().to_file_path().ok().context("the lake is not on this machine")?;
+    Ok(table.current().files.iter().map(|f| dir.join(&f.path).display().to_string()).collect())
 }

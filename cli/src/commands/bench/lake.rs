@@ -16,7 +16,6 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -25,15 +24,14 @@ use futures::{StreamExt, TryStreamExt};
 use indicatif::{ProgressBar, ProgressStyle};
 use lake::log::{APP_COMPACTOR_FENCE, CommitOutcome, LakeFile, LakeTable, NewFile};
 use lake::reader::FileReader;
-use lake::spec::load_specs;
 use lake::writer::{FileWriter, WriterOptions};
 use object_store::{ObjectStore, ObjectStoreExt};
 use serde_json::{Value, json};
-use sqlx::{Connection, PgConnection};
-use tokio::process::Command;
+use sqlx::PgConnection;
 use url::Url;
 
-use super::instance::{Instance, Workplace, watershed};
+use super::instance::{Instance, Workplace, local_files, watershed};
+use super::python;
 use super::report::median;
 use crate::args::BenchLakeArgs;
 use crate::bootstrap;
@@ -72,7 +70,7 @@ pub async fn run(args: BenchLakeArgs) -> Result<Code> {
 
     say(format_args!("[2/6] files: archived, then cut into {}", grouped(args.files)));
     watershed(&work.path, &["archive", TABLE, "--now"]).await?;
-    let mut table = open(&instance).await?;
+    let mut table = instance.lake_table(TABLE).await?;
     cut(&mut table, args.files).await?;
     outcome.small = Files::of(&table);
     let small = local_files(&table)?;
@@ -206,14 +204,6 @@ async fn postgres_bytes(instance: &Instance) -> Result<u64> {
     Ok(bytes.unsigned_abs())
 }
 
-async fn open(instance: &Instance) -> Result<LakeTable> {
-    let mut conn = bootstrap::connect(&instance.archiver_url).await?;
-    let specs = load_specs(&mut conn).await?;
-    conn.close().await?;
-    let spec = specs.iter().find(|s| s.qualified() == TABLE).context("public.logs is not tiered")?;
-    LakeTable::open(&instance.lake_root, spec).await?.context("nothing was archived")
-}
-
 /// Replaces the files of the table by `wanted` smaller ones with the same rows, each a stretch of time, as many short
 /// archives would have left them.
 async fn cut(table: &mut LakeTable, wanted: u64) -> Result<()> {
@@ -257,12 +247,6 @@ async fn cut(table: &mut LakeTable, wanted: u64) -> Result<()> {
         CommitOutcome::Done(_) => Ok(()),
         CommitOutcome::Lost => bail!("somebody else rewrote the files of the benchmark"),
     }
-}
-
-/// Paths that other programs can open.
-fn local_files(table: &LakeTable) -> Result<Vec<String>> {
-    let dir = table.url().to_file_path().ok().context("the lake is not on this machine")?;
-    Ok(table.current().files.iter().map(|f| dir.join(&f.path).display().to_string()).collect())
 }
 
 fn folder(root: &Url, stage: &str) -> Result<Url> {
@@ -333,39 +317,12 @@ struct Python {
 
 impl Python {
     async fn find(args: &BenchLakeArgs) -> Python {
-        let has = async |module: &str| {
-            let tried = Command::new(&args.python)
-                .args(["-c", &format!("import {module}")])
-                .stdin(Stdio::null())
-                .stdout(Stdio::null())
-                .stderr(Stdio::null())
-                .status()
-                .await;
-            tried.is_ok_and(|status| status.success())
-        };
-        Python { program: args.python.clone(), duckdb: has("duckdb").await, spark: has("pyspark").await }
+        let program = args.python.clone();
+        Python { duckdb: python::has(&program, "duckdb").await, spark: python::has(&program, "pyspark").await, program }
     }
 
     async fn ask(&self, job: Value) -> Result<Value> {
-        use tokio::io::AsyncWriteExt;
-        let mut child = Command::new(&self.program)
-            .args(["-c", include_str!("readers.py")])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()
-            .context("start Python")?;
-        let mut stdin = child.stdin.take().context("no standard input of Python")?;
-        stdin.write_all(job.to_string().as_bytes()).await?;
-        drop(stdin);
-        let output = child.wait_with_output().await?;
-        if !output.status.success() {
-            let said = String::from_utf8_lossy(&output.stderr);
-            let last = said.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("it said nothing");
-            bail!("Python ended with {}: {last}", output.status);
-        }
-        serde_json::from_slice(&output.stdout).context("read what Python said")
+        python::ask(&self.program, python::READERS, &job).await
     }
 }
 

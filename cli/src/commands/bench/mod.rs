@@ -8,9 +8,10 @@ pub mod instance;
 mod lake;
 mod process;
 mod programs;
+mod python;
 mod relay;
-mod route;
 mod report;
+mod route;
 mod sessions;
 
 use anyhow::Result;

@@ -2,7 +2,7 @@
 output: {"engine": "duckdb" | "spark", "threads": n, "rounds": n, "tables": {name: [path, ...]},
 "queries": [[name, sql], ...]} gives {"milliseconds": {name: [..]}, "failed": {name: why}, "version": "..",
 "peak_bytes": n}. With "rewrite": {"from": [path, ...], "to": path, "by": column, "memory": "4GB"} it sorts the files
-into one and gives {"seconds": s, "rows": n, "peak_bytes": n}."""
+into one and gives {"seconds": s, "rows": n, "peak_bytes": n}. "json": {table: [column, ...]} are texts that hold JSON (DuckDB)."""
 import json
 import re
 import resource
@@ -62,9 +62,14 @@ def duckdb_job(job):
         seconds = time.perf_counter() - started
         rows = connection.execute(f"SELECT count(*) FROM read_parquet({quoted(rewrite['to'])})").fetchone()[0]
         return {"seconds": seconds, "rows": rows, "peak_bytes": peak(), "version": duckdb.__version__}
+    connection.execute("CREATE SCHEMA public")
+    connection.execute("SET search_path = 'main,public'")
     for table, files in job["tables"].items():
         listed = "[" + ", ".join(map(quoted, files)) + "]"
-        connection.execute(f"CREATE VIEW {table} AS SELECT * FROM read_parquet({listed})")
+        # Columns that the files hold as text.
+        json_columns = job.get("json", {}).get(table, [])
+        as_json = f" REPLACE ({', '.join(f'{c}::JSON AS {c}' for c in json_columns)})" if json_columns else ""
+        connection.execute(f"CREATE VIEW {table} AS SELECT *{as_json} FROM read_parquet({listed})")
     answer = timed(job, lambda sql: connection.execute(sql).fetchall())
     answer["version"] = duckdb.__version__
     return answer

@@ -7,12 +7,15 @@
 //! 3 measure   each statement on each way in turns, so often; medians of what the client waits
 //! ```
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
-use serde_json::json;
+use serde_json::{Value, json};
 
-use super::instance::{Instance, Workplace, watershed};
+use super::instance::{Instance, Workplace, local_files, watershed};
+use super::python;
+use super::report::{median, quantile};
 use crate::args::{BenchRouteArgs, Workload};
 use crate::console::{complain, say};
 use crate::exit::Code;
@@ -102,12 +105,22 @@ pub async fn run(args: BenchRouteArgs) -> Result<Code> {
     for sql in &statements {
         all.push(measure(&mut client, sql, args.rounds).await.with_context(|| format!("ask: {sql}"))?);
     }
+    let duckdb = match &args.duckdb {
+        Some(python) => {
+            say("DuckDB, over the files");
+            Some(on_duckdb(&instance, python, &statements, args.rounds).await.context("ask DuckDB")?)
+        }
+        None => None,
+    };
     instance.stop().await?;
     print(&all);
+    if let Some(duckdb) = &duckdb {
+        beside_duckdb(&all, duckdb);
+    }
     if let Some(file) = &args.json {
         let rows: Vec<_> = all
             .iter()
-            .map(|m| json!({ "sql": m.sql, "postgres_ms": m.ms[0], "lake_ms": m.ms[1], "auto_ms": m.ms[2], "chosen": m.chosen, "lake_may": m.may_lake, "why": m.why }))
+            .map(|m| json!({ "sql": m.sql, "postgres_ms": m.ms[0], "lake_ms": m.ms[1], "auto_ms": m.ms[2], "chosen": m.chosen, "lake_may": m.may_lake, "why": m.why, "duckdb_ms": duckdb.as_ref().and_then(|d| d.ms.get(&m.sql)) }))
             .collect();
         let text = serde_json::to_string_pretty(&json!({ "rows": args.rows, "statements": rows }))?;
         std::fs::write(file, text + "\n").with_context(|| format!("write {}", file.display()))?;
@@ -188,11 +201,58 @@ async fn measure(client: &mut Client, sql: &str, rounds: u32) -> Result<Measured
     let mut logged = client.simple(&log).await?.text()?.into_iter().map(|row| row.into_iter().map(Option::unwrap_or_default).collect::<Vec<_>>());
     let chosen = logged.next().and_then(|row| row.into_iter().next()).unwrap_or_default();
     let (may_lake, why) = logged.next().map_or((false, String::new()), |row| (row[0] == "lake", row[1].clone()));
-    let ms = times.map(|mut times| {
-        times.sort_by(f64::total_cmp);
-        times[times.len() / 2]
-    });
+    let ms = times.map(|times| median(&times));
     Ok(Measured { sql: sql.to_owned(), ms, chosen, may_lake, why })
+}
+
+/// What DuckDB said.
+struct Duckdb {
+    version: String,
+    /// Medians in milliseconds, by statement.
+    ms: BTreeMap<String, f64>,
+    /// Statements that it does not know, and what it says of them.
+    failed: BTreeMap<String, String>,
+}
+
+/// The statements as they stand, over the files that the lake consists of: without the rows that only PostgreSQL has.
+async fn on_duckdb(instance: &Instance, python: &Path, statements: &[String], rounds: u32) -> Result<Duckdb> {
+    let mut tables = serde_json::Map::new();
+    for name in ["public.logs", "public.events"] {
+        tables.insert(name.into(), json!(local_files(&instance.lake_table(name).await?)?));
+    }
+    let job = json!({
+        "engine": "duckdb",
+        "threads": std::thread::available_parallelism().map_or(1, usize::from),
+        "rounds": rounds,
+        "tables": tables,
+        "json": { "public.logs": ["metadata"], "public.events": ["event_data", "device"] },
+        "queries": statements.iter().map(|sql| [sql, sql]).collect::<Vec<_>>(),
+    });
+    let said = python::ask(python, python::READERS, &job).await?;
+    let times = said["milliseconds"].as_object().context("DuckDB's times")?;
+    let failed = said["failed"].as_object().context("DuckDB's failures")?;
+    Ok(Duckdb {
+        version: said["version"].as_str().unwrap_or_default().to_owned(),
+        ms: times.iter().map(|(sql, runs)| (sql.clone(), median(&runs.as_array().into_iter().flatten().filter_map(Value::as_f64).collect::<Vec<_>>()))).collect(),
+        failed: failed.iter().map(|(sql, why)| (sql.clone(), why.as_str().unwrap_or_default().to_owned())).collect(),
+    })
+}
+
+fn beside_duckdb(all: &[Measured], duckdb: &Duckdb) {
+    let both: Vec<_> = all.iter().filter_map(|m| duckdb.ms.get(&m.sql).map(|ms| (m, *ms))).collect();
+    let (ours, lake, theirs) = both.iter().fold((0.0, 0.0, 0.0), |(a, l, d), (m, ms)| (a + m.ms[2], l + m.ms[1], d + ms));
+    let ratios: Vec<f64> = both.iter().map(|(m, ms)| m.ms[2] / ms.max(0.001)).collect();
+    say(format_args!(
+        "DuckDB {} knows {} of {} statements; in sum over these: DuckDB {theirs:.0} ms, as chosen {ours:.0} ms ({:.2} of DuckDB's), the lake where it may {lake:.0} ms",
+        duckdb.version,
+        both.len(),
+        all.len(),
+        ours / theirs.max(0.001),
+    ));
+    say(format_args!("as chosen / DuckDB, by statement: a quarter at most {:.2}, half {:.2}, three quarters {:.2}", quantile(&ratios, 0.25), median(&ratios), quantile(&ratios, 0.75)));
+    for (sql, why) in &duckdb.failed {
+        say(format_args!("  not DuckDB's SQL: {}\n    {why}", shorten(sql, 110)));
+    }
 }
 
 fn print(all: &[Measured]) {
