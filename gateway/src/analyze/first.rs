@@ -99,7 +99,10 @@ impl First<'_> {
     fn walk(&mut self, rel: &Rel, under: bool) -> Outcome<()> {
         let mut below = under;
         match rel {
-            Rel::Filter { input, predicate } => self.conditions(input, predicate, under)?,
+            Rel::Filter { input, predicate } => {
+                self.conditions(input, predicate, under)?;
+                below |= !is_harmless_rel(input) && !tells_rows_apart(predicate, input);
+            }
             Rel::Join { on, .. } => {
                 if let Some(on) = on {
                     self.conditions(rel, on, under)?;
@@ -285,6 +288,47 @@ impl First<'_> {
         });
         let constant = Expr { node: Node::Constant(Constant::Fold(number)), ty: ColType::TimestampTz };
         Some(Expr::boolean(Node::Compare(compare, column.clone(), Box::new(constant))))
+    }
+}
+
+/// Whether no optimizer can see that the condition holds of no row: then the engine does not read any, where PostgreSQL may. So a condition that
+/// compares columns with literals, each once.
+fn tells_rows_apart(predicate: &Expr, rel: &Rel) -> bool {
+    fn plain(expr: &Expr, rel: &Rel, seen: &mut Vec<usize>) -> bool {
+        let literal = |e: &Expr| matches!(&e.node, Node::Constant(Constant::Literal(value)) if *value != Value::Null);
+        match &expr.node {
+            Node::Column(n) => {
+                let first = !seen.contains(n);
+                seen.push(*n);
+                first && !shows_a_constant(rel, *n)
+            }
+            Node::Compare(_, a, b) if literal(b) => plain(a, rel, seen),
+            Node::Compare(_, a, b) if literal(a) => plain(b, rel, seen),
+            Node::Compare(_, a, b) => plain(a, rel, seen) && plain(b, rel, seen),
+            Node::Not(a) if matches!(a.node, Node::Column(_) | Node::Compare(..)) => plain(a, rel, seen),
+            Node::And(items) | Node::Or(items) => items.iter().all(|item| plain(item, rel, seen)),
+            _ => false,
+        }
+    }
+    plain(predicate, rel, &mut Vec::new())
+}
+
+/// An output that is the same for all rows, and stands there as such.
+fn shows_a_constant(rel: &Rel, output: usize) -> bool {
+    match rel {
+        Rel::Project { input, outputs, .. } => match outputs.iter().find(|(n, _)| *n == output).map(|(_, e)| e) {
+            Some(Expr { node: Node::Column(n), .. }) => shows_a_constant(input, *n),
+            Some(expr) => super::relation::may_fold(expr),
+            None => true,
+        },
+        Rel::Filter { input, .. } | Rel::Sort { input, .. } | Rel::Limit { input, .. } | Rel::Distinct { input } => shows_a_constant(input, output),
+        Rel::Aggregate { input, groups, .. } => match groups.get(output) {
+            Some(Expr { node: Node::Column(n), .. }) => shows_a_constant(input, *n),
+            Some(expr) => super::relation::may_fold(expr),
+            None => false,
+        },
+        Rel::Scan { .. } => false,
+        _ => true,
     }
 }
 

@@ -315,7 +315,7 @@ impl<'a> Analyzer<'a> {
             groups.push((&target.expr, expr));
         }
         let sets = self.grouping_sets(query, &groups)?;
-        if !groups.is_empty() && sets.is_none() && groups.iter().all(|(_, e)| e.as_constant().is_some()) {
+        if !groups.is_empty() && sets.is_none() && groups.iter().all(|(_, e)| reads_nothing(e)) {
             return refuse("GROUP BY of constants only");
         }
         // PostgreSQL does not sort by what is a constant to it, though sets that lack it have NULL there.
@@ -578,10 +578,19 @@ impl<'a> Analyzer<'a> {
     }
 }
 
+fn reads_nothing(expr: &Expr) -> bool {
+    let mut reads = false;
+    expr.columns(&mut |_| reads = true);
+    !reads
+}
+
 /// Whether a planner may find that the expression is the same for every row.
 pub(super) fn may_fold(expr: &Expr) -> bool {
     // NULL makes NULL of most that it is put into; parameters and what is computed may be NULL.
     let is_null = |c: &Constant| !matches!(c, Constant::Literal(value) if *value != Value::Null);
+    if reads_nothing(expr) {
+        return true;
+    }
     match &expr.node {
         ir::Node::Column(_) => false,
         ir::Node::Constant(_) => true,

@@ -110,6 +110,8 @@ pub struct Engine {
     state: SessionState,
     /// The same without filters that a top-k narrows.
     cautious: SessionState,
+    /// The same with every sort in one piece.
+    united: SessionState,
     lake: Option<Arc<LakeCatalog>>,
     running: Arc<Semaphore>,
     waiting: AtomicUsize,
@@ -134,8 +136,9 @@ impl Engine {
         let spill_dir = own_spill_dir(&config.spill_dir)
             .map_err(|e| internal(&format!("the spill directory in {}", config.spill_dir.display()), &e))?;
         let runtime = runtime_env(&config, &spill_dir)?;
-        let state = session_state(&config, runtime.clone(), true)?;
-        let cautious = session_state(&config, runtime.clone(), false)?;
+        let state = session_state(&config, runtime.clone(), true, true)?;
+        let cautious = session_state(&config, runtime.clone(), false, true)?;
+        let united = session_state(&config, runtime.clone(), false, false)?;
         let cpu = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(config.target_partitions.max(1))
             .thread_name("watershed-engine")
@@ -157,6 +160,7 @@ impl Engine {
         Ok(Arc::new(Engine {
             state,
             cautious,
+            united,
             lake,
             running: Arc::new(Semaphore::new(max_concurrent)),
             waiting: AtomicUsize::new(0),
@@ -233,8 +237,11 @@ impl Engine {
         let stop = cancel.clone().drop_guard();
         let (start, started) = oneshot::channel();
         let (send, batches) = mpsc::channel(BATCHES_AHEAD);
-        let state =
-            if optimizer::topk_filter_is_safe(&plan) { self.state.clone() } else { self.cautious.clone() };
+        let state = match () {
+            () if optimizer::tops_a_union(&plan) => self.united.clone(),
+            () if optimizer::topk_filter_is_safe(&plan) => self.state.clone(),
+            () => self.cautious.clone(),
+        };
         let cpu = self.cpu.as_ref().ok_or_else(|| EngineError::Internal("the engine has stopped".into()))?;
         let stopped = cancel.clone();
         let place = Place::new(permit, &self.running);
@@ -391,6 +398,7 @@ fn session_state(
     config: &EngineConfig,
     runtime: Arc<RuntimeEnv>,
     topk_filters: bool,
+    sorted_apart: bool,
 ) -> Result<SessionState, EngineError> {
     let mut session = SessionConfig::new().with_target_partitions(config.target_partitions.max(1));
     let options = session.options_mut();
@@ -398,6 +406,7 @@ fn session_state(
     options.sql_parser.default_null_ordering = "nulls_max".into();
     options.execution.spill_compression = SpillCompression::Lz4Frame;
     options.execution.parquet.pushdown_filters = false;
+    options.optimizer.repartition_sorts = sorted_apart;
     options.optimizer.enable_dynamic_filter_pushdown = topk_filters;
     options.optimizer.enable_topk_dynamic_filter_pushdown = topk_filters;
     options.optimizer.enable_join_dynamic_filter_pushdown = false;

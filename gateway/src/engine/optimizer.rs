@@ -24,10 +24,13 @@ use std::sync::Arc;
 use datafusion::arrow::datatypes::DataType;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::error::{DataFusionError, Result};
-use datafusion::logical_expr::{Expr, LogicalPlan};
+use datafusion::logical_expr::{Expr, LogicalPlan, Sort};
 use datafusion::optimizer::{Optimizer, OptimizerRule};
+use datafusion::config::ConfigOptions;
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
 use datafusion::physical_optimizer::optimizer::PhysicalOptimizer;
+use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_plan::aggregates::AggregateExec;
 
 use super::coded::CodedAggregation;
 
@@ -82,10 +85,37 @@ pub(super) fn physical() -> Result<Vec<Arc<dyn PhysicalOptimizerRule + Send + Sy
     let mut rules: Vec<_> =
         PhysicalOptimizer::new().rules.into_iter().filter(|r| PHYSICAL.contains(&r.name())).collect();
     missing(PHYSICAL, &rules.iter().map(|r| r.name()).collect::<Vec<_>>())?;
+    for rule in &mut rules {
+        if rule.name() == "aggregate_statistics" {
+            *rule = Arc::new(FromStatistics(rule.clone()));
+        }
+    }
     // The stages of an aggregation must still be apart.
     let at = rules.iter().position(|r| r.name() == "CombinePartialFinalAggregate").unwrap_or(rules.len());
     rules.insert(at, Arc::new(CodedAggregation));
     Ok(rules)
+}
+
+/// Answers from statistics, but for `count(DISTINCT x)`: DataFusion counts one value of a column that shows a constant, of no rows too.
+#[derive(Debug)]
+struct FromStatistics(Arc<dyn PhysicalOptimizerRule + Send + Sync>);
+
+impl PhysicalOptimizerRule for FromStatistics {
+    fn optimize(&self, plan: Arc<dyn ExecutionPlan>, config: &ConfigOptions) -> Result<Arc<dyn ExecutionPlan>> {
+        let distinct = plan.exists(|node| {
+            let aggregate = node.downcast_ref::<AggregateExec>();
+            Ok(aggregate.is_some_and(|a| a.aggr_expr().iter().any(|call| call.is_distinct())))
+        })?;
+        if distinct { Ok(plan) } else { self.0.optimize(plan, config) }
+    }
+
+    fn name(&self) -> &str {
+        self.0.name()
+    }
+
+    fn schema_check(&self) -> bool {
+        self.0.schema_check()
+    }
 }
 
 /// Whether anything in the plan is computed that may raise an error: rows that a top-k leaves out would not raise it, and PostgreSQL, which
@@ -107,6 +137,18 @@ pub(super) fn computes(plan: &LogicalPlan) -> bool {
         })
     });
     visited.is_err() || found
+}
+
+/// Whether a top-k may stand over a union. DataFusion sorts the branches apart, and not by what is constant in each of them, though it differs
+/// from one to the other; but they share the bound of the first rows (`SortExec`'s `TopKDynamicFilters`), and so drop each other's.
+pub(super) fn tops_a_union(plan: &LogicalPlan) -> bool {
+    let (mut united, mut first) = (false, false);
+    let visited = plan.apply(|node| {
+        united |= matches!(node, LogicalPlan::Union(_));
+        first |= matches!(node, LogicalPlan::Limit(_) | LogicalPlan::Sort(Sort { fetch: Some(_), .. }));
+        Ok(TreeNodeRecursion::Continue)
+    });
+    visited.is_err() || (united && first)
 }
 
 /// Whether the filters that a top-k gives to the scan can only compare columns of proven types: no cast

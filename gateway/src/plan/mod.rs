@@ -258,12 +258,15 @@ impl Planner<'_> {
                 Ok(Built { plan: built.plan.project(exprs)?, names, coded })
             }
             Rel::Aggregate { input, groups, aggregates } => {
-                let above = std::mem::take(&mut self.conditions);
+                // DataFusion moves conditions without columns (such as come of NULL for a group) below an aggregation, which without
+                // groups makes a row of none. It moves nothing below a limit; below groups it moves what reads these alone.
+                let above = self.conditions;
+                if groups.is_empty() {
+                    self.conditions = 0;
+                }
                 let built = self.rel(input);
                 self.conditions = above;
                 let built = self.aggregate(built?, groups, aggregates)?;
-                // DataFusion moves conditions without columns (such as come of NULL for a group) below an aggregation, which without
-                // groups makes a row of none. It moves nothing below a limit.
                 if groups.is_empty() && above > 0 {
                     return Ok(Built { plan: built.plan.limit(0, Some(1))?, ..built });
                 }

@@ -612,7 +612,11 @@ impl Select {
         with(&|s| s.having = None);
         with(&|s| (s.limit, s.offset) = (None, None));
         with(&|s| s.offset = None);
-        with(&|s| s.order.clear());
+        // Without its order, which rows a limit leaves is open.
+        with(&|s| {
+            s.order.clear();
+            (s.limit, s.offset) = (None, None);
+        });
         with(&|s| s.distinct = Distinct::No);
         with(&|s| s.grouping = Grouping::Plain);
         with(&|s| s.order.iter_mut().for_each(|o| o.words = ""));

@@ -111,6 +111,8 @@ pub const REFUSED: &[(&str, &str)] = &[
     ("SELECT count((1, 2)) FROM zoo", "a constant row"),
     ("SELECT count(DISTINCT (CASE WHEN true THEN 1 ELSE g END, 1)) FROM zoo WHERE false", "a constant row"),
     ("SELECT count(DISTINCT CASE WHEN true THEN 1 ELSE g END) FROM zoo WHERE false", "DISTINCT of a constant"),
+    ("SELECT count(DISTINCT trunc('2.5'::numeric, -1)) FROM zoo WHERE false", "DISTINCT of a constant"),
+    ("SELECT count(*) FROM zoo WHERE false GROUP BY trunc('2.5'::numeric, -1)", "GROUP BY of constants only"),
     ("SELECT g, (g, t) FROM zoo", "a ROW(...)"),
     ("SELECT string_agg(t, ',') FROM zoo", "without ORDER BY"),
     ("SELECT string_agg(t, ',' ORDER BY id) FROM zoo", "may have ties"),

@@ -231,6 +231,12 @@ pub const PROVEN: &[Case] = &[
     q("SELECT a.name, b.name, count(*) FROM zoo z JOIN kinds a ON a.g = z.g JOIN kinds b ON b.g = a.g + 1 GROUP BY 1, 2 ORDER BY 1, 2"),
     q("SELECT k.name, a.t, count(*) FROM kinds k JOIN ant a ON a.g = k.g JOIN zoo z ON z.id = a.id GROUP BY ROLLUP (k.name, a.t) ORDER BY 1, 2, 3"),
     q("SELECT g, 'kinds' FROM kinds UNION ALL SELECT g, 'zoo' FROM zoo WHERE b"),
+    q("SELECT count(DISTINCT x.c), count(*) FROM (SELECT 5 AS c FROM zoo WHERE g > 1000000) x"),
+    q("SELECT count(DISTINCT x.c) FROM (SELECT 'a'::text AS c FROM zoo JOIN generate_series(5, 1) s(id) ON true) x"),
+    q("SELECT 'x', ts FROM zoo WHERE b UNION ALL SELECT 'a', ts FROM zoo WHERE b ORDER BY 1, 2 LIMIT 3"),
+    q("SELECT 2, ts FROM zoo WHERE b UNION ALL SELECT 1, ts FROM zoo WHERE b ORDER BY 1 DESC, 2 DESC LIMIT 3"),
+    q("SELECT 7 FROM (SELECT 5 AS c FROM (SELECT count(*) FROM zoo) e) d GROUP BY c HAVING c = 6"),
+    q("SELECT 7 FROM (SELECT 5 AS c, n FROM (SELECT count(*) AS n FROM zoo WHERE false) e) d GROUP BY c, n HAVING c = 5"),
     p("SELECT k.name, count(*) FROM zoo z JOIN kinds k ON k.g = z.g AND k.g > $1 WHERE k.label = $2 GROUP BY 1 ORDER BY 1", &[(oid::INT4, Some("2")), (oid::TEXT, Some("v1"))]),
 ];
 
@@ -242,6 +248,8 @@ pub const RAISED: &[Case] = &[
     q("WITH x AS MATERIALIZED (SELECT g, i4 + g AS x FROM zoo) SELECT count(g) FROM x"),
     q("SELECT nullif(g, g) AS x FROM ant UNION ALL SELECT i4 + i4 FROM zoo ORDER BY 1 DESC LIMIT 1"),
     q("SELECT i4 + i4 FROM zoo ORDER BY i4 LIMIT 1"),
+    q("SELECT 1 FROM zoo WHERE i4 + g > 5 HAVING (percentile_disc(0.3) WITHIN GROUP (ORDER BY t) IS NULL) IS UNKNOWN"),
+    q("SELECT x.o FROM (SELECT g AS o, mode() WITHIN GROUP (ORDER BY i4 + g) AS m FROM zoo GROUP BY g) x WHERE nullif(false, x.m IS NOT NULL)"),
     q("SELECT 1 AS o FROM (SELECT i8::int4 AS o FROM zoo WHERE to_char(date_bin('1 day', ts, '2001-01-01 00:00+00'), 'YYYY') IS NOT DISTINCT FROM 'ä') x WHERE '2'::int2 > x.o"),
 ];
 
