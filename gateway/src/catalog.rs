@@ -4,13 +4,14 @@
 //! ✗ lake files, statements.
 
 use crate::cost::Constants;
-use crate::analyze;
+use crate::analyze::{self, inline, inline::SqlFunction};
 use crate::classify::{NameKind, Names};
 use crate::compare::log::Comparisons;
 use crate::virtual_tables;
 use lake::spec::{TableSpec, load_specs};
 use parking_lot::RwLock;
 use sqlx::postgres::PgConnectOptions;
+use sqlx::postgres::types::Oid;
 use sqlx::{ConnectOptions, Connection, PgConnection, Row};
 use std::collections::{HashMap, HashSet};
 use std::str::FromStr;
@@ -67,6 +68,16 @@ WITH RECURSIVE dependent(oid) AS (
       JOIN pg_catalog.pg_rewrite r ON r.oid = d.objid
 )
 SELECT DISTINCT c.relname::text FROM dependent JOIN pg_catalog.pg_class c ON c.oid = dependent.oid WHERE c.relkind = 'v'";
+
+/// Users' functions in SQL, with the trees of those that may be put in place ([`SqlFunction::new`]).
+const FUNCTIONS: &str = "\
+SELECT p.oid, p.proname::text, p.xmin::text, ARRAY(SELECT pg_catalog.unnest(p.proargtypes)), p.prorettype, p.proisstrict,
+    CASE WHEN p.prokind = 'f' AND NOT p.prosecdef AND NOT p.proretset AND p.proconfig IS NULL AND p.provariadic = 0 AND p.proargmodes IS NULL
+      AND octet_length(p.prosqlbody::text) <= $2 THEN p.prosqlbody::text END
+FROM pg_catalog.pg_proc p
+WHERE p.oid >= $1 AND p.prolang = (SELECT oid FROM pg_catalog.pg_language WHERE lanname = 'sql')
+  AND p.pronamespace NOT IN (SELECT oid FROM pg_catalog.pg_namespace WHERE nspname IN ('watershed', 'watershed_control'))
+ORDER BY p.oid LIMIT 1000";
 
 impl Catalog {
     /// Connects, looks once, and returns the catalog of that database.
@@ -176,6 +187,7 @@ impl Snapshot {
             || self.quarantined != other.quarantined
             || self.analyze.tiered != other.analyze.tiered
             || self.analyze.deterministic != other.analyze.deterministic
+            || self.analyze.functions != other.analyze.functions
             || self.analyze.virtual_functions.len() != other.analyze.virtual_functions.len()
     }
 }
@@ -192,15 +204,15 @@ async fn look(conn: &mut PgConnection, generation: u64) -> Result<Snapshot, lake
     }
     let mut virtual_functions = HashMap::new();
     for d in virtual_tables::ALL {
-        let oid: Option<sqlx::postgres::types::Oid> =
+        let oid: Option<Oid> =
             sqlx::query_scalar("SELECT to_regprocedure($1)::oid").bind(format!("watershed_control.{}()", d.function)).fetch_one(&mut *conn).await?;
         if let Some(oid) = oid {
             names.insert(d.name.to_string(), NameKind::View);
             virtual_functions.insert(oid.0, Arc::new(analyze::VirtualTable::from(d)));
         }
     }
-    let functions: Vec<sqlx::postgres::types::Oid> =
-        virtual_functions.keys().map(|o| sqlx::postgres::types::Oid(*o)).collect();
+    let functions: Vec<Oid> =
+        virtual_functions.keys().map(|o| Oid(*o)).collect();
     for row in sqlx::query(VIEWS).bind(functions).fetch_all(&mut *conn).await? {
         names.insert(row.try_get(0)?, NameKind::View);
     }
@@ -225,13 +237,21 @@ async fn look(conn: &mut PgConnection, generation: u64) -> Result<Snapshot, lake
         sqlx::query_scalar("SELECT fingerprint FROM watershed_control.quarantined").fetch_all(&mut *conn).await?;
     let quarantined = quarantined.into_iter().collect();
     let default_letters = analyze::Letters::of(&provider, &ctype);
-    let deterministic: Vec<sqlx::postgres::types::Oid> =
+    let deterministic: Vec<Oid> =
         sqlx::query_scalar("SELECT oid FROM pg_catalog.pg_collation WHERE collisdeterministic").fetch_all(&mut *conn).await?;
     let deterministic = deterministic.into_iter().map(|o| o.0).collect();
+    let mut functions = HashMap::new();
+    for row in sqlx::query(FUNCTIONS).bind(Oid(analyze::dimension::FIRST_USER_OID)).bind(inline::MAX_BODY).fetch_all(&mut *conn).await? {
+        let (oid, result): (Oid, Oid) = (row.try_get(0)?, row.try_get(4)?);
+        let args: Vec<Oid> = row.try_get(3)?;
+        let tree: Option<String> = row.try_get(6)?;
+        let args = args.into_iter().map(|o| o.0).collect();
+        functions.insert(oid.0, SqlFunction::new(row.try_get(1)?, row.try_get(2)?, args, result.0, row.try_get(5)?, tree.as_deref()));
+    }
     Ok(Snapshot {
         generation,
         names,
-        analyze: analyze::Catalog { tiered, virtual_functions, default_collation_is_c, default_letters, deterministic, major: version.unsigned_abs() / 10_000 },
+        analyze: analyze::Catalog { tiered, virtual_functions, default_collation_is_c, default_letters, deterministic, functions, major: version.unsigned_abs() / 10_000 },
         has_floor,
         constants,
         quarantined,

@@ -44,6 +44,20 @@ fn what_is_not_known_is_missed() {
     assert_eq!(audit::missed(&damaged, &query).into_keys().collect::<Vec<_>>(), ["column 1.1 of 0", "column 1.2 of 0"]);
 }
 
+/// What is rewritten is what is walked over, and stays as it is if nothing is changed.
+#[test]
+fn a_rewrite_reaches_every_expression() {
+    for folder in FOLDERS {
+        for (name, (_, query)) in captured(folder) {
+            let (mut seen, mut reached) = (0, 0);
+            tree::walk(&query, &mut |part| seen += usize::from(matches!(part, Part::Expr(_))));
+            let mut same = query.clone();
+            tree::rewrite(&mut same, &mut |_| reached += 1);
+            assert_eq!((reached, same), (seen, query), "{folder}/{name}");
+        }
+    }
+}
+
 /// The variants of an expression that captured trees hold, by the names that they are printed with.
 fn variants(all: &BTreeMap<String, (String, Query)>) -> BTreeSet<String> {
     let mut names = BTreeSet::new();

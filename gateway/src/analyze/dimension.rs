@@ -8,7 +8,7 @@ use pgtree::tree::{Rte, Var};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// First OID of what users make (`FirstNormalObjectId`).
-pub(super) const FIRST_USER_OID: u32 = 16_384;
+pub(crate) const FIRST_USER_OID: u32 = 16_384;
 /// Such tables of one statement.
 const MAX_DIMENSIONS: usize = 8;
 

@@ -12,6 +12,7 @@ pub mod dimension;
 mod first;
 mod fold;
 mod harmless;
+pub mod inline;
 mod grouping;
 pub mod ir;
 mod joins;
@@ -52,6 +53,8 @@ pub struct Catalog {
     pub default_letters: Letters,
     /// OIDs of collations of the database in which only identical texts are equal.
     pub deterministic: HashSet<u32>,
+    /// Users' functions in SQL.
+    pub functions: HashMap<u32, inline::SqlFunction>,
     /// The server's major version.
     pub major: u32,
 }
@@ -198,6 +201,8 @@ pub struct Analysis {
     pub rights: Vec<Right>,
     /// Every function, operator's function and aggregate that the statement calls: the current user must be allowed to execute them.
     pub functions: Vec<u32>,
+    /// Functions in SQL whose bodies stand in the plan, and the versions (`xmin`) of these: both must still be so when it runs.
+    pub inlined: Vec<(u32, String)>,
     /// The computation; its outputs are the columns of RowDescription, in order, unless it is `arranged`.
     pub plan: ir::Rel,
     /// Their types.
@@ -241,7 +246,7 @@ pub fn analyze(tree: &str, catalog: &Catalog, settings: &Settings, row: &[Field]
     if !KNOWN_MAJORS.contains(&catalog.major) {
         return Verdict::Postgres(vec![format!("the trees of PostgreSQL {} are not known here", catalog.major)]);
     }
-    let query = match pgtree::tree::parse(tree, pgtree::Limits::default()) {
+    let mut query = match pgtree::tree::parse(tree, pgtree::Limits::default()) {
         Ok(query) => query,
         Err(e) => return Verdict::Postgres(vec![format!("the statement's tree cannot be read: {e}")]),
     };
@@ -250,6 +255,12 @@ pub fn analyze(tree: &str, catalog: &Catalog, settings: &Settings, row: &[Field]
     }
     let mut analyzer = Analyzer::new(catalog, settings);
     analyzer.functions = called(&query);
+    let (inlined, called_only) = inline::inline(&mut query, catalog);
+    if !inlined.is_empty() {
+        analyzer.functions.append(&mut called(&query));
+        analyzer.inlined = inlined.into_iter().collect();
+    }
+    called_only.into_iter().for_each(|reason| analyzer.note(reason));
     let plan = match analyzer.statement(&query, row) {
         Ok(plan) if analyzer.reasons.is_empty() => plan,
         Ok(_) => return Verdict::Postgres(analyzer.reasons()),
@@ -323,6 +334,7 @@ struct Analyzer<'a> {
     with: bool,
     rights: Vec<Right>,
     functions: BTreeSet<u32>,
+    inlined: Vec<(u32, String)>,
     /// What PostgreSQL computes whole, and the plan need not.
     first: Vec<ir::Rel>,
     arranged: Option<arranged::Arranged>,
@@ -349,6 +361,7 @@ impl<'a> Analyzer<'a> {
             with: false,
             rights: Vec::new(),
             functions: BTreeSet::new(),
+            inlined: Vec::new(),
             first: Vec::new(),
             arranged: None,
         }
@@ -435,6 +448,8 @@ impl<'a> Analyzer<'a> {
             self.note("joins a virtual table with one of PostgreSQL's".into());
         } else if tables.is_empty() && self.virtuals.is_empty() {
             self.note("reads no tiered or virtual table".into());
+        } else if tables.is_empty() && !self.inlined.is_empty() {
+            self.note("functions in SQL over virtual tables".into());
         }
         if !self.reasons.is_empty() {
             return Verdict::Postgres(self.reasons());
@@ -470,6 +485,7 @@ impl<'a> Analyzer<'a> {
             with: self.with,
             rights: self.rights,
             functions: self.functions.into_iter().collect(),
+            inlined: self.inlined,
             plan,
             outputs,
             arranged: self.arranged,

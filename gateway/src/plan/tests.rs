@@ -125,6 +125,7 @@ fn world() -> &'static World {
             default_collation_is_c: true,
             default_letters: analyze::Letters::Usual,
             deterministic: oids(&mut client, "SELECT oid FROM pg_collation WHERE collisdeterministic"),
+            functions: Default::default(),
             major: 15,
         };
         World { cluster, catalog, zoo: relid, functions }

@@ -435,6 +435,23 @@ pub fn dimension_leg(
     )
 }
 
+/// The SELECT that counts how many functions of these versions are still there, and the current user's to call, beside [`tail_leg`]s.
+pub fn functions_leg(number: usize, functions: &[(u32, String)], columns: &[ColType]) -> String {
+    let one = |(oid, version): &(u32, String)| {
+        format!(
+            "(p.oid OPERATOR(pg_catalog.=) {oid}::pg_catalog.oid AND p.xmin::pg_catalog.text OPERATOR(pg_catalog.=) '{version}'::pg_catalog.text)"
+        )
+    };
+    let any: Vec<String> = functions.iter().map(one).collect();
+    format!(
+        "SELECT {number}::pg_catalog.int4, (SELECT pg_catalog.count(*) FROM pg_catalog.pg_proc p WHERE ({any}) \
+         AND pg_catalog.has_function_privilege(p.oid, 'EXECUTE'::pg_catalog.text)), NULL::pg_catalog.int4, NULL::pg_catalog.text, NULL::pg_catalog.text, \
+         NULL::pg_catalog.int8, NULL::pg_catalog.int8, NULL::pg_catalog.bool{columns}",
+        any = any.join(" OR "),
+        columns = nulls(columns),
+    )
+}
+
 /// The one statement, and so the one snapshot, of several [`tail_leg`]s and [`dimension_leg`]s.
 pub fn tails_sql(legs: &[String]) -> String {
     format!("COPY ({}) TO STDOUT (FORMAT BINARY)", legs.join(" UNION ALL "))

@@ -71,6 +71,11 @@ impl Session {
         // The snapshot of a whole transaction may be older than what was dropped since, and a snapshot does not cover that: the
         // table, which is locked by now, is asked for as it is.
         let fixed = portal.settings.transaction_isolation == "repeatable read";
+        let functions = portal.analysis.inlined.clone();
+        if fixed && !functions.is_empty() {
+            // PostgreSQL looks a function up as it is now, which no question in an older snapshot can tell.
+            return Err(GiveUp::FallBack("a function in SQL is put in place in a transaction whose snapshot is fixed".into()));
+        }
         let mut parts = self.parts(portal, fixed)?;
         let besides = beside(portal);
         'attempts: for _ in 0..PIN_ATTEMPTS {
@@ -92,7 +97,7 @@ impl Session {
                 pins.push(pin);
             }
             let clock = Instant::now();
-            let (tails, rows_beside) = self.tails(&parts, &pins, &besides).await?;
+            let (tails, rows_beside) = self.tails(&parts, &pins, &besides, &functions).await?;
             if let Some(r) = &mut portal.record {
                 r.entry.tail_us += clock.elapsed().as_micros() as i64;
             }
@@ -211,6 +216,7 @@ impl Session {
         parts: &[Part],
         pins: &[Pin],
         besides: &[Beside],
+        functions: &[(u32, String)],
     ) -> Result<(Vec<Tail>, Vec<Vec<RecordBatch>>), GiveUp> {
         let mut types = vec![ColType::Int4, ColType::Int8, ColType::Int4, ColType::Text, ColType::Text, ColType::Int8];
         types.extend([ColType::Int8, ColType::Bool]);
@@ -248,6 +254,10 @@ impl Session {
             // One more tells that there are more.
             let rows = DIMENSION_ROWS + 1;
             legs.push(probe::dimension_leg(number, &table.facts, &table.conditions, rows, before, after));
+        }
+        let number_of_functions = legs.len();
+        if !functions.is_empty() {
+            legs.push(probe::functions_leg(number_of_functions, functions, &types[FENCE..]));
         }
         let sql = probe::tails_sql(&legs);
         probe::put_helper(&mut self.link.upstream.output, &sql, &[], &[], false);
@@ -291,6 +301,10 @@ impl Session {
         if let Some(b) = decoder.finish().map_err(|e| doubt(&e))? {
             batches.push(b);
         }
+        if !functions.is_empty() && counted(number_of_functions as i32, &batches) != Some(functions.len() as i64) {
+            self.shared.catalog.suspect();
+            return Err(GiveUp::FallBack("a function in SQL has changed, or is not the user's to call".into()));
+        }
         let rows_beside = spans.split_off(parts.len());
         let of = |(number, span)| Tail::of(number as i32, span, &batches).map_err(|e| doubt(&e));
         let tails = spans.into_iter().enumerate().map(of).collect::<Result<Vec<_>, _>>()?;
@@ -300,6 +314,15 @@ impl Session {
         }
         Ok((tails, rows))
     }
+}
+
+/// The number that stands in the row of leg `number`.
+fn counted(number: i32, batches: &[RecordBatch]) -> Option<i64> {
+    batches.iter().find_map(|b| {
+        let place = b.column(0).as_primitive::<Int32Type>().iter().position(|n| n == Some(number))?;
+        let counts = b.column(1).as_primitive::<Int64Type>();
+        counts.is_valid(place).then(|| counts.value(place))
+    })
 }
 
 /// Why a column of floats is not known to have neither NaN nor -0; without a version, it is the tail that has one.

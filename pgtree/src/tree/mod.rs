@@ -4,6 +4,7 @@
 mod build;
 mod clauses;
 mod nodes;
+mod rewrite;
 #[cfg(test)]
 mod tests;
 mod typing;
@@ -12,6 +13,7 @@ mod walk;
 pub use build::parse;
 pub use clauses::*;
 pub use nodes::*;
+pub use rewrite::{expr as rewrite_expr, rewrite};
 pub use walk::{Part, walk};
 
 use crate::read::ReadError;

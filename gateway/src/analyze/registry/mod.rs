@@ -238,7 +238,7 @@ pub fn refusal(func: u32) -> String {
         Some(Routine { rule: Rule::When(_, condition), .. }) => {
             format!("{} is not proven equal but if {condition}", names::function(func))
         }
-        // Why its body does not count, if it is SQL: ARCHITECTURE.md, "Functions in SQL".
+        // One in SQL whose body counts is gone by now: `inline`.
         _ if func >= FIRST_USER_OID => format!("{} is a user's own", names::function(func)),
         _ => format!("{} is not proven equal", names::function(func)),
     }
