@@ -195,10 +195,14 @@ fn every_change_of_a_function_is_followed() {
     assert!(own.iter().any(|row| row[0].as_deref() == Some("7000")), "{own:?}");
     gateway.run("ROLLBACK");
     alike(&instance, &mut direct, &mut gateway, sql);
+    owner.run("CREATE OR REPLACE FUNCTION twice(a int4) RETURNS int4 LANGUAGE sql RETURN a + 9");
 
     // In a snapshot that is fixed, PostgreSQL calls the function as it is now.
+    until(&instance, &mut direct, &mut gateway, sql, "lake");
     gateway.run("BEGIN ISOLATION LEVEL REPEATABLE READ");
     gateway.run("SELECT count(*) FROM readings");
+    gateway.run(sql);
+    assert_eq!(instance.route(&gateway, sql).0, "lake");
     owner.run("CREATE OR REPLACE FUNCTION twice(a int4) RETURNS int4 LANGUAGE sql RETURN a * 50");
     let now = gateway.run(sql).rows();
     assert!(now.iter().any(|row| row[0].as_deref() == Some("350")), "{now:?}");

@@ -111,19 +111,36 @@ impl Analyzer<'_> {
         let unproven = || Refused(registry::refusal(call.func));
         let [document, place] = call.args.as_slice() else { return Err(unproven()) };
         let as_text = matches!(function, Function::JsonbElementText | Function::JsonbPathText);
-        let kernel = match self.constant(place)? {
-            Some((Constant::Literal(Value::Int4(index)), _)) => Kernel::JsonbElement { index, as_text },
-            Some((Constant::Literal(Value::Array { elements, .. }), _)) => {
-                let mut path = Vec::with_capacity(elements.len());
+        let steps = match place {
+            // ARRAY[...]: computed when the statement is planned, if it is of literals.
+            tree::Expr::Array { elements, multidims: false, element_oid: oid::TEXT, .. } => {
+                let mut steps = Vec::with_capacity(elements.len());
                 for step in elements {
+                    match self.constant(step)? {
+                        Some((Constant::Literal(value), _)) => steps.push(value),
+                        _ => return Err(unproven()),
+                    }
+                }
+                steps
+            }
+            place => match self.constant(place)? {
+                Some((Constant::Literal(Value::Array { elements, .. }), _)) => elements,
+                Some((Constant::Literal(index @ Value::Int4(_)), _)) => vec![index],
+                _ => return Err(unproven()),
+            },
+        };
+        let kernel = match steps.as_slice() {
+            [Value::Int4(index)] => Kernel::JsonbElement { index: *index, as_text },
+            steps => {
+                let mut path = Vec::with_capacity(steps.len());
+                for step in steps {
                     match step {
-                        Value::Text(step) if text::is_plain_step(&step) => path.push(step),
+                        Value::Text(step) if text::is_plain_step(step) => path.push(step.clone()),
                         _ => return Err(unproven()),
                     }
                 }
                 Kernel::JsonbPath { path, as_text }
             }
-            _ => return Err(unproven()),
         };
         let arg = self.expr(document, scope)?;
         if arg.ty != ColType::Jsonb {

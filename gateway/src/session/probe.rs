@@ -435,19 +435,19 @@ pub fn dimension_leg(
     )
 }
 
-/// The SELECT that counts how many functions of these versions are still there, and the current user's to call, beside [`tail_leg`]s.
-pub fn functions_leg(number: usize, functions: &[(u32, String)], columns: &[ColType]) -> String {
+/// The SELECT that counts how many functions of these versions are still there, and the current user's to call, beside [`tail_leg`]s. PostgreSQL
+/// calls a function as it is now: where the snapshot is fixed and may be older, a row counts that nobody has begun to replace since (`xmax`).
+pub fn functions_leg(number: usize, functions: &[(u32, String)], fixed: bool, columns: &[ColType]) -> String {
     let one = |(oid, version): &(u32, String)| {
-        format!(
-            "(p.oid OPERATOR(pg_catalog.=) {oid}::pg_catalog.oid AND p.xmin::pg_catalog.text OPERATOR(pg_catalog.=) '{version}'::pg_catalog.text)"
-        )
+        format!("(p.oid OPERATOR(pg_catalog.=) {oid}::pg_catalog.oid AND p.xmin::pg_catalog.text OPERATOR(pg_catalog.=) '{version}'::pg_catalog.text)")
     };
     let any: Vec<String> = functions.iter().map(one).collect();
     format!(
-        "SELECT {number}::pg_catalog.int4, (SELECT pg_catalog.count(*) FROM pg_catalog.pg_proc p WHERE ({any}) \
+        "SELECT {number}::pg_catalog.int4, (SELECT pg_catalog.count(*) FROM pg_catalog.pg_proc p WHERE ({any}){newest} \
          AND pg_catalog.has_function_privilege(p.oid, 'EXECUTE'::pg_catalog.text)), NULL::pg_catalog.int4, NULL::pg_catalog.text, NULL::pg_catalog.text, \
          NULL::pg_catalog.int8, NULL::pg_catalog.int8, NULL::pg_catalog.bool{columns}",
         any = any.join(" OR "),
+        newest = if fixed { " AND p.xmax::pg_catalog.text OPERATOR(pg_catalog.=) '0'::pg_catalog.text" } else { "" },
         columns = nulls(columns),
     )
 }

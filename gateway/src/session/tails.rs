@@ -72,10 +72,6 @@ impl Session {
         // table, which is locked by now, is asked for as it is.
         let fixed = portal.settings.transaction_isolation == "repeatable read";
         let functions = portal.analysis.inlined.clone();
-        if fixed && !functions.is_empty() {
-            // PostgreSQL looks a function up as it is now, which no question in an older snapshot can tell.
-            return Err(GiveUp::FallBack("a function in SQL is put in place in a transaction whose snapshot is fixed".into()));
-        }
         let mut parts = self.parts(portal, fixed)?;
         let besides = beside(portal);
         'attempts: for _ in 0..PIN_ATTEMPTS {
@@ -97,7 +93,7 @@ impl Session {
                 pins.push(pin);
             }
             let clock = Instant::now();
-            let (tails, rows_beside) = self.tails(&parts, &pins, &besides, &functions).await?;
+            let (tails, rows_beside) = self.tails(&parts, &pins, &besides, (&functions, fixed)).await?;
             if let Some(r) = &mut portal.record {
                 r.entry.tail_us += clock.elapsed().as_micros() as i64;
             }
@@ -216,7 +212,7 @@ impl Session {
         parts: &[Part],
         pins: &[Pin],
         besides: &[Beside],
-        functions: &[(u32, String)],
+        (functions, fixed): (&[(u32, String)], bool),
     ) -> Result<(Vec<Tail>, Vec<Vec<RecordBatch>>), GiveUp> {
         let mut types = vec![ColType::Int4, ColType::Int8, ColType::Int4, ColType::Text, ColType::Text, ColType::Int8];
         types.extend([ColType::Int8, ColType::Bool]);
@@ -257,7 +253,7 @@ impl Session {
         }
         let number_of_functions = legs.len();
         if !functions.is_empty() {
-            legs.push(probe::functions_leg(number_of_functions, functions, &types[FENCE..]));
+            legs.push(probe::functions_leg(number_of_functions, functions, fixed, &types[FENCE..]));
         }
         let sql = probe::tails_sql(&legs);
         probe::put_helper(&mut self.link.upstream.output, &sql, &[], &[], false);

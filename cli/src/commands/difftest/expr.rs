@@ -313,6 +313,11 @@ const PRODUCTIONS: &[Production] = &[
     (Int4, "{}::int4", &[Of(Numeric)]),
     (Int4, "{}::int4", &[Of(Bool)]),
     (Int4, "({} ->> 'k')::int4", &[Of(Jsonb)]),
+    // users' functions
+    (Int4, "f_sum({}, {})", &[Of(Int4), Of(Int4)]),
+    (Text, "f_kind({}, {})", &[Of(Text), Of(Text)]),
+    (Numeric, "f_ratio({}, {})", &[Of(Numeric), Of(Numeric)]),
+    (Int4, "f_part({})", &[Of(TimestampTz)]),
     (Int2, "{}::int2", &[Of(Int4)]),
     (Int2, "abs({})", &[Of(Int2)]),
     (Int8, "({} + {})", &[Of(Int8), Of(Int8)]),

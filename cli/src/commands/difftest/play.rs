@@ -159,6 +159,8 @@ impl Pair {
                     false => failed(Ok(right), Err(e)),
                 }
             }
+            // Met in a row that came before the one that fails.
+            (Err(_), Err(e)) if is_unfit(&e) => Outcome::NotInArrow,
             (right, got) => failed(right, got.map(|got| got.answer)),
         };
         self.end().await?;

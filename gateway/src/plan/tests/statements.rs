@@ -293,6 +293,7 @@ pub const SCALARS: &[Case] = &[
     p("SELECT count(*) FROM zoo WHERE t ~ $1", &[(oid::TEXT, None)]),
     q("SELECT id, j -> 0, j ->> -1, j #>> '{deep,k,1}', j #> '{deep,k}', j #>> '{}', j #>> '{0}', (j -> 'deep' -> 'k') ->> 0, (j ->> 0)::text FROM zoo ORDER BY id"),
     q("SELECT j #>> '{deep,k,0}', count(*), sum((j #>> '{deep,k,0}')::int) FROM zoo GROUP BY 1 ORDER BY 1"),
+    q("SELECT j #>> ARRAY['deep', 'k', '0']::text[], j #> ARRAY['deep'], count(j #>> ARRAY['a'::varchar]::text[]) FROM zoo GROUP BY 1, 2 ORDER BY 1, 2::text"),
     q("SELECT lower(v), upper(v), count(*) FROM zoo GROUP BY 1, 2 ORDER BY 1, 2"),
     q("SELECT id, lower(t COLLATE \"C\"), upper(tc) FROM zoo ORDER BY id"),
     q("SELECT count(*) FROM zoo WHERE lower(v) = 'v1' AND length(btrim(v)) = 2"),
