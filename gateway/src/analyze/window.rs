@@ -1,6 +1,5 @@
 //! Window functions. Proven where the result does not depend on the order of rows that the window's own order leaves open: because that order
-//! tells all rows apart (groups are told apart by what they are grouped by), or because the function treats such rows alike. Over rows that are
-//! not grouped they stay on PostgreSQL: the engine keeps whole partitions in memory, of which it keeps no account.
+//! tells all rows apart (groups are told apart by what they are grouped by), or because the function treats such rows alike.
 
 use super::ir::{Bound, Constant, Expr, Frame, FrameUnits, Node, Rel, SortKey, WindowCall, WindowFunction};
 use super::relation::{Scope, WINDOWED, referenced};
@@ -190,9 +189,6 @@ impl<'a> Analyzer<'a> {
         if calls.is_empty() {
             return Ok(rel);
         }
-        if !is_grouped(&rel) {
-            return refuse("a window function over rows that are not grouped");
-        }
         self.aggregated = true;
         let keys = unique_keys(&rel);
         for call in &calls {
@@ -219,27 +215,6 @@ fn name(window: &tree::WindowFunc) -> String {
         3105 => "ntile".into(),
         3114 => "nth_value".into(),
         other => names::function(other),
-    }
-}
-
-/// Rows that a window holds in memory without being counted.
-const FEW: i64 = 10_000;
-
-/// Whether the rows were brought down by grouping, or are few anyway.
-fn is_grouped(rel: &Rel) -> bool {
-    match rel {
-        Rel::Scan { .. } => false,
-        Rel::OneRow | Rel::Values { .. } | Rel::Series { .. } | Rel::Single { .. } | Rel::Aggregate { .. } => true,
-        Rel::Distinct { .. } | Rel::DistinctOn { .. } => true,
-        Rel::Limit { count: Some(Constant::Literal(Value::Int8(n))), .. } if *n <= FEW => true,
-        Rel::SetOp { left, right, .. } | Rel::Join { left, right, .. } => is_grouped(left) && is_grouped(right),
-        Rel::Filter { input, .. }
-        | Rel::Project { input, .. }
-        | Rel::Sort { input, .. }
-        | Rel::Limit { input, .. }
-        | Rel::Attach { input, .. }
-        | Rel::After { then: input, .. }
-        | Rel::Window { input, .. } => is_grouped(input),
     }
 }
 

@@ -12,6 +12,7 @@
 pub mod activity;
 mod coded;
 mod error;
+mod held;
 mod optimizer;
 mod pins;
 mod provider;

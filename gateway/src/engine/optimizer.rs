@@ -33,6 +33,7 @@ use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::aggregates::AggregateExec;
 
 use super::coded::CodedAggregation;
+use super::held::HoldWindows;
 
 const LOGICAL: &[&str] = &[
     "simplify_expressions",
@@ -80,7 +81,7 @@ pub(super) fn logical() -> Result<Vec<Arc<dyn OptimizerRule + Send + Sync>>> {
     Ok(rules)
 }
 
-/// The physical rules, in DataFusion's order, and ours for coded groups.
+/// The physical rules, in DataFusion's order, and ours for coded groups and for what windows hold.
 pub(super) fn physical() -> Result<Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>>> {
     let mut rules: Vec<_> =
         PhysicalOptimizer::new().rules.into_iter().filter(|r| PHYSICAL.contains(&r.name())).collect();
@@ -93,6 +94,7 @@ pub(super) fn physical() -> Result<Vec<Arc<dyn PhysicalOptimizerRule + Send + Sy
     // The stages of an aggregation must still be apart.
     let at = rules.iter().position(|r| r.name() == "CombinePartialFinalAggregate").unwrap_or(rules.len());
     rules.insert(at, Arc::new(CodedAggregation));
+    rules.push(Arc::new(HoldWindows));
     Ok(rules)
 }
 

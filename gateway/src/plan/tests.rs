@@ -404,7 +404,7 @@ async fn what_might_fail_in_postgres_is_given_back() {
     }
 }
 
-/// What a group collects is counted: a gateway with little memory gives the statement back instead of growing.
+/// What a group collects, and what a window holds, is counted: a gateway with little memory gives the statement back instead of growing.
 #[tokio::test(flavor = "multi_thread")]
 async fn groups_that_outgrow_memory_are_given_back() {
     let little = EngineConfig { memory_limit_bytes: 3 << 20, target_partitions: 2, ..EngineConfig::default() };
@@ -414,6 +414,7 @@ async fn groups_that_outgrow_memory_are_given_back() {
         "SELECT percentile_cont(0.5) WITHIN GROUP (ORDER BY z.i4) FROM zoo z CROSS JOIN ant a",
         "SELECT a.b, percentile_disc(0.5) WITHIN GROUP (ORDER BY z.t) FROM zoo z CROSS JOIN ant a GROUP BY a.b ORDER BY 1",
         "SELECT length(string_agg(z.t, ',' ORDER BY z.t)) FROM zoo z CROSS JOIN ant a",
+        "SELECT max(x.c) FROM (SELECT count(*) OVER () AS c, count(z.u) OVER (PARTITION BY a.b) AS d FROM zoo z CROSS JOIN ant a) x WHERE x.d > 0",
     ] {
         let case = Case { sql, params: &[] };
         let bounded = compare(&engines[0], &mut client, &case, "UTC").await.expect_err(sql);

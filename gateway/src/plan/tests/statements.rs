@@ -293,7 +293,7 @@ pub const SCALARS: &[Case] = &[
     p("SELECT count(*) FROM zoo WHERE t ~ $1", &[(oid::TEXT, None)]),
     q("SELECT id, j -> 0, j ->> -1, j #>> '{deep,k,1}', j #> '{deep,k}', j #>> '{}', j #>> '{0}', (j -> 'deep' -> 'k') ->> 0, (j ->> 0)::text FROM zoo ORDER BY id"),
     q("SELECT j #>> '{deep,k,0}', count(*), sum((j #>> '{deep,k,0}')::int) FROM zoo GROUP BY 1 ORDER BY 1"),
-    q("SELECT j #>> ARRAY['deep', 'k', '0']::text[], j #> ARRAY['deep'], count(j #>> ARRAY['a'::varchar]::text[]) FROM zoo GROUP BY 1, 2 ORDER BY 1, 2::text"),
+    q("SELECT j #>> ARRAY['deep', 'k', '0']::text[], count(j #> ARRAY['deep']), count(j #>> ARRAY['a'::varchar]::text[]) FROM zoo GROUP BY 1 ORDER BY 1"),
     q("SELECT lower(v), upper(v), count(*) FROM zoo GROUP BY 1, 2 ORDER BY 1, 2"),
     q("SELECT id, lower(t COLLATE \"C\"), upper(tc) FROM zoo ORDER BY id"),
     q("SELECT count(*) FROM zoo WHERE lower(v) = 'v1' AND length(btrim(v)) = 2"),
@@ -550,5 +550,5 @@ pub const REFUSED: &[(&str, &str)] = &[
     ("SELECT count(*) FROM zoo WHERE t LIKE 'a\\'", "escape character"),
     ("SELECT max(id) FROM generate_series(1, 3) id", "reads no tiered"),
     ("SELECT count(*) FROM zoo WHERE g = length(current_user::text)", "function"),
-    ("SELECT sum(i4) OVER () FROM zoo", "window function"),
+    ("SELECT ntile(3) OVER (ORDER BY id) FROM zoo", "ntile as a window function"),
 ];
