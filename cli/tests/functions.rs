@@ -13,15 +13,22 @@ use support::wire::{Client, Format};
 const PATIENCE: Duration = Duration::from_secs(60);
 
 const FUNCTIONS: &str = "\
-CREATE FUNCTION twice(a int4) RETURNS int4 LANGUAGE sql RETURN a * 2;
+CREATE FUNCTION twice(a int4) RETURNS int4 LANGUAGE sql STABLE RETURN a * 2;
+CREATE FUNCTION wild(a int4) RETURNS int4 LANGUAGE sql RETURN a * 2;
+CREATE FUNCTION upto(t timestamptz) RETURNS bool LANGUAGE sql IMMUTABLE RETURN t < date '2024-03-11';
+CREATE FUNCTION lenient(a int4) RETURNS text LANGUAGE sql STRICT IMMUTABLE RETURN CASE WHEN a % 3 = 0 THEN 'x' ELSE 'y' END;
+CREATE FUNCTION splus(a int4, b int4) RETURNS int4 LANGUAGE sql IMMUTABLE STRICT RETURN a + b;
+CREATE FUNCTION through(a int4) RETURNS text LANGUAGE sql IMMUTABLE RETURN a::text;
+CREATE FUNCTION less(a numeric) RETURNS int4 LANGUAGE sql IMMUTABLE RETURN trunc(a)::int4 - 1;
 CREATE FUNCTION plus(a int4, b int4) RETURNS int4 LANGUAGE sql IMMUTABLE RETURN a + b;
-CREATE FUNCTION level_name(t text) RETURNS text LANGUAGE sql STRICT BEGIN ATOMIC SELECT CASE WHEN t = 'ERROR' THEN 'bad' ELSE lower(t) END; END;
-CREATE FUNCTION known(t text, other text) RETURNS text LANGUAGE sql RETURN coalesce(t, other, 'none');
+CREATE FUNCTION level_name(t text) RETURNS text LANGUAGE sql STABLE BEGIN ATOMIC SELECT CASE WHEN t = 'ERROR' THEN 'bad' ELSE lower(t) END; END;
+CREATE FUNCTION known(t text, other text) RETURNS text LANGUAGE sql STABLE RETURN coalesce(t, other, 'none');
 CREATE FUNCTION strictly_first(a int4, b int4) RETURNS int4 LANGUAGE sql STRICT RETURN a;
 CREATE FUNCTION bucket(t timestamptz) RETURNS timestamptz LANGUAGE sql STABLE RETURN date_trunc('hour', t);
 CREATE FUNCTION cents(n numeric) RETURNS numeric LANGUAGE sql RETURN n * 100;
-CREATE FUNCTION kind(a int4) RETURNS text LANGUAGE sql RETURN CASE a % 3 WHEN 0 THEN 'x' WHEN 1 THEN 'y' END;
+CREATE FUNCTION kind(a int4) RETURNS text LANGUAGE sql IMMUTABLE RETURN CASE a % 3 WHEN 0 THEN 'x' WHEN 1 THEN 'y' END;
 CREATE FUNCTION share(a int4, b int4) RETURNS int4 LANGUAGE sql RETURN a / b;
+CREATE FUNCTION part(a int4, b int4) RETURNS int4 LANGUAGE sql STABLE RETURN a / b;
 CREATE FUNCTION ignoring(a int4, b int4) RETURNS int4 LANGUAGE sql RETURN a;
 CREATE FUNCTION squared(a int4) RETURNS int4 LANGUAGE sql RETURN a * a;
 CREATE FUNCTION as_text(a int4) RETURNS int4 LANGUAGE sql AS 'SELECT $1 + 1';
@@ -49,7 +56,11 @@ const IN_PLACE: &[&str] = &[
     "SELECT level_name(level), count(*) FROM readings GROUP BY 1 ORDER BY 1",
     "SELECT count(*) FROM readings WHERE level_name(level) IS NULL",
     "SELECT known(level, note), count(*) FROM readings GROUP BY 1 ORDER BY 1",
-    "SELECT strictly_first(g, k), count(*) FROM readings GROUP BY 1 ORDER BY 1",
+    "SELECT splus(g, k), count(*) FROM readings GROUP BY 1 ORDER BY 1",
+    "SELECT wild(g), count(*) FROM readings WHERE wild(k) > 3 GROUP BY 1 HAVING wild(g) > 1 ORDER BY 1",
+    "SELECT less(n), count(*) FROM readings GROUP BY 1 ORDER BY 1",
+    "SELECT count(ignoring(g, k / g)) FROM readings WHERE g > 0",
+    "SELECT known(level || 'x', note), count(*) FROM readings GROUP BY 1 ORDER BY 1",
     "SELECT bucket(ts), count(*) FROM readings GROUP BY 1 ORDER BY 1",
     "SELECT g, sum(cents(n)), max(cents(n)) FROM readings GROUP BY g ORDER BY g",
     "SELECT kind(g), count(*) FROM readings GROUP BY 1 ORDER BY 1",
@@ -76,10 +87,16 @@ const CALLED: &[(&str, &str)] = &[
     ("SELECT next_of(g), count(*) FROM readings GROUP BY 1 ORDER BY 1", "of a kind that is called"),
     ("SELECT any_of(g), count(*) FROM readings GROUP BY 1 ORDER BY 1", "its body is a text"),
     ("SELECT steps(g), count(*) FROM readings GROUP BY 1 ORDER BY 1", "more than one expression"),
-    ("SELECT squared(g + k), count(*) FROM readings GROUP BY 1 ORDER BY 1", "do twice"),
-    ("SELECT count(ignoring(g, k / g)) FROM readings WHERE g > 0", "not do"),
-    ("SELECT known(level || 'x', note), count(*) FROM readings GROUP BY 1 ORDER BY 1", "not do"),
-    ("SELECT strictly_first(g + 1, k), count(*) FROM readings GROUP BY 1 ORDER BY 1", "not do"),
+    ("SELECT squared(g + k), count(*) FROM readings GROUP BY 1 ORDER BY 1", "reads it twice"),
+    ("SELECT strictly_first(g, k), count(*) FROM readings GROUP BY 1 ORDER BY 1", "it is STRICT, and its body is not"),
+    ("SELECT lenient(g), count(*) FROM readings GROUP BY 1 ORDER BY 1", "it is STRICT, and its body is not"),
+    ("SELECT count(*) FROM readings WHERE upto(ts)", "more volatile than it is declared"),
+    ("SELECT through(g), count(*) FROM readings GROUP BY 1 ORDER BY 1", "more volatile than it is declared"),
+    ("SELECT splus(g, k), g, k, g + k, count(*) FROM readings GROUP BY GROUPING SETS ((g, k), (g + k)) ORDER BY 1, 2, 3, 4", "grouping sets"),
+    ("SELECT count(*) FROM (SELECT wild(g) FROM readings) s", "wild is VOLATILE"),
+    ("WITH x AS (SELECT wild(g) AS w, g FROM readings) SELECT sum(w) FROM x WHERE g > 0", "wild is VOLATILE"),
+    ("SELECT count(*) FROM readings WHERE wild(g) IN (SELECT k FROM readings)", "wild is VOLATILE"),
+    ("SELECT squared(squared(squared(g))), count(*) FROM readings GROUP BY 1 ORDER BY 1", "reads it twice"),
     ("SELECT level_name(level COLLATE \"C\"), count(*) FROM readings GROUP BY 1 ORDER BY 1", "another collation"),
 ];
 
@@ -152,13 +169,47 @@ fn bodies_are_put_in_place_where_that_changes_nothing() {
         assert!(route == "postgres" && reasons.contains(why), "{sql}: {route}, {reasons}");
     }
     // An error is PostgreSQL's, wherever it comes up.
-    for sql in ["SELECT count(share(k, g)) FROM readings", "SELECT share(k, g), count(*) FROM readings WHERE g >= 0 GROUP BY 1 ORDER BY 1"] {
+    for sql in [
+        "SELECT count(*) FROM (SELECT share(k, g) FROM readings) s",
+        "SELECT g FROM (SELECT g, share(k, g) FROM readings) s GROUP BY g",
+        "WITH x AS (SELECT g, share(k, g) AS s FROM readings) SELECT sum(s) FROM x WHERE g > 0",
+        "SELECT sum(x) FROM (SELECT wild(g) AS w, 10 / g AS x FROM readings) s WHERE w > 0",
+        "SELECT count(*) FROM readings WHERE upto(ts) AND k / g > 1",
+        "SELECT count(part(k, g)) FROM readings",
+        "SELECT count(share(k, g)) FROM readings",
+        "SELECT share(k, g), count(*) FROM readings WHERE g >= 0 GROUP BY 1 ORDER BY 1",
+    ] {
         let (right, got) = (direct.query(sql), gateway.query(sql));
         assert_eq!(right.sqlstate(), "22012", "{sql}");
         assert_eq!(difference(&right, &got, true), None, "{sql}");
     }
     let explained = gateway.run(&format!("EXPLAIN {}", CALLED[0].0)).column();
     assert!(explained.iter().any(|line| line.contains("as_text is called, not put in place: its body is a text")), "{explained:?}");
+}
+
+#[test]
+fn large_bodies_and_many_calls_in_each_other_stop_nobody() {
+    let (instance, mut owner) = start();
+    let (mut direct, mut gateway) = sessions(&instance);
+    for ones in [10, 60, 300, 1000] {
+        owner.run(&format!("CREATE FUNCTION plus_{ones}(a int4) RETURNS int4 LANGUAGE sql IMMUTABLE RETURN a{}", " + 1".repeat(ones)));
+    }
+    let nested = |ones: i32, times: usize| {
+        let name = format!("plus_{ones}(");
+        format!("SELECT sum({}g{}) FROM readings", name.repeat(times), ")".repeat(times))
+    };
+    until(&instance, &mut direct, &mut gateway, &nested(10, 1), "lake");
+    for (ones, times) in [(10, 3), (10, 40), (60, 1), (60, 40), (300, 2), (1000, 1)] {
+        alike(&instance, &mut direct, &mut gateway, &nested(ones, times));
+    }
+    let told = gateway.query(&nested(60, 90));
+    assert!(told.error().is_none() || told.sqlstate() == "54001", "{}", told.sqlstate());
+    assert!(instance.alive());
+    // It starts with them as well.
+    instance.terminate();
+    instance.restart();
+    let [through, past] = [instance.gateway(), instance.direct()].map(|door| Client::connect(&door).value(&nested(10, 1)));
+    assert_eq!(through, past);
 }
 
 #[test]

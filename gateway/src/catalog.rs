@@ -4,7 +4,8 @@
 //! ✗ lake files, statements.
 
 use crate::cost::Constants;
-use crate::analyze::{self, inline, inline::SqlFunction};
+use crate::analyze::inline::{self, SqlFunction, Volatility};
+use crate::analyze;
 use crate::classify::{NameKind, Names};
 use crate::compare::log::Comparisons;
 use crate::virtual_tables;
@@ -71,8 +72,8 @@ SELECT DISTINCT c.relname::text FROM dependent JOIN pg_catalog.pg_class c ON c.o
 
 /// Users' functions in SQL, with the trees of those that may be put in place ([`SqlFunction::new`]).
 const FUNCTIONS: &str = "\
-SELECT p.oid, p.proname::text, p.xmin::text, ARRAY(SELECT pg_catalog.unnest(p.proargtypes)), p.prorettype, p.proisstrict,
-    CASE WHEN p.prokind = 'f' AND NOT p.prosecdef AND NOT p.proretset AND p.proconfig IS NULL AND p.provariadic = 0 AND p.proargmodes IS NULL
+SELECT p.oid, p.proname::text, p.xmin::text, ARRAY(SELECT pg_catalog.unnest(p.proargtypes)), p.prorettype, p.proisstrict, p.provolatile::text,
+    CASE WHEN p.prokind = 'f' AND NOT p.prosecdef AND NOT p.proretset AND p.proconfig IS NULL AND p.provariadic = 0 AND p.proargmodes IS NULL AND p.prosupport = 0
       AND octet_length(p.prosqlbody::text) <= $2 THEN p.prosqlbody::text END
 FROM pg_catalog.pg_proc p
 WHERE p.oid >= $1 AND p.prolang = (SELECT oid FROM pg_catalog.pg_language WHERE lanname = 'sql')
@@ -244,9 +245,19 @@ async fn look(conn: &mut PgConnection, generation: u64) -> Result<Snapshot, lake
     for row in sqlx::query(FUNCTIONS).bind(Oid(analyze::dimension::FIRST_USER_OID)).bind(inline::MAX_BODY).fetch_all(&mut *conn).await? {
         let (oid, result): (Oid, Oid) = (row.try_get(0)?, row.try_get(4)?);
         let args: Vec<Oid> = row.try_get(3)?;
-        let tree: Option<String> = row.try_get(6)?;
+        let volatility: String = row.try_get(6)?;
+        let tree: Option<String> = row.try_get(7)?;
         let args = args.into_iter().map(|o| o.0).collect();
-        functions.insert(oid.0, SqlFunction::new(row.try_get(1)?, row.try_get(2)?, args, result.0, row.try_get(5)?, tree.as_deref()));
+        let volatility = Volatility::of(&volatility);
+        let function = SqlFunction::new(row.try_get(1)?, row.try_get(2)?, args, result.0, row.try_get(5)?, volatility, tree.as_deref());
+        functions.insert(oid.0, function);
+    }
+    let called: Vec<Oid> = functions.values().flat_map(SqlFunction::calls).map(|func| Oid(*func)).collect();
+    if !called.is_empty() {
+        let rows: Vec<(Oid, String, bool)> =
+            sqlx::query_as("SELECT oid, provolatile::text, proisstrict FROM pg_catalog.pg_proc WHERE oid = ANY ($1)").bind(called).fetch_all(&mut *conn).await?;
+        let known = rows.into_iter().map(|(oid, volatile, strict)| (oid.0, (Volatility::of(&volatile), strict))).collect();
+        functions.values_mut().for_each(|function| function.judge(&known));
     }
     Ok(Snapshot {
         generation,

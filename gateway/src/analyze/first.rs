@@ -292,25 +292,39 @@ impl First<'_> {
 }
 
 /// Whether no optimizer can see that the condition holds of no row: then the engine does not read any, where PostgreSQL may. So a condition that
-/// compares columns with literals, each once.
+/// compares columns, each once, with others of their types or with values that rows may have.
 fn tells_rows_apart(predicate: &Expr, rel: &Rel) -> bool {
     fn plain(expr: &Expr, rel: &Rel, seen: &mut Vec<usize>) -> bool {
-        let literal = |e: &Expr| matches!(&e.node, Node::Constant(Constant::Literal(value)) if *value != Value::Null);
         match &expr.node {
             Node::Column(n) => {
                 let first = !seen.contains(n);
                 seen.push(*n);
                 first && !shows_a_constant(rel, *n)
             }
-            Node::Compare(_, a, b) if literal(b) => plain(a, rel, seen),
-            Node::Compare(_, a, b) if literal(a) => plain(b, rel, seen),
-            Node::Compare(_, a, b) => plain(a, rel, seen) && plain(b, rel, seen),
+            Node::Compare(_, a, b) if a.ty == b.ty => match (is_ordinary(a), is_ordinary(b)) {
+                (false, true) => plain(a, rel, seen),
+                (true, false) => plain(b, rel, seen),
+                (false, false) => plain(a, rel, seen) && plain(b, rel, seen),
+                (true, true) => false,
+            },
             Node::Not(a) if matches!(a.node, Node::Column(_) | Node::Compare(..)) => plain(a, rel, seen),
             Node::And(items) | Node::Or(items) => items.iter().all(|item| plain(item, rel, seen)),
             _ => false,
         }
     }
     plain(predicate, rel, &mut Vec::new())
+}
+
+/// A literal with greater and smaller ones of its type.
+fn is_ordinary(expr: &Expr) -> bool {
+    let Node::Constant(Constant::Literal(value)) = &expr.node else { return false };
+    match value {
+        Value::Int2(n) => n.unsigned_abs() < i16::MAX as u16,
+        Value::Int4(n) => n.unsigned_abs() < i32::MAX as u32,
+        Value::Int8(n) => n.unsigned_abs() < i64::MAX as u64,
+        Value::Text(text) => !text.is_empty(),
+        _ => false,
+    }
 }
 
 /// An output that is the same for all rows, and stands there as such.

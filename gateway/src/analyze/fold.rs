@@ -61,8 +61,9 @@ impl Analyzer<'_> {
 
     /// Asks PostgreSQL for the value of `expr`, if it may be asked.
     fn fold(&mut self, expr: &Expr) -> Option<(Constant, u32)> {
-        // PostgreSQL computes it when it plans, but for what it never plans: outputs of sub-selects that nobody reads.
-        if (self.guarded > 0 || self.depth > 1) && !total(expr) {
+        // PostgreSQL computes it when it plans, but for what it never plans: outputs of sub-selects that nobody reads. Of parameters it computes
+        // it for each row once it keeps a plan for all values, and of no rows never.
+        if (self.guarded > 0 || self.depth > 1 || (reads_param(expr) && !is_cast_param(expr))) && !total(expr) {
             return None;
         }
         let sql = sql(expr).filter(|sql| sql.len() <= MAX_SQL)?;
@@ -133,6 +134,24 @@ fn total(expr: &Expr) -> bool {
                 && call.args.iter().all(total)
         }
         Expr::Relabel { arg, .. } => total(arg),
+        _ => false,
+    }
+}
+
+fn reads_param(expr: &Expr) -> bool {
+    match expr {
+        Expr::Param(_) => true,
+        Expr::Func(call) | Expr::Op(call) => call.args.iter().any(reads_param),
+        Expr::CoerceViaIo { arg, .. } | Expr::Relabel { arg, .. } | Expr::Collate { arg, .. } => reads_param(arg),
+        _ => false,
+    }
+}
+
+/// A text that a client gave, as another type: drivers send times so.
+fn is_cast_param(expr: &Expr) -> bool {
+    match expr {
+        Expr::Param(_) => true,
+        Expr::CoerceViaIo { arg, .. } | Expr::Relabel { arg, .. } => is_cast_param(arg),
         _ => false,
     }
 }

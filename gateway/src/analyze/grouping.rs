@@ -1,8 +1,8 @@
 //! GROUPING SETS, ROLLUP, CUBE and DISTINCT ON. Every grouping set is an aggregation of its own over the same rows, of which a bounded number
 //! is put together; DISTINCT ON is proven where rows that its order cannot tell apart are the same to whoever sees them.
 
-use super::ir::{Aggregate, Constant, Expr, Node, Rel, SetOp};
-use super::relation::{GROUPED, Scope, WINDOWED, project, referenced};
+use super::ir::{Aggregate, Compare, Constant, Expr, Node, Rel, SetOp};
+use super::relation::{GROUPED, Scope, WINDOWED, project, reads_nothing, referenced};
 use super::{Analyzer, Outcome, refuse};
 use lake::types::ColType;
 use pgtree::oid;
@@ -13,6 +13,96 @@ use pgtree::value::Value;
 const MAX_SETS: usize = 16;
 /// Relations that all sets together read.
 const MAX_SCANS: usize = 48;
+
+/// Whether conditions below make two groups equal, or one a constant: before 18, PostgreSQL then sorts by one of the two only, or not at all,
+/// though sets that lack it have NULL there, and shows rows in whatever order that leaves.
+pub(super) fn are_tied(input: &Rel, groups: &[Expr]) -> bool {
+    let mut origins = Vec::new();
+    let groups: Vec<Expr> = groups.iter().map(|group| named(group, input, &mut origins)).collect();
+    if (0..groups.len()).any(|i| groups[..i].contains(&groups[i])) {
+        return true;
+    }
+    // Classes of expressions that are equal, and whether a constant is among them.
+    let mut classes: Vec<(Vec<Expr>, bool)> = Vec::new();
+    equalities(input, &mut |rel, a, b| {
+        let sides = [a, b].map(|side| named(side, rel, &mut origins));
+        let mut class = (Vec::new(), false);
+        for side in sides {
+            if reads_nothing(&side) {
+                class.1 = true;
+            } else {
+                class.0.push(side);
+            }
+        }
+        let (joined, apart): (Vec<_>, Vec<_>) = classes.drain(..).partition(|(members, _)| members.iter().any(|m| class.0.contains(m)));
+        classes = apart;
+        for (members, constant) in joined {
+            class.0.extend(members);
+            class.1 |= constant;
+        }
+        classes.push(class);
+    });
+    classes.iter().any(|(members, constant)| {
+        let grouped = groups.iter().filter(|g| members.contains(g)).count();
+        grouped > 1 || (*constant && grouped > 0)
+    })
+}
+
+/// Every condition `a = b` of a relation, with the relation whose outputs it reads.
+fn equalities<'r>(rel: &'r Rel, see: &mut dyn FnMut(&'r Rel, &'r Expr, &'r Expr)) {
+    let (read, condition) = match rel {
+        Rel::Filter { input, predicate } => (&**input, Some(predicate)),
+        Rel::Join { on, .. } => (rel, on.as_ref()),
+        _ => (rel, None),
+    };
+    for part in condition.into_iter().flat_map(Expr::conjuncts) {
+        if let Node::Compare(Compare::Eq, a, b) = &part.node {
+            see(read, a, b);
+        }
+    }
+    rel.inputs().into_iter().for_each(|input| equalities(input, see));
+}
+
+/// An expression over the columns that its own columns come from, wherever it stands; whatever names a text has as a type.
+fn named<'r>(expr: &Expr, rel: &'r Rel, origins: &mut Vec<(*const Rel, usize)>) -> Expr {
+    let mut expr = match (&expr.node, rel) {
+        (Node::Column(n), _) => match definition(rel, *n) {
+            (Rel::Project { input, outputs, .. }, n) if let Some((_, below)) = outputs.iter().find(|(number, _)| *number == n) => {
+                return named(below, input, origins);
+            }
+            (rel, n) => {
+                let origin = (std::ptr::from_ref(rel), n);
+                let number = origins.iter().position(|o| *o == origin).unwrap_or_else(|| {
+                    origins.push(origin);
+                    origins.len() - 1
+                });
+                return Expr { node: Node::Column(number), ty: ColType::Bool };
+            }
+        },
+        _ => expr.clone(),
+    };
+    for child in expr.children_mut() {
+        *child = named(child, rel, origins);
+    }
+    expr
+}
+
+/// The relation that makes an output, and its number there.
+fn definition(rel: &Rel, output: usize) -> (&Rel, usize) {
+    match rel {
+        Rel::Filter { input, .. } | Rel::Sort { input, .. } | Rel::Limit { input, .. } | Rel::Distinct { input } | Rel::DistinctOn { input, .. } => {
+            definition(input, output)
+        }
+        Rel::Attach { input, .. } | Rel::Window { input, .. } if output < input.width() => definition(input, output),
+        Rel::Join { left, .. } if output < left.width() => definition(left, output),
+        Rel::Join { left, right, .. } => definition(right, output - left.width()),
+        Rel::Aggregate { input, groups, .. } => match groups.get(output).map(|group| &group.node) {
+            Some(Node::Column(n)) => definition(input, *n),
+            _ => (rel, output),
+        },
+        _ => (rel, output),
+    }
+}
 
 impl<'a> Analyzer<'a> {
     /// The grouping sets, as numbers of `groups`; None for a plain GROUP BY.

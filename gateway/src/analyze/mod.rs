@@ -255,12 +255,12 @@ pub fn analyze(tree: &str, catalog: &Catalog, settings: &Settings, row: &[Field]
     }
     let mut analyzer = Analyzer::new(catalog, settings);
     analyzer.functions = called(&query);
-    let (inlined, called_only) = inline::inline(&mut query, catalog);
-    if !inlined.is_empty() {
+    let inlined = inline::inline(&mut query, catalog);
+    if !inlined.functions.is_empty() {
         analyzer.functions.append(&mut called(&query));
-        analyzer.inlined = inlined.into_iter().collect();
+        analyzer.inlined = inlined.functions.into_iter().collect();
     }
-    called_only.into_iter().for_each(|reason| analyzer.note(reason));
+    inlined.refused.into_iter().for_each(|reason| analyzer.note(reason));
     let plan = match analyzer.statement(&query, row) {
         Ok(plan) if analyzer.reasons.is_empty() => plan,
         Ok(_) => return Verdict::Postgres(analyzer.reasons()),

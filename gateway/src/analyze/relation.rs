@@ -322,6 +322,9 @@ impl<'a> Analyzer<'a> {
         if sets.is_some() && groups.iter().any(|(_, e)| may_fold(e)) {
             return refuse("grouping sets of a constant");
         }
+        if sets.is_some() && super::grouping::are_tied(&input, &groups.iter().map(|(_, e)| e.clone()).collect::<Vec<_>>()) {
+            return refuse("grouping sets of what conditions make equal, or a constant");
+        }
         scope.grouping = Some(Grouping { groups, aggregates: Vec::new(), calls: Vec::new() });
         let having = match &query.having {
             Some(having) => match self.condition(having, scope) {
@@ -578,7 +581,8 @@ impl<'a> Analyzer<'a> {
     }
 }
 
-fn reads_nothing(expr: &Expr) -> bool {
+/// The same for every row.
+pub(super) fn reads_nothing(expr: &Expr) -> bool {
     let mut reads = false;
     expr.columns(&mut |_| reads = true);
     !reads

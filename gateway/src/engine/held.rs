@@ -13,7 +13,8 @@ use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::windows::{BoundedWindowAggExec, WindowAggExec};
-use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties, Statistics};
+use datafusion::physical_plan::execution_plan::replace_children_if_necessary;
+use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties};
 use futures::StreamExt;
 
 /// A partition is kept as it came, and once more in one piece.
@@ -30,7 +31,7 @@ impl PhysicalOptimizerRule for HoldWindows {
                 return Ok(Transformed::no(node));
             }
             let inputs = node.children().into_iter().map(|input| Arc::new(HeldExec { input: input.clone() }) as Arc<dyn ExecutionPlan>).collect();
-            Ok(Transformed::yes(node.with_new_children(inputs)?))
+            Ok(Transformed::yes(replace_children_if_necessary(node, inputs)?))
         })?;
         Ok(held.data)
     }
@@ -88,10 +89,6 @@ impl ExecutionPlan for HeldExec {
         // The window keeps its input, and the reservation with it, until it is dropped itself.
         let batches = input.map(move |batch| batch.and_then(|batch| counted(batch, &held)));
         Ok(Box::pin(RecordBatchStreamAdapter::new(schema, batches)))
-    }
-
-    fn partition_statistics(&self, partition: Option<usize>) -> Result<Arc<Statistics>> {
-        self.input.partition_statistics(partition)
     }
 }
 

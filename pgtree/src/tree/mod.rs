@@ -14,7 +14,7 @@ pub use build::parse;
 pub use clauses::*;
 pub use nodes::*;
 pub use rewrite::{expr as rewrite_expr, rewrite};
-pub use walk::{Part, walk};
+pub use walk::{Part, expr as walk_expr, walk};
 
 use crate::read::ReadError;
 

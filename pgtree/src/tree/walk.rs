@@ -98,7 +98,8 @@ fn from<'t>(item: &'t FromItem, see: &mut dyn FnMut(Part<'t>)) {
     }
 }
 
-fn expr<'t>(e: &'t Expr, see: &mut dyn FnMut(Part<'t>)) {
+/// Shows one expression and what it holds.
+pub fn expr<'t>(e: &'t Expr, see: &mut dyn FnMut(Part<'t>)) {
     see(Part::Expr(e));
     match e {
         Expr::Var(_)

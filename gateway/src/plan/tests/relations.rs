@@ -231,6 +231,8 @@ pub const PROVEN: &[Case] = &[
     q("SELECT a.name, b.name, count(*) FROM zoo z JOIN kinds a ON a.g = z.g JOIN kinds b ON b.g = a.g + 1 GROUP BY 1, 2 ORDER BY 1, 2"),
     q("SELECT k.name, a.t, count(*) FROM kinds k JOIN ant a ON a.g = k.g JOIN zoo z ON z.id = a.id GROUP BY ROLLUP (k.name, a.t) ORDER BY 1, 2, 3"),
     q("SELECT g, 'kinds' FROM kinds UNION ALL SELECT g, 'zoo' FROM zoo WHERE b"),
+    q("SELECT g, t, count(*) FROM zoo WHERE b = true AND id = id GROUP BY ROLLUP (g, t) ORDER BY 1, 2, 3"),
+    q("SELECT a.g, b.t, count(*) FROM ant a JOIN zoo b ON a.g = b.g AND b.id = 7 GROUP BY CUBE (a.g, b.t) ORDER BY 1, 2, 3"),
     // Windows over rows.
     q("SELECT id, rank() OVER (PARTITION BY g ORDER BY i4), dense_rank() OVER (ORDER BY t DESC NULLS LAST) FROM zoo ORDER BY id"),
     q("SELECT id, sum(i4) OVER (PARTITION BY g ORDER BY ts), count(*) OVER (PARTITION BY g), count(t) OVER () FROM zoo ORDER BY id"),
@@ -255,6 +257,9 @@ pub const RAISED: &[Case] = &[
     q("WITH x AS MATERIALIZED (SELECT g, i4 + g AS x FROM zoo) SELECT count(g) FROM x"),
     q("SELECT nullif(g, g) AS x FROM ant UNION ALL SELECT i4 + i4 FROM zoo ORDER BY 1 DESC LIMIT 1"),
     q("SELECT i4 + i4 FROM zoo ORDER BY i4 LIMIT 1"),
+    q("SELECT g, sum(i4 + g) FROM zoo GROUP BY g HAVING min(i2) > 40000"),
+    q("SELECT g, sum(i4 + g) FROM zoo GROUP BY g HAVING max(n) = 1.555"),
+    q("SELECT g, sum(i4 + g) FROM zoo GROUP BY g HAVING min(i4) > 3000000000"),
     q("SELECT 1 FROM zoo WHERE i4 + g > 5 HAVING (percentile_disc(0.3) WITHIN GROUP (ORDER BY t) IS NULL) IS UNKNOWN"),
     q("SELECT x.o FROM (SELECT g AS o, mode() WITHIN GROUP (ORDER BY i4 + g) AS m FROM zoo GROUP BY g) x WHERE nullif(false, x.m IS NOT NULL)"),
     q("SELECT 1 AS o FROM (SELECT i8::int4 AS o FROM zoo WHERE to_char(date_bin('1 day', ts, '2001-01-01 00:00+00'), 'YYYY') IS NOT DISTINCT FROM 'ä') x WHERE '2'::int2 > x.o"),
@@ -272,6 +277,11 @@ pub const GIVEN_BACK: &[Case] = &[
 ];
 
 pub const REFUSED: &[(&str, &str)] = &[
+    ("SELECT g, k, count(*) FROM ant WHERE g = 3 GROUP BY ROLLUP (g, k) ORDER BY 1, 2", "what conditions make equal"),
+    ("SELECT g, k, count(*) FROM ant WHERE g = k GROUP BY CUBE (g, k) ORDER BY 1, 2", "what conditions make equal"),
+    ("SELECT v, v::text, count(*) FROM zoo GROUP BY GROUPING SETS ((v), (v::text)) ORDER BY 1, 2", "what conditions make equal"),
+    ("SELECT a.g, b.k, count(*) FROM (SELECT g, k AS x FROM ant WHERE id > 0) a JOIN ant b ON a.g = b.id AND b.id = b.k GROUP BY ROLLUP (a.g, b.k) ORDER BY 1, 2", "what conditions make equal"),
+    ("SELECT date_trunc('day', ts), g FROM zoo WHERE date_trunc('day', ts) = '2024-03-10' GROUP BY ROLLUP (1, 2) ORDER BY 1, 2", "what conditions make equal"),
     ("SELECT count(*) FROM zoo WHERE ((g / i4) IS NOT NULL) IS UNKNOWN", "never NULL"),
     ("SELECT count(*) FROM zoo WHERE (coalesce(g / i4, 1)) IS NULL", "never NULL"),
     ("SELECT count(*) FROM zoo a JOIN ant b ON a.g = b.g JOIN ant c ON c.g = a.g WHERE a.i4 + b.g > 5", "over several relations that may raise an error"),
