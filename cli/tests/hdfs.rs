@@ -415,7 +415,11 @@ fn reads_that_stall_go_elsewhere_or_to_postgresql() {
     assert_eq!(answered_by(&mut client, "count(DISTINCT message)"), "lake");
     hdfs.freeze("datanode2", false);
     hdfs.wait_for_live(2);
+    const FILES: &str = "SELECT count(*) FROM watershed.files";
+    let known = client.value(FILES);
     instance.archive();
+    // Of the version before it may still have all files in memory.
+    wait_for("the gateway to know the new files", || (client.value(FILES) != known).then_some(()));
     for who in ["datanode1", "datanode2"] {
         hdfs.freeze(who, true);
     }

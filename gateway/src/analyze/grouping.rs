@@ -64,7 +64,7 @@ fn equalities<'r>(rel: &'r Rel, see: &mut dyn FnMut(&'r Rel, &'r Expr, &'r Expr)
 }
 
 /// An expression over the columns that its own columns come from, wherever it stands; whatever names a text has as a type.
-fn named<'r>(expr: &Expr, rel: &'r Rel, origins: &mut Vec<(*const Rel, usize)>) -> Expr {
+pub(super) fn named<'r>(expr: &Expr, rel: &'r Rel, origins: &mut Vec<(*const Rel, usize)>) -> Expr {
     let mut expr = match (&expr.node, rel) {
         (Node::Column(n), _) => match definition(rel, *n) {
             (Rel::Project { input, outputs, .. }, n) if let Some((_, below)) = outputs.iter().find(|(number, _)| *number == n) => {

@@ -16,6 +16,7 @@ pub mod inline;
 mod grouping;
 pub mod ir;
 mod joins;
+mod lists;
 mod mixed;
 pub(crate) mod moments;
 mod names;
@@ -450,6 +451,9 @@ impl<'a> Analyzer<'a> {
             self.note("reads no tiered or virtual table".into());
         } else if tables.is_empty() && !self.inlined.is_empty() {
             self.note("functions in SQL over virtual tables".into());
+        }
+        if lists::meet(&plan) {
+            self.note("several lists that one expression is compared with".into());
         }
         if !self.reasons.is_empty() {
             return Verdict::Postgres(self.reasons());

@@ -233,6 +233,9 @@ pub const PROVEN: &[Case] = &[
     q("SELECT g, 'kinds' FROM kinds UNION ALL SELECT g, 'zoo' FROM zoo WHERE b"),
     q("SELECT g, t, count(*) FROM zoo WHERE b = true AND id = id GROUP BY ROLLUP (g, t) ORDER BY 1, 2, 3"),
     q("SELECT a.g, b.t, count(*) FROM ant a JOIN zoo b ON a.g = b.g AND b.id = 7 GROUP BY CUBE (a.g, b.t) ORDER BY 1, 2, 3"),
+    q("SELECT count(*) FROM zoo WHERE t NOT IN ('a', 'b') OR g NOT IN (1, 2)"),
+    q("SELECT g IN (1, 2) OR g = 3 OR g = 4, count(*) FROM zoo GROUP BY 1 ORDER BY 1"),
+    q("SELECT count(*) FROM zoo WHERE (t = 'a' OR t = 'b' OR t = 'z') AND g IN (1, 2, 3)"),
     // Windows over rows.
     q("SELECT id, rank() OVER (PARTITION BY g ORDER BY i4), dense_rank() OVER (ORDER BY t DESC NULLS LAST) FROM zoo ORDER BY id"),
     q("SELECT id, sum(i4) OVER (PARTITION BY g ORDER BY ts), count(*) OVER (PARTITION BY g), count(t) OVER () FROM zoo ORDER BY id"),
@@ -277,6 +280,11 @@ pub const GIVEN_BACK: &[Case] = &[
 ];
 
 pub const REFUSED: &[(&str, &str)] = &[
+    ("SELECT count(*) FROM zoo WHERE t NOT IN ('a', 'b') OR t NOT IN ('', 'z')", "several lists"),
+    ("SELECT (g IN (1, 2) AND g IN (3, 4)) IS NULL, count(*) FROM zoo GROUP BY 1", "several lists"),
+    ("SELECT count(*) FROM zoo WHERE NOT (g = 1 OR g = 2) OR NOT (g = 3 OR g = 4)", "several lists"),
+    ("SELECT count(*) FROM (SELECT t NOT IN ('a', 'b') AS x, t NOT IN ('', 'z') AS y FROM zoo) z WHERE x OR y", "several lists"),
+    ("SELECT count(*) FROM zoo WHERE CASE WHEN t NOT IN ('a', 'b') OR t NOT IN ('', 'z') THEN b END", "several lists"),
     ("SELECT g, k, count(*) FROM ant WHERE g = 3 GROUP BY ROLLUP (g, k) ORDER BY 1, 2", "what conditions make equal"),
     ("SELECT g, k, count(*) FROM ant WHERE g = k GROUP BY CUBE (g, k) ORDER BY 1, 2", "what conditions make equal"),
     ("SELECT v, v::text, count(*) FROM zoo GROUP BY GROUPING SETS ((v), (v::text)) ORDER BY 1, 2", "what conditions make equal"),
