@@ -87,7 +87,7 @@ pub const JOINS: &[Case] = &[
     lake("SELECT g, round(100.0 * count(*) / sum(count(*)) OVER (), 2) AS share FROM zoo GROUP BY g ORDER BY share DESC, g"),
     lake("SELECT * FROM (SELECT t, g, count(*) AS c, row_number() OVER (PARTITION BY t ORDER BY count(*) DESC, g) AS r FROM zoo GROUP BY t, g) x WHERE r <= 2 ORDER BY t, r"),
     postgres("SELECT DISTINCT ON (g) g, id FROM zoo WHERE id = 5 ORDER BY g"),
-    postgres("SELECT id, sum(i4) OVER (ORDER BY id) FROM zoo WHERE id < 20 ORDER BY id"),
+    lake("SELECT id, sum(i4) OVER (ORDER BY id) FROM zoo WHERE id < 20 ORDER BY id"),
     lake("SELECT k.name, count(z.id), sum(z.n) FROM kinds k LEFT JOIN zoo z ON z.g = k.g AND z.b WHERE k.g > 3 GROUP BY k.name ORDER BY k.name"),
     lake("SELECT k.name, a.t, count(*) FROM kinds k JOIN ant a ON a.g = k.g JOIN zoo z ON z.id = a.id GROUP BY ROLLUP (k.name, a.t) ORDER BY 1, 2, 3"),
     lake("SELECT count(*) FROM zoo WHERE g NOT IN (SELECT g FROM kinds WHERE name < 'kind 3')"),
