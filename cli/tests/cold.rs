@@ -546,6 +546,21 @@ fn switched_off_it_is_as_before_and_out_of_order_it_says_so() {
     let e = client.query(sql).error().expect("0A000");
     assert!(e[&'C'] == "0A000" && e[&'D'].contains("string_agg"), "{e:?}");
     assert_eq!(client.value("SELECT count(*) FROM t"), "1260");
+    // Nobody but the lake can answer. Who may not call a function is refused all the same: one in SQL, put in place, and one of PostgreSQL's.
+    client.run("CREATE FUNCTION doubled(n int8) RETURNS int8 LANGUAGE sql STABLE RETURN n * 2");
+    let calls = ["SELECT sum(doubled(id)) FROM t", "SELECT count(upper(kind)) FROM t"];
+    let known = support::wait_for("the function to be known", || client.query(calls[0]).rows().into_iter().next());
+    assert_eq!(known[0], Some(client.value("SELECT sum(id) * 2 FROM twin")));
+    admin.run("CREATE ROLE caller; GRANT caller TO watershed; REVOKE EXECUTE ON FUNCTION pg_catalog.upper(text) FROM public");
+    client.run("GRANT SELECT ON t TO caller; SET ROLE caller");
+    assert_eq!(client.query(calls[0]).rows(), [known]);
+    admin.run("REVOKE EXECUTE ON FUNCTION doubled(int8) FROM public");
+    for sql in calls {
+        let e = client.query(sql).error().expect("refused");
+        assert!(e[&'C'] == "0A000" && e[&'D'].contains("a function in it may not be executed by the current user"), "{sql}: {e:?}");
+    }
+    client.run("RESET ROLE");
+    admin.run("GRANT EXECUTE ON FUNCTION pg_catalog.upper(text) TO public; REVOKE SELECT ON t FROM caller");
     support::wait_for("the end of mappings", || (admin.value("SELECT count(*) FROM pg_user_mapping") == "0").then_some(()));
     // A floor that rises while it is off, and is found when it is on again.
     retain(&instance, 3);
