@@ -118,6 +118,10 @@ impl<'a> Analyzer<'a> {
         if (0..groups.len()).any(|i| groups[..i].iter().any(|(other, _)| *other == groups[i].0)) {
             return refuse("grouping sets that name an expression twice");
         }
+        // HAVING is taken apart at its ANDs, and made simpler, before its parts are looked for among the groups.
+        if query.having.is_some() && groups.iter().any(|(group, _)| matches!(group, tree::Expr::Bool(..))) {
+            return refuse("grouping sets of AND, OR or NOT under HAVING");
+        }
         let mut all: Vec<Vec<u32>> = vec![Vec::new()];
         for item in &query.grouping_sets {
             let sets = expanded(item)?;
