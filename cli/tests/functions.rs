@@ -30,6 +30,7 @@ CREATE FUNCTION kind(a int4) RETURNS text LANGUAGE sql IMMUTABLE RETURN CASE a %
 CREATE FUNCTION share(a int4, b int4) RETURNS int4 LANGUAGE sql RETURN a / b;
 CREATE FUNCTION part(a int4, b int4) RETURNS int4 LANGUAGE sql STABLE RETURN a / b;
 CREATE FUNCTION ignoring(a int4, b int4) RETURNS int4 LANGUAGE sql RETURN a;
+CREATE FUNCTION sparing(a int4, b int4) RETURNS int4 LANGUAGE sql STABLE RETURN a;
 CREATE FUNCTION squared(a int4) RETURNS int4 LANGUAGE sql RETURN a * a;
 CREATE FUNCTION as_text(a int4) RETURNS int4 LANGUAGE sql AS 'SELECT $1 + 1';
 CREATE FUNCTION late() RETURNS timestamptz LANGUAGE sql RETURN now();
@@ -89,6 +90,7 @@ const CALLED: &[(&str, &str)] = &[
     ("SELECT steps(g), count(*) FROM readings GROUP BY 1 ORDER BY 1", "more than one expression"),
     ("SELECT squared(g + k), count(*) FROM readings GROUP BY 1 ORDER BY 1", "reads it twice"),
     ("SELECT strictly_first(g, k), count(*) FROM readings GROUP BY 1 ORDER BY 1", "it is STRICT, and its body is not"),
+    ("SELECT count(*) FROM (SELECT sparing(g, wild(k)), 10 / g AS x FROM readings WHERE g > 0) s", "calls a function"),
     ("SELECT lenient(g), count(*) FROM readings GROUP BY 1 ORDER BY 1", "it is STRICT, and its body is not"),
     ("SELECT count(*) FROM readings WHERE upto(ts)", "more volatile than it is declared"),
     ("SELECT through(g), count(*) FROM readings GROUP BY 1 ORDER BY 1", "more volatile than it is declared"),
@@ -101,6 +103,13 @@ const CALLED: &[(&str, &str)] = &[
 ];
 
 fn start() -> (Instance, Client) {
+    let (instance, mut owner) = with_rows();
+    owner.run(FUNCTIONS);
+    owner.run("CREATE VIEW doubles AS SELECT twice(g) AS doubled FROM readings");
+    (instance, owner)
+}
+
+fn with_rows() -> (Instance, Client) {
     let instance = Instance::start(Options::on_demand());
     let mut owner = Client::connect(&instance.gateway());
     owner.run("CREATE TABLE readings (ts timestamptz NOT NULL, g int4, k int4, level text, note text, n numeric(10,2))");
@@ -108,8 +117,6 @@ fn start() -> (Instance, Client) {
     owner.run(&rows(1, 600));
     instance.archive();
     owner.run(&rows(601, 700));
-    owner.run(FUNCTIONS);
-    owner.run("CREATE VIEW doubles AS SELECT twice(g) AS doubled FROM readings");
     (instance, owner)
 }
 
@@ -185,6 +192,21 @@ fn bodies_are_put_in_place_where_that_changes_nothing() {
     }
     let explained = gateway.run(&format!("EXPLAIN {}", CALLED[0].0)).column();
     assert!(explained.iter().any(|line| line.contains("as_text is called, not put in place: its body is a text")), "{explained:?}");
+}
+
+/// Alone, since whatever others call is asked of the catalog for all of them.
+#[test]
+fn bodies_that_call_nothing_are_judged_too() {
+    let (instance, mut owner) = with_rows();
+    owner.run("CREATE FUNCTION strictly_first(a int4, b int4) RETURNS int4 LANGUAGE sql STRICT RETURN a");
+    owner.run("CREATE FUNCTION through(a int4) RETURNS text LANGUAGE sql IMMUTABLE RETURN a::text");
+    owner.run("CREATE FUNCTION ignoring(a int4, b int4) RETURNS int4 LANGUAGE sql STABLE RETURN a");
+    let (mut direct, mut gateway) = sessions(&instance);
+    until(&instance, &mut direct, &mut gateway, "SELECT ignoring(g, k), count(*) FROM readings GROUP BY 1 ORDER BY 1", "lake");
+    for (sql, why) in CALLED.iter().filter(|(sql, _)| sql.starts_with("SELECT strictly_first") || sql.starts_with("SELECT through")) {
+        let (route, reasons) = alike(&instance, &mut direct, &mut gateway, sql);
+        assert!(route == "postgres" && reasons.contains(why), "{sql}: {route}, {reasons}");
+    }
 }
 
 #[test]

@@ -253,12 +253,13 @@ async fn look(conn: &mut PgConnection, generation: u64) -> Result<Snapshot, lake
         functions.insert(oid.0, function);
     }
     let called: Vec<Oid> = functions.values().flat_map(SqlFunction::calls).map(|func| Oid(*func)).collect();
-    if !called.is_empty() {
-        let rows: Vec<(Oid, String, bool)> =
-            sqlx::query_as("SELECT oid, provolatile::text, proisstrict FROM pg_catalog.pg_proc WHERE oid = ANY ($1)").bind(called).fetch_all(&mut *conn).await?;
-        let known = rows.into_iter().map(|(oid, volatile, strict)| (oid.0, (Volatility::of(&volatile), strict))).collect();
-        functions.values_mut().for_each(|function| function.judge(&known));
-    }
+    let rows: Vec<(Oid, String, bool)> = match called.is_empty() {
+        true => Vec::new(),
+        false => sqlx::query_as("SELECT oid, provolatile::text, proisstrict FROM pg_catalog.pg_proc WHERE oid = ANY ($1)").bind(called).fetch_all(&mut *conn).await?,
+    };
+    // Those that call nothing too: they may be STRICT, or cast.
+    let known = rows.into_iter().map(|(oid, volatile, strict)| (oid.0, (Volatility::of(&volatile), strict))).collect();
+    functions.values_mut().for_each(|function| function.judge(&known));
     Ok(Snapshot {
         generation,
         names,
