@@ -6,12 +6,12 @@ use pgexact::scalar::Scalar;
 use pgtree::value::Value;
 
 /// Whether computing the expression can raise no error in PostgreSQL, whatever the row. (Where the lake cannot go on, PostgreSQL answers.)
-pub(super) fn is_harmless(expr: &Expr) -> bool {
+pub(crate) fn is_harmless(expr: &Expr) -> bool {
     !may_fail(expr) && expr.children().into_iter().all(is_harmless)
 }
 
 /// Whether the last step of computing the expression may raise an error, those before it left aside.
-pub(super) fn may_fail(expr: &Expr) -> bool {
+pub(crate) fn may_fail(expr: &Expr) -> bool {
     match &expr.node {
         Node::Column(_) | Node::Constant(_) | Node::Compare(..) | Node::Distinct(..) | Node::NullIf(..) => false,
         // Its items are constants.

@@ -582,7 +582,7 @@ impl<'a> Analyzer<'a> {
 }
 
 /// The same for every row.
-pub(super) fn reads_nothing(expr: &Expr) -> bool {
+pub(crate) fn reads_nothing(expr: &Expr) -> bool {
     let mut reads = false;
     expr.columns(&mut |_| reads = true);
     !reads

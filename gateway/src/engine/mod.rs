@@ -23,6 +23,9 @@ mod stream;
 mod tests;
 mod top;
 
+#[cfg(test)]
+pub(crate) use optimizer::lost_a_step;
+
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -327,6 +330,9 @@ impl Drop for Waiting<'_> {
     }
 }
 
+/// Why PostgreSQL answers.
+const LOST: &str = "the plan leaves out what may raise an error";
+
 /// Plans, tells the plan, and sends batches until the end or until nobody listens.
 async fn run(
     state: &SessionState,
@@ -335,7 +341,11 @@ async fn run(
     send: mpsc::Sender<Result<Message, EngineError>>,
 ) {
     let started = async {
-        let plan = top::narrow(state.optimize(&plan)?).await?;
+        let optimized = state.optimize(&plan)?;
+        if optimizer::lost_a_step(&plan, &optimized)? {
+            return Err(DataFusionError::External(Box::new(EngineError::Internal(LOST.into()))));
+        }
+        let plan = top::narrow(optimized).await?;
         let plan = state.query_planner().create_physical_plan(&plan, state).await?;
         let stream = execute_stream(plan.clone(), Arc::new(TaskContext::from(state)))?;
         Ok::<_, DataFusionError>((plan, stream))

@@ -19,8 +19,10 @@
 //!   that a running top-k narrows; it is turned off for the plans where these could hold a cast or a float
 //!   (see [`topk_filter_is_safe`]). Those of joins and aggregates are off.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
+use crate::plan::step_of;
 use datafusion::arrow::datatypes::DataType;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::error::{DataFusionError, Result};
@@ -139,6 +141,27 @@ pub(super) fn computes(plan: &LogicalPlan) -> bool {
         })
     });
     visited.is_err() || found
+}
+
+/// Whether the optimizer lost a step that may raise an error: PostgreSQL takes it. (What analysis knows PostgreSQL not to compute is in no plan.)
+pub(crate) fn lost_a_step(before: &LogicalPlan, after: &LogicalPlan) -> Result<bool> {
+    let before = steps(before)?;
+    Ok(!before.is_empty() && !before.is_subset(&steps(after)?))
+}
+
+fn steps(plan: &LogicalPlan) -> Result<HashSet<u64>> {
+    let mut found = HashSet::new();
+    plan.apply(|node| {
+        node.apply_expressions(|expr| {
+            expr.apply(|e| {
+                if let Expr::ScalarFunction(call) = e {
+                    found.extend(step_of(&call.func));
+                }
+                Ok(TreeNodeRecursion::Continue)
+            })
+        })
+    })?;
+    Ok(found)
 }
 
 /// Whether a top-k may stand over a union. DataFusion sorts the branches apart, and not by what is constant in each of them, though it differs

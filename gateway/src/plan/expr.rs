@@ -6,6 +6,8 @@
 use super::kernel::{self, Function};
 use super::times;
 use super::{PlanError, PlanInputs, Result, Value};
+use crate::analyze::harmless::{is_harmless, may_fail};
+use crate::analyze::relation::reads_nothing;
 use crate::analyze::ir::{self, BoolTest, Compare, Constant, Kernel, List, Node, Span, Word};
 use crate::analyze::moments::named_zone;
 use datafusion::arrow::datatypes::DataType;
@@ -17,6 +19,7 @@ use pgexact::datetime::{Interval, Kind, Unit};
 use pgexact::real;
 use pgexact::tochar::Template;
 use pgtree::value::{Numeric, uuid_text};
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 pub(super) struct Expressions<'b> {
@@ -31,6 +34,24 @@ fn boolean(value: Option<bool>) -> Expr {
 /// A comparison whose outcome is the same for every value: NULL where `expr` is NULL.
 fn decided(expr: Expr, outcome: bool) -> Expr {
     Expr::Case(Case::new(None, vec![(Box::new(expr.is_not_null()), Box::new(boolean(Some(outcome))))], None))
+}
+
+/// PostgreSQL computes what it compares, and raises its errors, though the outcome is known without: then it is PostgreSQL's.
+fn needs_no_value(expr: &ir::Expr) -> Result<()> {
+    match is_harmless(expr) {
+        true => Ok(()),
+        false => Err(PlanError::Unproven("a comparison that is decided without a value that may raise an error".into())),
+    }
+}
+
+/// The name of a step that may raise an error of the rows: see [`kernel::step_of`].
+fn step(expr: &ir::Expr) -> Option<u64> {
+    if !may_fail(expr) || reads_nothing(expr) {
+        return None;
+    }
+    let mut hasher = std::hash::DefaultHasher::new();
+    format!("{expr:?}").hash(&mut hasher);
+    Some(hasher.finish())
 }
 
 fn operator(compare: Compare) -> Operator {
@@ -84,10 +105,11 @@ impl Expressions<'_> {
                 let stride = self.inputs.value(stride)?;
                 match (stride, self.inputs.value(origin)?) {
                     (Value::Null, _) | (_, Value::Null) => Expr::Literal(null(expr.ty)?, None),
-                    (_, Value::Timestamp(origin) | Value::TimestampTz(origin)) => kernel::call(
+                    (_, Value::Timestamp(origin) | Value::TimestampTz(origin)) => kernel::call_step(
                         Function::DateBin(kernel::interval_of(stride)?, *origin),
                         vec![source],
                         expr.ty.arrow(),
+                        step(expr),
                     ),
                     _ => return Err(PlanError::Internal("an origin that is no timestamp".into())),
                 }
@@ -117,7 +139,7 @@ impl Expressions<'_> {
                 let arms = vec![(Box::new(equal), Box::new(Expr::Literal(null(expr.ty)?, None)))];
                 Expr::Case(Case::new(None, arms, Some(Box::new(self.expr(a)?))))
             }
-            Node::Call(kernel, args) => self.call(kernel, args, expr.ty)?,
+            Node::Call(kernel, args) => self.call(kernel, args, expr.ty, step(expr))?,
         })
     }
 
@@ -180,7 +202,7 @@ impl Expressions<'_> {
         Ok(level.pop())
     }
 
-    fn call(&self, kernel: &Kernel, args: &[ir::Expr], ty: ColType) -> Result<Expr> {
+    fn call(&self, kernel: &Kernel, args: &[ir::Expr], ty: ColType, step: Option<u64>) -> Result<Expr> {
         let mut exprs = args.iter().map(|e| self.expr(e)).collect::<Result<Vec<_>>>()?;
         let function = match kernel {
             Kernel::IntCast if int_range(ty).is_some() && widens(args, ty) => {
@@ -254,7 +276,7 @@ impl Expressions<'_> {
             }
             other => Function::Kernel(other.clone()),
         };
-        Ok(kernel::call(function, exprs, ty.arrow()))
+        Ok(kernel::call_step(function, exprs, ty.arrow(), step))
     }
 
     /// A text that does not depend on rows; None if it is NULL.
@@ -354,7 +376,10 @@ impl Expressions<'_> {
         }
         Ok(match place(value, expr.ty)? {
             Place::At(value) => binary_expr(left, Operator::IsDistinctFrom, Expr::Literal(value, None)),
-            _ => boolean(Some(true)),
+            _ => {
+                needs_no_value(expr)?;
+                boolean(Some(true))
+            }
         })
     }
 
@@ -362,11 +387,17 @@ impl Expressions<'_> {
         let values: Vec<&Value> = match list {
             List::Items(items) => items.iter().map(|c| self.inputs.value(c)).collect::<Result<_>>()?,
             List::Array(constant) => match self.inputs.value(constant)? {
-                Value::Null => return Ok(boolean(None)),
+                Value::Null => {
+                    needs_no_value(arg)?;
+                    return Ok(boolean(None));
+                }
                 Value::Array { elements, .. } => elements.iter().collect(),
                 _ => return Err(PlanError::Internal("a list that is no array".into())),
             },
         };
+        if values.iter().all(|v| v.is_null()) {
+            needs_no_value(arg)?;
+        }
         // Of an empty array, not even NULL makes the answer NULL.
         if values.is_empty() {
             return Ok(boolean(Some(negated)));
@@ -412,6 +443,10 @@ impl Expressions<'_> {
         }
         if literals.is_empty() {
             return Ok(decided(left, negated));
+        }
+        // DataFusion makes NULL of a list of NULLs.
+        if literals.iter().all(|l| matches!(l, Expr::Literal(value, _) if value.is_null())) {
+            needs_no_value(arg)?;
         }
         Ok(Expr::InList(InList::new(Box::new(left), literals, negated)))
     }

@@ -76,12 +76,25 @@ struct PgFunction {
     function: Function,
     returns: DataType,
     signature: Signature,
+    /// See [`step_of`].
+    step: Option<u64>,
 }
 
 /// Calls a kernel.
 pub(super) fn call(function: Function, args: Vec<Expr>, returns: DataType) -> Expr {
+    call_step(function, args, returns, None)
+}
+
+/// Calls a kernel, as a step of this name if there is one.
+pub(super) fn call_step(function: Function, args: Vec<Expr>, returns: DataType, step: Option<u64>) -> Expr {
     let signature = Signature::any(args.len(), Volatility::Immutable);
-    ScalarUDF::new_from_impl(PgFunction { function, returns, signature }).call(args)
+    ScalarUDF::new_from_impl(PgFunction { function, returns, signature, step }).call(args)
+}
+
+/// The name of a step that may raise an error, of which an optimized plan must have lost none: steps that the analysis sees to be the same have
+/// the same name.
+pub(crate) fn step_of(function: &ScalarUDF) -> Option<u64> {
+    function.inner().downcast_ref::<PgFunction>().and_then(|f| f.step)
 }
 
 impl ScalarUDFImpl for PgFunction {
@@ -365,5 +378,31 @@ pub(super) fn interval_of(value: &super::Value) -> Result<datetime::Interval> {
             Ok(datetime::Interval { months: *months, days: *days, microseconds: *micros })
         }
         _ => Err(PlanError::Internal("a stride that is no interval".into())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::lost_a_step;
+    use datafusion::arrow::datatypes::{Field, Schema};
+    use datafusion::logical_expr::{LogicalPlanBuilder, col, lit, table_scan};
+    use datafusion::prelude::SessionContext;
+
+    #[test]
+    fn steps_that_the_optimizer_drops_are_missed() {
+        let rows = || table_scan(Some("t"), &Schema::new(vec![Field::new("n", DataType::Int64, true)]), None).unwrap();
+        let step = |name| call_step(Function::Kernel(Kernel::IntNegate), vec![col("n")], DataType::Int64, Some(name));
+        let lost = |builder: LogicalPlanBuilder| {
+            let plan = builder.build().unwrap();
+            lost_a_step(&plan, &SessionContext::new().state().optimize(&plan).unwrap()).unwrap()
+        };
+        assert!(!lost(rows().filter(col("n").gt(lit(1i64))).unwrap()));
+        assert!(!lost(rows().filter(col("n").gt(lit(1i64))).unwrap().project([step(1).alias("a"), step(1).alias("b")]).unwrap()));
+        assert!(!lost(rows().filter(step(1).gt(lit(1i64)).and(step(2).lt(lit(9i64)))).unwrap()));
+        assert!(lost(rows().filter(lit(false)).unwrap().project([step(1).alias("a")]).unwrap()));
+        assert!(lost(rows().filter(step(1).in_list(vec![lit(ScalarValue::Int64(None))], false)).unwrap()));
+        let unread = rows().project([step(1).alias("a"), step(2).alias("b")]).unwrap().project([col("b")]).unwrap();
+        assert!(lost(unread));
     }
 }

@@ -29,6 +29,7 @@ use datafusion::logical_expr::expr::{AggregateFunction, Sort};
 use datafusion::logical_expr::{Cast, Expr, LogicalPlan, LogicalPlanBuilder};
 use expr::Expressions;
 use kernel::Function;
+pub(crate) use kernel::step_of;
 use lake::types::ColType;
 use own::Own;
 use pgexact::PgError;
