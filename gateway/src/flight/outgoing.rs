@@ -4,8 +4,10 @@
 use super::decode::{Rows, Unfit, infinite};
 use super::types::{Column, Kind};
 use arrow::array::*;
+use arrow::buffer::{Buffer, OffsetBuffer, ScalarBuffer};
 use arrow::compute::{CastOptions, cast_with_options};
 use arrow::datatypes::{DataType, Schema, SchemaRef, TimeUnit, TimestampMicrosecondType};
+use arrow::error::ArrowError;
 use bytes::BytesMut;
 use pgexact::Zone;
 use pgexact::encode::{EncodeError, Format, RowEncoder, Target};
@@ -20,7 +22,7 @@ pub enum OutgoingError {
     #[error(transparent)]
     Encode(#[from] EncodeError),
     #[error(transparent)]
-    Arrow(#[from] arrow::error::ArrowError),
+    Arrow(#[from] ArrowError),
 }
 
 impl From<Unfit> for OutgoingError {
@@ -43,6 +45,8 @@ pub struct Outgoing {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Way {
     AsItIs,
+    /// Texts out of views of them.
+    Text,
     /// Without loss, whatever the value.
     Cast,
     Date,
@@ -82,6 +86,7 @@ impl Outgoing {
             let wanted = column.kind.data_type();
             arrays.push(match way {
                 Way::AsItIs => array.clone(),
+                Way::Text => text_of(array.as_string_view())?,
                 Way::Cast => cast_with_options(array, &wanted, &CastOptions { safe: false, ..Default::default() })?,
                 Way::Date => {
                     let days = array.as_primitive::<arrow::datatypes::Date32Type>();
@@ -92,7 +97,10 @@ impl Outgoing {
                 }
                 Way::Timestamp => {
                     let times = array.as_primitive::<TimestampMicrosecondType>();
-                    if times.values().iter().enumerate().any(|(n, us)| matches!(*us, i64::MIN | i64::MAX) && times.is_valid(n)) {
+                    let is_infinite = |us: i64| us == i64::MIN || us == i64::MAX;
+                    // Where a value is missing anything may stand. The first look is over all of them, without a branch.
+                    let some = times.values().iter().fold(false, |found, us| found | is_infinite(*us));
+                    if some && times.iter().flatten().any(is_infinite) {
                         return Err(infinite("timestamp").into());
                     }
                     Arc::new(times.clone().with_data_type(wanted)) as ArrayRef
@@ -101,8 +109,11 @@ impl Outgoing {
                     let cast = cast_with_options(array, &wanted, &CastOptions { safe: false, ..Default::default() })?;
                     match cast.as_primitive_opt::<arrow::datatypes::Decimal128Type>() {
                         Some(decimals) => {
-                            let (digits, _) = (decimals.precision(), decimals.scale());
-                            decimals.validate_decimal_precision(digits)?;
+                            let limit = 10i128.pow(decimals.precision().into());
+                            let some = decimals.values().iter().fold(false, |found, v| found | (*v >= limit) | (*v <= -limit));
+                            if some {
+                                decimals.validate_decimal_precision(decimals.precision())?;
+                            }
                         }
                         None => {
                             let decimals = cast.as_primitive::<arrow::datatypes::Decimal256Type>();
@@ -137,6 +148,37 @@ impl Outgoing {
     }
 }
 
+/// The texts one after the other. Several times as fast as the cast, which appends them one by one.
+fn text_of(views: &StringViewArray) -> Result<ArrayRef, ArrowError> {
+    /// Bytes of a text that stand in its view, behind its length.
+    const INLINE: usize = 12;
+    let nulls = views.nulls().filter(|n| n.null_count() > 0);
+    let is_null = |row: usize| nulls.is_some_and(|n| n.is_null(row));
+    let length = |row: usize, view: u128| if is_null(row) { 0 } else { view as u32 as usize };
+    let total: usize = views.views().iter().enumerate().map(|(row, view)| length(row, *view)).sum();
+    if i32::try_from(total).is_err() {
+        return Err(ArrowError::OffsetOverflowError(total));
+    }
+    // Short texts are copied in one piece of fixed size, of which the next one overwrites what was too much.
+    let mut bytes = vec![0; total + INLINE];
+    let mut ends = Vec::with_capacity(views.len() + 1);
+    ends.push(0i32);
+    let mut at = 0;
+    for (row, view) in views.views().iter().enumerate() {
+        let length = length(row, *view);
+        if length <= INLINE {
+            bytes[at..at + INLINE].copy_from_slice(&view.to_le_bytes()[4..]);
+        } else {
+            bytes[at..at + length].copy_from_slice(views.value(row).as_bytes());
+        }
+        at += length;
+        ends.push(at as i32);
+    }
+    bytes.truncate(total);
+    let offsets = OffsetBuffer::new(ScalarBuffer::from(ends));
+    Ok(Arc::new(StringArray::try_new(offsets, Buffer::from_vec(bytes), views.nulls().cloned())?))
+}
+
 fn way(kind: &Kind, data_type: &DataType) -> Way {
     use DataType::*;
     match (kind, data_type) {
@@ -149,10 +191,11 @@ fn way(kind: &Kind, data_type: &DataType) -> Way {
         | (Kind::Text | Kind::Jsonb, Utf8)
         | (Kind::Bytea, Binary)
         | (Kind::Uuid, FixedSizeBinary(16)) => Way::AsItIs,
+        (Kind::Text | Kind::Jsonb, Utf8View) => Way::Text,
         (Kind::Int4, Int16)
         | (Kind::Int8, Int16 | Int32)
         | (Kind::Float8, Float32)
-        | (Kind::Text | Kind::Jsonb, Utf8View | LargeUtf8)
+        | (Kind::Text | Kind::Jsonb, LargeUtf8)
         | (Kind::Bytea, BinaryView | LargeBinary) => Way::Cast,
         (Kind::Date, Date32) => Way::Date,
         (Kind::Timestamp, Timestamp(TimeUnit::Microsecond, None)) | (Kind::TimestampTz, Timestamp(TimeUnit::Microsecond, Some(_))) => {
@@ -160,5 +203,23 @@ fn way(kind: &Kind, data_type: &DataType) -> Way {
         }
         (Kind::Decimal128(_, s), Decimal128(_, t)) | (Kind::Decimal256(_, s), Decimal128(_, t) | Decimal256(_, t)) if s == t => Way::Decimal,
         _ => Way::Rows,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn texts_are_those_of_the_views(texts in prop::collection::vec(prop::option::of("\\PC{0,20}"), 0..60), from in 0usize..60, many in 0usize..60) {
+            let views = StringViewArray::from_iter(texts.iter());
+            let from = from.min(views.len());
+            let views = views.slice(from, many.min(views.len() - from));
+            let found = text_of(&views).unwrap();
+            let wanted = arrow::compute::cast(&views, &DataType::Utf8).unwrap();
+            prop_assert_eq!(&found, &wanted);
+        }
     }
 }
