@@ -165,4 +165,7 @@ fn a_sample_is_compared_while_the_client_thinks() {
     assert!(instance.route(&client, GROUPED).1.contains("quarantined"));
     client.run("SET watershed.compare_sample = '2'");
     assert_eq!(client.query("SELECT count(*) FROM m").sqlstate(), "22023");
+    client.run("RESET watershed.compare_sample");
+    client.run("SET watershed.log_plan = 'sometimes'");
+    assert_eq!(client.query("SELECT count(*) FROM m").sqlstate(), "22023");
 }

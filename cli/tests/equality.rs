@@ -763,18 +763,20 @@ fn virtual_tables_answer_like_relations() {
 fn literals_in_the_query_log_are_hidden_from_others() {
     let instance = fixture().instance;
     let mut owner = Client::connect(&instance.gateway());
-    owner.run("SELECT count(*) FROM zoo WHERE t = 'a secret of the owner'");
+    owner.run("SET watershed.log_plan = on");
+    owner.run("/* watershed: lake */ SELECT count(*) FROM zoo WHERE t = 'a secret of the owner'");
     let mut analyst = Client::connect(
         &instance.gateway().login("watershed_analyst", &instance.secret("WATERSHED_ANALYST_PASSWORD")),
     );
     let seen = |client: &mut Client| {
         let pid = owner.pid;
-        client.run(&format!("SELECT sql FROM watershed.queries WHERE pid = {pid}")).column().join("\n")
+        client.run(&format!("SELECT sql || ' ' || coalesce(lake_plan, '') FROM watershed.queries WHERE pid = {pid}")).column().join("\n")
     };
     let by_analyst = seen(&mut analyst);
-    assert!(!by_analyst.contains("secret") && by_analyst.contains("count(*)"), "{by_analyst}");
+    assert!(!by_analyst.contains("secret") && by_analyst.contains("count(*)") && by_analyst.contains("<hidden>"), "{by_analyst}");
     let mut admin = Client::connect(&instance.admin_through_gateway());
-    assert!(seen(&mut admin).contains("a secret of the owner"));
+    let by_admin = seen(&mut admin);
+    assert!(by_admin.matches("a secret of the owner").count() > 1 && by_admin.contains("AggregateExec"), "{by_admin}");
     let by_owner = owner
         .run(&format!("SELECT sql FROM watershed.queries WHERE pid = {}", owner.pid))
         .column()

@@ -182,6 +182,22 @@ impl QueryStream {
     }
 }
 
+/// Characters of a plan that are kept.
+const REPORTED: usize = 16 << 10;
+
+impl QueryStream {
+    /// The plan with what each step took and gave, cut at a bound.
+    pub fn plan_report(&self) -> String {
+        use datafusion::physical_plan::display::DisplayableExecutionPlan;
+        let mut report = DisplayableExecutionPlan::with_metrics(self.plan.as_ref()).indent(false).to_string();
+        if let Some((end, _)) = report.char_indices().nth(REPORTED) {
+            report.truncate(end);
+            report.push('…');
+        }
+        report
+    }
+}
+
 fn collect(plan: &dyn ExecutionPlan, stats: &mut Stats) {
     let leaf = plan.children().is_empty();
     if let Some(metrics) = plan.metrics().filter(|_| leaf) {

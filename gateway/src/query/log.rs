@@ -10,6 +10,8 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 /// Records kept.
 pub const KEPT: usize = 10_000;
+/// Plans kept: of the newest records that have one.
+const PLANS: usize = 500;
 /// Distinct (fingerprint, route) pairs kept; further ones are counted together under `other`.
 pub const FINGERPRINTS: usize = 5_000;
 
@@ -61,6 +63,8 @@ pub struct QueryLog {
 #[derive(Debug, Default)]
 struct Inner {
     recent: VecDeque<Entry>,
+    /// Records that have one.
+    plans: usize,
     stats: HashMap<(Arc<str>, Path), Stats>,
 }
 
@@ -130,7 +134,15 @@ impl QueryLog {
         s.max_us = s.max_us.max(entry.total_us);
         s.histogram.add(entry.total_us);
         if inner.recent.len() == KEPT {
-            inner.recent.pop_front();
+            let oldest = inner.recent.pop_front();
+            inner.plans -= usize::from(oldest.is_some_and(|e| e.lake_plan.is_some()));
+        }
+        inner.plans += usize::from(entry.lake_plan.is_some());
+        if inner.plans > PLANS
+            && let Some(oldest) = inner.recent.iter_mut().find(|e| e.lake_plan.is_some())
+        {
+            oldest.lake_plan = None;
+            inner.plans -= 1;
         }
         inner.recent.push_back(entry);
     }

@@ -64,6 +64,8 @@ pub struct Entry {
     pub fell_back: bool,
     pub sqlstate: Option<String>,
     pub error: Option<String>,
+    /// The lake's, with what each step took.
+    pub lake_plan: Option<String>,
 }
 
 impl Entry {
@@ -75,6 +77,7 @@ impl Entry {
             boundary: take(&mut self.boundary),
             sqlstate: take(&mut self.sqlstate),
             error: take(&mut self.error),
+            lake_plan: take(&mut self.lake_plan),
             ..self.clone()
         }
     }
@@ -120,6 +123,7 @@ impl Record {
                 fell_back: false,
                 sqlstate: None,
                 error: None,
+                lake_plan: None,
             },
             clock: Instant::now(),
             log: Some(log.clone()),

@@ -34,11 +34,14 @@ fn the_log_is_bounded_and_counts_by_route() {
     for i in 0..KEPT + 10 {
         let mut r = Record::open(&log, &who, "simple", &statement);
         r.entry.path = if i % 2 == 0 { Path::Lake } else { Path::Postgres };
+        r.entry.lake_plan = (i > 700).then(|| format!("plan of {i}"));
         r.row(3);
     }
     Record::open(&log, &who, "simple", &statement).discard();
     let recent = log.recent();
     assert_eq!(recent.len(), KEPT);
+    assert!(recent.last().unwrap().lake_plan.is_some());
+    assert_eq!(recent.iter().filter(|e| e.lake_plan.is_some()).count(), 500, "plans are kept of the newest");
     assert_eq!(recent.last().unwrap().id, (KEPT + 10) as i64);
     let stats = log.stats();
     assert_eq!(stats.len(), 2);

@@ -17,7 +17,7 @@ use crate::engine::{EngineError, QueryStream};
 use crate::flight::outgoing::Outgoing;
 use crate::flight::types::Column;
 use crate::plan::{self, PlanError, PlanInputs};
-use crate::query::record::{Path, Record};
+use crate::query::record::{Entry, Path, Record};
 use crate::telemetry::{self, why::FellBack};
 use crate::route::{self, Known};
 use crate::virtual_tables::{self, Reader};
@@ -125,6 +125,18 @@ pub(super) struct Cursor {
     pub(super) sent: bool,
     /// The rows, to be compared.
     pub(super) watched: Option<Side>,
+    logs_plan: bool,
+}
+
+impl Cursor {
+    /// Writes down what was read, once all of it was.
+    pub(super) fn tell(&self, entry: &mut Entry) {
+        let stats = self.stream.stats();
+        entry.lake_files = stats.files as i64;
+        entry.lake_row_groups = stats.row_groups as i64;
+        entry.lake_bytes = stats.bytes_scanned as i64;
+        entry.lake_plan = self.logs_plan.then(|| self.stream.plan_report());
+    }
 }
 
 impl Drop for Cursor {
@@ -313,6 +325,9 @@ impl Session {
             _ => None,
         });
         if let Err(report) = replay::sample(&bracket.settings.compare_sample) {
+            return Decision::Refuse(report);
+        }
+        if let Err(report) = bracket.settings.logs_plan() {
             return Decision::Refuse(report);
         }
         // What the lake cannot answer may need anything: PostgreSQL's own pruning knows best, and its tripwire holds.
@@ -1009,10 +1024,7 @@ impl Session {
                 None => break,
             }
         }
-        let stats = cursor.stream.stats();
-        record.entry.lake_files = stats.files as i64;
-        record.entry.lake_row_groups = stats.row_groups as i64;
-        record.entry.lake_bytes = stats.bytes_scanned as i64;
+        cursor.tell(&mut record.entry);
         self.hand_over(cursor);
         let tag = format!("SELECT {sent}");
         message::put_command_complete(&mut self.link.client.output, &tag);
@@ -1159,7 +1171,8 @@ impl Session {
             None => None,
             Some(_) => Some(outgoing(&portal.probed.fields, &stream, &zone).map_err(|e| GiveUp::FallBack(e.to_string()))?),
         };
-        Ok(Cursor { stream, encoder, outgoing, batch: None, cancel, held: BytesMut::new(), sent: false, watched })
+        let logs_plan = portal.settings.logs_plan().unwrap_or(false);
+        Ok(Cursor { stream, encoder, outgoing, batch: None, cancel, held: BytesMut::new(), sent: false, watched, logs_plan })
     }
 
     /// Ends the transaction in PostgreSQL with an error, and tells the client ours.

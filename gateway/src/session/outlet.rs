@@ -63,10 +63,7 @@ impl Session {
                 self.deliver(cursor, &mut held, outlet, deadline).await?;
             }
         }
-        let stats = cursor.stream.stats();
-        record.entry.lake_files = stats.files as i64;
-        record.entry.lake_row_groups = stats.row_groups as i64;
-        record.entry.lake_bytes = stats.bytes_scanned as i64;
+        cursor.tell(&mut record.entry);
         self.deliver(cursor, &mut held, outlet, deadline).await?;
         message::put_command_complete(&mut self.link.client.output, &format!("SELECT {sent}"));
         Ok(())

@@ -10,7 +10,7 @@ use lake::spec::{PRESENT, TableSpec};
 use lake::types::{self, ColType};
 
 use crate::analyze::Right;
-use crate::wire::message::{self, Fields};
+use crate::wire::message::{self, ErrorReport, Fields};
 use bytes::BytesMut;
 
 /// Reserved names. Clients must not use names that begin like this.
@@ -55,6 +55,7 @@ const ON: &str = "SELECT \
  pg_catalog.set_config('debug_print_rewritten', 'on', true),\
  pg_catalog.set_config('client_min_messages', 'log', true),\
  pg_catalog.current_setting('watershed.compare_sample', true),\
+ pg_catalog.current_setting('watershed.log_plan', true),\
  pg_catalog.pg_current_snapshot()::pg_catalog.text";
 
 /// Puts the settings back; `$2` is the session's own log_min_messages. The last column is when the prepared
@@ -109,6 +110,8 @@ pub struct Settings {
     pub hushed: bool,
     /// The part of the statements answered by the lake that PostgreSQL is to answer as well.
     pub compare_sample: String,
+    /// Whether the lake's plan is kept with the statement's record.
+    pub log_plan: String,
     /// What was visible just before the statement was bound.
     pub snapshot: String,
 }
@@ -140,8 +143,19 @@ impl Settings {
             is_superuser: text(14)? == "on",
             hushed: text(18)? == "t",
             compare_sample: text(22)?,
-            snapshot: text(23)?,
+            log_plan: text(23)?,
+            snapshot: text(24)?,
         })
+    }
+
+    /// `watershed.log_plan`, in PostgreSQL's words for yes and no.
+    pub fn logs_plan(&self) -> Result<bool, ErrorReport> {
+        match self.log_plan.trim().to_ascii_lowercase().as_str() {
+            "" | "off" | "false" | "no" | "0" => Ok(false),
+            "on" | "true" | "yes" | "1" => Ok(true),
+            _ => Err(ErrorReport::error("22023", format!("invalid value for parameter \"watershed.log_plan\": \"{}\"", self.log_plan))
+                .hint("on: watershed.queries keeps the plan of each answer of the lake; off.")),
+        }
     }
 
     /// Why no lake answer can be written or trusted under these settings.

@@ -90,10 +90,11 @@ async fn side(hand: &mut Client, session: &WebSession, sql: &str, route: Option<
     if let Some(route) = route {
         run(hand, &format!("SET LOCAL watershed.route = '{route}'")).await?;
     }
+    run(hand, "SET LOCAL watershed.log_plan = on").await?;
     let clock = Instant::now();
     let asked = keep(hand.ask(sql, SHOWN).await)?;
     let took_us = clock.elapsed().as_micros() as u64;
-    let seen = record(session, hand.pid).await?;
+    let mut seen = record(session, hand.pid).await?;
     let mut plan = Vec::new();
     if asked.is_ok() && !begins(sql, "EXPLAIN") && !begins(sql, "SHOW") {
         if let Ok(answer) = keep(hand.ask(&format!("EXPLAIN {sql}"), ASIDE).await)? {
@@ -110,8 +111,9 @@ async fn side(hand: &mut Client, session: &WebSession, sql: &str, route: Option<
         Err(error) => json!({ "error": failed(error) }),
     };
     json["took_us"] = took_us.into();
-    json["record"] = seen;
     json["plan"] = plan.into();
+    json["lake_plan"] = seen.as_object_mut().and_then(|record| record.remove("lake_plan")).unwrap_or(Value::Null);
+    json["record"] = seen;
     Ok(Side { json, answer: asked.ok() })
 }
 
@@ -130,7 +132,7 @@ fn cut(value: &str) -> String {
 async fn record(session: &WebSession, pid: i32) -> Result<Value, ClientError> {
     let sql = format!(
         "SELECT id, route, reasons, fingerprint, classify_us, probe_us, plan_us, tail_us, first_row_us, total_us, lake_version, lake_files, \
-         lake_row_groups, lake_bytes, tail_rows, fell_back FROM watershed.queries WHERE pid = {pid} ORDER BY id DESC LIMIT 1"
+         lake_row_groups, lake_bytes, tail_rows, fell_back, lake_plan FROM watershed.queries WHERE pid = {pid} ORDER BY id DESC LIMIT 1"
     );
     let mut eyes = session.eyes.lock().await;
     match keep(eyes.ask(&sql, ASIDE).await)? {

@@ -70,6 +70,7 @@ pub const QUERIES: Definition = Definition {
         ("fell_back", oid::BOOL),
         ("sqlstate", oid::TEXT),
         ("error", oid::TEXT),
+        ("lake_plan", oid::TEXT),
     ],
 };
 
@@ -239,6 +240,8 @@ fn queries(entries: &[Entry], reader: &Reader) -> Vec<ArrayRef> {
         text(entries, |e| e.sqlstate.as_deref()),
         // An error's text may quote the statement's literals.
         text(entries, |e| e.error.as_deref().map(|m| if shown(e) { m } else { "<hidden>" })),
+        // So may a plan.
+        text(entries, |e| e.lake_plan.as_deref().map(|p| if shown(e) { p } else { "<hidden>" })),
     ]
 }
 

@@ -377,7 +377,8 @@ function side(title, told) {
     return host;
   }
   host.append(table(told.columns, told.rows), element("p", { class: "quiet" }, `${told.more ? "The first " : ""}${told.rows.length} ${told.rows.length === 1 ? "row" : "rows"}.`));
-  if (told.plan.length) host.append(element("details", {}, element("summary", {}, "Plan"), element("pre", {}, told.plan.join("\n"))));
+  if (told.lake_plan) host.append(element("details", {}, element("summary", {}, "The lake's plan, as it ran"), element("pre", {}, told.lake_plan)));
+  if (told.plan.length) host.append(element("details", {}, element("summary", {}, told.lake_plan ? "PostgreSQL's plan, had it answered" : "Plan"), element("pre", {}, told.plan.join("\n"))));
   return host;
 }
 
