@@ -431,6 +431,43 @@ fn policies_decide_who_sees_which_rows() {
     }
 }
 
+/// A policy for a group, whose member stops being one: with the statement prepared before, and executed in between.
+#[test]
+fn who_leaves_a_group_leaves_its_policies() {
+    table("grouped_facts");
+    let (mut admin, mut owner) = (admin(), owner());
+    owner.run("CREATE TABLE grouped_keys (a int4, name text)");
+    owner.run("INSERT INTO grouped_keys SELECT i, 'name ' || i FROM generate_series(0, 60) i");
+    let mut user = Both::of("group_member");
+    admin.run("CREATE ROLE group_of_few; GRANT group_of_few TO group_member");
+    owner.run("GRANT SELECT ON grouped_facts, grouped_keys TO group_member");
+    owner.run("CREATE POLICY few ON grouped_keys TO group_of_few USING (a < 7); ALTER TABLE grouped_keys ENABLE ROW LEVEL SECURITY");
+    let sql = "SELECT count(*), count(DISTINCT k.name) FROM grouped_facts f JOIN grouped_keys k USING (a)";
+    let counted = |user: &mut Both| user.ask(sql).rows()[0][1].clone().expect("a number");
+    let execute = || {
+        let mut bytes = frontend::bind("", "counted", Format::Text, &[], Format::Text);
+        bytes.extend(frontend::execute("", 0));
+        bytes.extend(frontend::sync());
+        bytes
+    };
+    let mut prepare = frontend::parse("counted", sql, &[]);
+    prepare.extend(execute());
+    user.frames("prepared", &prepare);
+    assert_eq!(counted(&mut user), "7");
+    admin.run("REVOKE group_of_few FROM group_member");
+    user.frames("after the group is left", &execute());
+    assert_eq!(counted(&mut user), "0");
+    user.frames("after it was asked anew", &execute());
+    admin.run("GRANT group_of_few TO group_member");
+    user.frames("after the group is joined again", &execute());
+    assert_eq!(counted(&mut user), "7");
+    // A plan that was made for another is not his.
+    user.tell("SET ROLE group_of_few");
+    user.frames("as the group, which may not read", &execute());
+    user.tell("RESET ROLE");
+    user.frames("as himself again", &execute());
+}
+
 #[test]
 fn a_role_that_is_put_on_is_the_one_that_asks() {
     table("worn");

@@ -43,6 +43,7 @@ impl Session {
             probe_us: 0,
             added: None,
             unsure: false,
+            bound: false,
             uses: None,
         };
         if let Kind::Copy(head) = &statement.kind

@@ -568,8 +568,11 @@ impl Session {
             self.doubt_analysis(name);
             return Err("the name stands for another prepared statement now".into());
         }
-        let mut unsure = false;
+        let (mut unsure, mut again) = (false, false);
         if let Some(prepared) = self.statements.get_mut(name) {
+            let anew = matches!(bracket.trees, Trees::One(_));
+            again = bound && prepared.bound && !anew;
+            prepared.bound = bound || (prepared.bound && !anew);
             // Somebody else's use: EXECUTE in SQL, out of a function perhaps.
             let used = bound && matches!((prepared.uses, bracket.uses), (Some(before), Some(now)) if now != before + 1);
             unsure = prepared.unsure || used;
@@ -591,6 +594,10 @@ impl Session {
         }
         if let Some(reason) = &now.turned {
             return Err(reason.clone());
+        }
+        if again && now.analysis.dimensions.iter().any(|d| d.secured) {
+            // It does not look at memberships again; its rows for the lake it would read with the policies of now.
+            return Err("PostgreSQL keeps the policies that it analyzed the statement with".into());
         }
         let (a, b) = (&now.analysis, &probed.analysis);
         let same = (&a.params, &a.folds) == (&b.params, &b.folds)
@@ -898,6 +905,7 @@ impl Session {
             probe_us: record.entry.probe_us,
             added: None,
             unsure: false,
+            bound: false,
             uses: None,
         };
         record.discard();

@@ -113,6 +113,8 @@ struct Prepared {
     unsure: bool,
     /// As often PostgreSQL had planned it or taken its plan, when that was last known.
     uses: Option<i64>,
+    /// It was bound since PostgreSQL analyzed it.
+    bound: bool,
 }
 
 impl Prepared {

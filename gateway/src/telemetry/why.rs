@@ -109,6 +109,7 @@ const BEGINNINGS: &[(&str, Why)] = &[
     ("no lake version fits", Why::Transaction),
     ("the user itself may not read", Why::Rights),
     ("row-level security", Why::Rights),
+    ("PostgreSQL keeps the policies", Why::Rights),
     ("quarantined", Why::Quarantined),
     ("the table has changed", Why::Changed),
     ("the statement's meaning has changed", Why::Changed),
