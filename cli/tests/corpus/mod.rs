@@ -227,6 +227,18 @@ const GROUPS: &[Case] = &[
 ];
 
 const FILTERS: &[Case] = &[
+    // What PostgreSQL never looks at raises no error.
+    free("SELECT count(*) FROM zoo WHERE '2024-01-01'::date <> CASE WHEN true THEN '2024-01-01'::date ELSE '2024-03-10'::date + (-2147483648) END"),
+    free("SELECT count(*) FROM zoo WHERE d > CASE WHEN b THEN '2024-01-01'::date ELSE coalesce(d, '2024-03-10'::date + (-2147483648)) END"),
+    free("SELECT count(*) FROM zoo WHERE false AND d > '2024-03-10'::date + (-2147483648)"),
+    free("SELECT count(*) FROM zoo WHERE true OR ts > timestamptz '2024-03-10' + interval '178000000 years'"),
+    free("SELECT count(*) FROM zoo WHERE ts > CASE WHEN true THEN timestamptz '2024-01-01' ELSE date_trunc('fortnight', timestamptz '2024-01-01') END"),
+    free("SELECT count(*) FROM zoo WHERE ts < '5000000-01-01'::date"),
+    free("SELECT count(*) FROM zoo WHERE ts > CASE WHEN true THEN ts ELSE '5000000-01-01'::date END"),
+    free("SELECT count(*) FROM zoo WHERE CASE WHEN true THEN true ELSE ts > '2024-03-10'::date + 2147483647 END"),
+    error("SELECT count(*) FROM zoo WHERE d > '2024-03-10'::date + (-2147483648)"),
+    lake("SELECT count(*) FROM zoo WHERE d > CASE WHEN b THEN '2024-01-01'::date ELSE '2024-03-10'::date - 30 END"),
+    lake("SELECT count(*) FROM zoo WHERE ts > CASE WHEN b THEN timestamptz '2024-01-01' ELSE date_trunc('month', timestamptz '2024-03-10' - interval '1 year') END"),
     lake("SELECT count(*) FROM zoo WHERE i2 = 5"),
     lake("SELECT count(*) FROM zoo WHERE i2 = -32768 OR i2 = 32767"),
     lake("SELECT count(*) FROM zoo WHERE i4 <> 17"),

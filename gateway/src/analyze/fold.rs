@@ -4,6 +4,8 @@
 use super::ir::Constant;
 use super::registry::{self, Meaning};
 use super::{Analyzer, Fold, Outcome, ParamUse, names, refuse};
+use lake::types::DAY_MICROS;
+use pgexact::datetime::{Kind, Unit};
 use pgtree::oid::{self, Function};
 use pgtree::tree::{Expr, SqlValueOp};
 use pgtree::value::{Numeric, Value, uuid_text};
@@ -63,7 +65,7 @@ impl Analyzer<'_> {
     fn fold(&mut self, expr: &Expr) -> Option<(Constant, u32)> {
         // PostgreSQL computes it when it plans, but for what it never plans: outputs of sub-selects that nobody reads. Of parameters it computes
         // it for each row once it keeps a plan for all values, and of no rows never.
-        if (self.guarded > 0 || self.depth > 1 || (reads_param(expr) && !is_cast_param(expr))) && !total(expr) {
+        if (self.guarded > 0 || self.depth > 1 || (reads_param(expr) && !is_cast_param(expr))) && !total(expr, self.guarded == 0) {
             return None;
         }
         let sql = sql(expr).filter(|sql| sql.len() <= MAX_SQL)?;
@@ -72,6 +74,11 @@ impl Analyzer<'_> {
 
     /// As [`Analyzer::constant`], cast by PostgreSQL to `type_oid` (in the session's zone).
     pub(super) fn constant_as(&mut self, expr: &Expr, type_oid: u32) -> Outcome<Constant> {
+        // A date beyond all timestamps can be compared with one, and not be cast to one.
+        if (self.guarded > 0 || self.depth > 1 || matches!(expr, Expr::Const(_))) && !total(expr, self.guarded == 0) {
+            let (from, to) = (names::type_name(expr.type_oid()), names::type_name(type_oid));
+            return refuse(format!("comparison of {from} with {to} where casting may raise an error"));
+        }
         match (sql(expr), oid::type_name(type_oid)) {
             (Some(sql), Some(name)) if sql.len() <= MAX_SQL => {
                 Ok(self.folded(format!("CAST({sql} AS pg_catalog.\"{name}\")"), type_oid))
@@ -116,24 +123,49 @@ fn convert(value: &Value, type_oid: u32) -> Option<Value> {
     }
 }
 
-/// Whether computing the expression cannot reasonably raise an error: such a one may be computed although PostgreSQL might never have.
-fn total(expr: &Expr) -> bool {
+/// Whether computing the expression raises no error: such a one may be computed although PostgreSQL might never have. Where `params` is set a
+/// parameter counts as a time like most.
+fn total(expr: &Expr, params: bool) -> bool {
     match expr {
-        Expr::Const(_) | Expr::Param(_) | Expr::SqlValue { .. } => true,
-        Expr::Func(call) => {
-            // now, date_trunc of a literal unit, casts between date and timestamps
-            let known = matches!(
-                call.func,
-                1299 | 2647 | 1217 | 2020 | 1174 | 1178 | 2024 | 2027 | 2028 | 2029 | 313 | 481 | 754
-            );
-            known && call.args.iter().all(total)
-        }
+        Expr::Const(c) => pgtree::value::from_datum(c.type_oid, c.datum.as_deref()).is_ok_and(|value| is_moderate(&value)),
+        Expr::Param(_) => params,
+        Expr::SqlValue { .. } => true,
+        Expr::Func(call) => match (call.func, call.args.as_slice()) {
+            // date_trunc of timestamptz and timestamp
+            (1217 | 2020, [Expr::Const(unit), time, ..]) => {
+                let unit = pgtree::value::from_datum(unit.type_oid, unit.datum.as_deref());
+                let kind = if call.func == 1217 { Kind::TimestampTz } else { Kind::Timestamp };
+                call.args.len() == 2 && matches!(unit, Ok(Value::Text(unit)) if Unit::parse(&unit, kind).is_ok()) && total(time, params)
+            }
+            // Wider integers
+            (313 | 481 | 754, [Expr::Const(_)]) => true,
+            // now, casts between date and timestamps
+            (1299 | 2647 | 1174 | 1178 | 2024 | 2027 | 2028 | 2029 | 313 | 481 | 754, args) => args.iter().all(|arg| total(arg, params)),
+            _ => false,
+        },
         // timestamps and dates plus or minus intervals and days
         Expr::Op(call) => {
-            matches!(call.func, 1189 | 1190 | 2032 | 2033 | 2071 | 2072 | 1141 | 1142)
-                && call.args.iter().all(total)
+            matches!(call.func, 1189 | 1190 | 2032 | 2033 | 2071 | 2072 | 1141 | 1142) && call.args.iter().all(|arg| total(arg, params))
         }
-        Expr::Relabel { arg, .. } => total(arg),
+        Expr::Relabel { arg, .. } => total(arg, params),
+        _ => false,
+    }
+}
+
+/// Times after Christ and before the year 10,000, and spans of up to a century: no few of them lead out of PostgreSQL's times.
+fn is_moderate(value: &Value) -> bool {
+    const YEARS: std::ops::Range<i64> = -719_162..2_932_897;
+    const CENTURY: i64 = 36_525;
+    let in_years = |us: i64| matches!(us, i64::MIN | i64::MAX) || YEARS.contains(&us.div_euclid(DAY_MICROS));
+    match value {
+        Value::Null => true,
+        Value::Int2(days) => i64::from(*days).abs() <= CENTURY,
+        Value::Int4(days) => i64::from(*days).abs() <= CENTURY,
+        Value::Date(day) => matches!(*day, i32::MIN | i32::MAX) || YEARS.contains(&i64::from(*day)),
+        Value::Timestamp(us) | Value::TimestampTz(us) => in_years(*us),
+        Value::Interval { months, days, micros } => {
+            i64::from(*months).abs() <= 1_200 && i64::from(*days).abs() <= CENTURY && micros.unsigned_abs() <= (CENTURY * DAY_MICROS) as u64
+        }
         _ => false,
     }
 }

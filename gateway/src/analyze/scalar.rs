@@ -4,7 +4,7 @@ use super::floats;
 use super::ir::{Aggregate, Arith, Compare, Constant, Expr, Kernel, List, Node};
 use super::numbers::cut_to;
 use super::registry::{self, Meaning, Routine, Rule};
-use super::relation::{INNER, OUTER, Scope};
+use super::relation::{INNER, OUTER, Scope, may_fold};
 use super::{Analyzer, MAX_CONDITIONS, MAX_LEVELS, MAX_REPEATED, Outcome, names, refuse};
 use lake::types::ColType;
 use pgexact::cut::Cut;
@@ -91,9 +91,13 @@ impl<'a> Analyzer<'a> {
                 refuse(format!("more than {MAX_CONDITIONS} conditions in a row"))
             }
             tree::Expr::Bool(op, args) => {
-                let mut items = Vec::with_capacity(args.len());
+                let mut items: Vec<Expr> = Vec::with_capacity(args.len());
                 for arg in args {
-                    match self.condition(arg, scope) {
+                    let may_be_left = usize::from(items.iter().any(|item| may_decide(item, *op == BoolOp::Or)));
+                    self.guarded += may_be_left;
+                    let item = self.condition(arg, scope);
+                    self.guarded -= may_be_left;
+                    match item {
                         Ok(item) => items.push(item),
                         Err(super::Refused(reason)) => self.note(reason),
                     }
@@ -300,7 +304,7 @@ impl<'a> Analyzer<'a> {
         if let (true, Some(arg), [source]) = (distinct, &arg, aggref.args.as_slice()) {
             self.hashable(arg.ty, source.expr.collation(), "DISTINCT in an aggregate")?;
             // DataFusion makes a group of it, and drops groups that are constant: of no rows it then counts one.
-            if super::relation::may_fold(arg) {
+            if may_fold(arg) {
                 return refuse("DISTINCT of a constant in an aggregate");
             }
         }
@@ -868,6 +872,22 @@ pub(super) fn typed_constant(constant: Constant, type_oid: u32) -> Outcome<Expr>
         ty = ColType::Numeric { precision: precision as u8, scale: *scale as i8 };
     }
     Ok(Expr { node: Node::Constant(constant), ty })
+}
+
+/// Whether a condition that is the same for all rows may turn out to be `outcome`, which decides the AND or OR that it is part of: PostgreSQL then
+/// looks at nothing behind it.
+pub(super) fn may_decide(condition: &Expr, outcome: bool) -> bool {
+    let literal = |e: &Expr| match &e.node {
+        Node::Constant(Constant::Literal(value)) if *value != Value::Null => Some(value.clone()),
+        _ => None,
+    };
+    let known = match &condition.node {
+        Node::Constant(Constant::Literal(Value::Bool(value))) => Some(*value),
+        // 1 = 1, as those write who put conditions together.
+        Node::Compare(Compare::Eq, a, b) => literal(a).zip(literal(b)).map(|(a, b)| a == b),
+        _ => None,
+    };
+    known.map_or_else(|| may_fold(condition), |known| known == outcome)
 }
 
 /// Nested conjunctions as one.

@@ -4,6 +4,7 @@
 use super::ir::{Aggregate, Compare, Constant, Expr, JoinKind, Node, Rel};
 use super::joins::equates;
 use super::relation::{ATTACHED, Beside, INNER, OUTER, Outer, Scope, attach};
+use super::scalar::may_decide;
 use super::{Analyzer, Outcome, Refused, refuse};
 use lake::types::ColType;
 use pgtree::oid;
@@ -49,6 +50,8 @@ impl<'a> Analyzer<'a> {
         let mut own = Vec::new();
         let mut plain = Vec::new();
         for qual in flat {
+            let may_be_left = usize::from(plain.iter().any(|condition| may_decide(condition, false)));
+            self.guarded += may_be_left;
             let outcome = match partner_of(qual) {
                 Some((link, positive)) => self.partner(link, positive, scope).map(|(more, partner)| {
                     own.extend(more);
@@ -56,6 +59,7 @@ impl<'a> Analyzer<'a> {
                 }),
                 None => self.condition(qual, scope).map(|condition| plain.push(condition)),
             };
+            self.guarded -= may_be_left;
             if let Err(Refused(reason)) = outcome {
                 self.note(reason);
             }
