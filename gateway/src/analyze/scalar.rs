@@ -887,7 +887,24 @@ pub(super) fn may_decide(condition: &Expr, outcome: bool) -> bool {
         Node::Compare(Compare::Eq, a, b) => literal(a).zip(literal(b)).map(|(a, b)| a == b),
         _ => None,
     };
-    known.map_or_else(|| may_fold(condition), |known| known == outcome)
+    known.map_or_else(|| may_be_known(condition), |known| known == outcome)
+}
+
+/// Whether a planner may find the value, other than NULL, of the expression.
+fn may_be_known(expr: &Expr) -> bool {
+    match &expr.node {
+        Node::Constant(_) => true,
+        Node::Column(_) => false,
+        Node::And(items) | Node::Or(items) => items.iter().any(may_be_known),
+        Node::Case { whens, default } => {
+            let mut results = whens.iter().map(|(_, then)| then).chain(default.as_deref());
+            whens.iter().any(|(when, _)| may_be_known(when)) || results.all(may_be_known)
+        }
+        Node::Coalesce(items) => items.first().is_none_or(may_be_known),
+        // That something is NULL is known sooner than what it is.
+        Node::IsNull(_) | Node::IsNotNull(_) | Node::BoolTest(..) | Node::Distinct(..) => may_fold(expr),
+        _ => expr.children().into_iter().all(may_be_known),
+    }
 }
 
 /// Nested conjunctions as one.
