@@ -237,6 +237,8 @@ const FILTERS: &[Case] = &[
     free("SELECT count(*) FROM zoo WHERE ts > CASE WHEN true THEN ts ELSE '5000000-01-01'::date END"),
     free("SELECT count(*) FROM zoo WHERE CASE WHEN true THEN true ELSE ts > '2024-03-10'::date + 2147483647 END"),
     error("SELECT count(*) FROM zoo WHERE d > '2024-03-10'::date + (-2147483648)"),
+    free("SELECT sum('0'::int2), count('0'::int2), min('0'::int2), max('0'::int4) FROM zoo WHERE true < b"),
+    free("SELECT sum(i2), count(DISTINCT i2) FROM (SELECT 0::int2 AS i2 FROM zoo WHERE true < b) s"),
     free("SELECT count(*) FROM zoo WHERE (NULL::int4 IS NOT NULL OR false) AND d > '2024-03-10'::date + (-2147483648)"),
     free("SELECT count(*) FROM zoo WHERE CASE WHEN true THEN false ELSE b END AND d > '2024-03-10'::date + (-2147483648)"),
     free("SELECT count(*) FROM zoo WHERE (b OR true) OR d > '2024-03-10'::date + (-2147483648)"),

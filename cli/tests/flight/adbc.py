@@ -311,6 +311,11 @@ def options_of_the_session():
         return plain.do_get(info.endpoints[0].ticket, options).read_all().column(0)[0].as_py()
     assert value("SHOW application_name") == "flown"
     assert set_option(plain, options, "no_such_setting", "1") != b""
+    # The gateway's own settings hold from the next statement on.
+    assert set_option(plain, options, "watershed.route", "lake") == b""
+    assert value("SELECT id FROM samples WHERE id > 998 AND id < 1000") == 999
+    assert set_option(plain, options, "watershed.route", "auto") == b""
+    assert value("SELECT route FROM watershed.queries WHERE sql LIKE '%id > 998%' AND protocol = 'flight' ORDER BY id DESC LIMIT 1") == "lake"
     assert set_option(plain, options, "flight.compression", "rubbish") != b""
     assert set_option(plain, options, "schema", "pg_catalog") == b""
     assert value("SELECT current_schema()") == "pg_catalog"

@@ -14,6 +14,8 @@ mod scram;
 mod session;
 mod sql;
 
+pub(crate) use sql::quoted;
+
 use std::collections::HashSet;
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;

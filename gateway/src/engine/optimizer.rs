@@ -100,17 +100,19 @@ pub(super) fn physical() -> Result<Vec<Arc<dyn PhysicalOptimizerRule + Send + Sy
     Ok(rules)
 }
 
-/// Answers from statistics, but for `count(DISTINCT x)`: DataFusion counts one value of a column that shows a constant, of no rows too.
+/// Answers from statistics, of counts, least and greatest values alone: of a column that shows a constant DataFusion's statistics have one value for
+/// `count(DISTINCT x)` and 0 for the sum of 0, of no rows too.
 #[derive(Debug)]
 struct FromStatistics(Arc<dyn PhysicalOptimizerRule + Send + Sync>);
 
 impl PhysicalOptimizerRule for FromStatistics {
     fn optimize(&self, plan: Arc<dyn ExecutionPlan>, config: &ConfigOptions) -> Result<Arc<dyn ExecutionPlan>> {
-        let distinct = plan.exists(|node| {
+        let other = plan.exists(|node| {
             let aggregate = node.downcast_ref::<AggregateExec>();
-            Ok(aggregate.is_some_and(|a| a.aggr_expr().iter().any(|call| call.is_distinct())))
+            let known = |name: &str| matches!(name, "count" | "min" | "max");
+            Ok(aggregate.is_some_and(|a| a.aggr_expr().iter().any(|call| call.is_distinct() || !known(call.fun().name()))))
         })?;
-        if distinct { Ok(plan) } else { self.0.optimize(plan, config) }
+        if other { Ok(plan) } else { self.0.optimize(plan, config) }
     }
 
     fn name(&self) -> &str {

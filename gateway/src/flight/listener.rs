@@ -28,6 +28,8 @@ const EACH: usize = 4;
 
 /// Bytes that are gathered before they are sent.
 const GATHERED: usize = 256 << 10;
+/// Bytes of a turn after which a large buffer is given back: a connection that only talks keeps none.
+const TALK: usize = 16 << 10;
 
 /// One connection, and its place.
 pub struct Connection {
@@ -58,6 +60,13 @@ impl Gathered {
         }
         self.fresh |= added > 0;
         added
+    }
+
+    /// All of a turn, of so many bytes, was sent.
+    fn rest(&mut self, turn: usize) {
+        if turn < TALK && self.bytes.capacity() > TALK {
+            self.bytes = Vec::new();
+        }
     }
 
     fn poll_send(&mut self, mut to: impl FnMut(&[u8]) -> Poll<io::Result<usize>>) -> Poll<io::Result<()>> {
@@ -192,7 +201,9 @@ impl AsyncWrite for Connection {
             cx.waker().wake_by_ref();
             return Poll::Ready(Ok(()));
         }
+        let turn = connection.gathered.bytes.len();
         ready!(connection.poll_send(cx))?;
+        connection.gathered.rest(turn);
         match &mut connection.stream {
             Either::Plain(s) => Pin::new(s).poll_flush(cx),
             Either::Encrypted(s) => Pin::new(s).poll_flush(cx),
@@ -244,6 +255,10 @@ mod tests {
         }
         assert!(arrived == all);
         assert!(calls < 30, "{calls}");
+        gathered.rest(GATHERED);
+        assert!(gathered.bytes.capacity() >= GATHERED, "the next turn may be as large");
+        gathered.rest(100);
+        assert_eq!(gathered.bytes.capacity(), 0);
     }
 
     #[test]

@@ -9,6 +9,7 @@ use super::metadata::{self, Named};
 use super::run::{Reader, Run};
 use super::sessions::{FlightSession, Sessions, Statement, Transaction, random_id};
 use super::placeholders;
+use crate::cold_door::quoted as text;
 use crate::limits::Admission;
 use crate::session::opening::Peer;
 use arrow::array::RecordBatch;
@@ -338,7 +339,11 @@ impl Door {
 /// A setting of PostgreSQL's. The error is what the client is told of it.
 async fn set(client: &mut Client, name: &str, value: Option<&str>) -> Result<Result<(), i32>, Failure> {
     let set = match value {
-        Some(value) => client.query("SELECT pg_catalog.set_config($1, $2, false)", &[Some(name), Some(value)]).await,
+        Some(value) => {
+            // The name is for the gateway to read as well: some settings are its own.
+            let sql = format!("SELECT pg_catalog.set_config({}, $1, false)", text(name));
+            client.query(&sql, &[Some(value)]).await
+        }
         None => client.command(&format!("RESET {}", quoted(name))).await.map(|_| Vec::new()),
     };
     match set {
