@@ -78,6 +78,8 @@ pub(super) struct Shared {
     notes: Sender<Note>,
     /// Partitions that are read, and the lane of each.
     pub board: Mutex<HashMap<Place, (Arc<Partition>, Arc<LaneState>)>>,
+    /// Held by who writes states of streams to PostgreSQL.
+    pub telling: tokio::sync::Mutex<()>,
     /// No more waiting: whatever is not committed is left to the next owner.
     pub abort: CancellationToken,
     failure: Mutex<Option<String>>,
@@ -201,6 +203,7 @@ impl Source {
             broker: AtomicI32::new(-1),
             notes: sender,
             board: Mutex::default(),
+            telling: tokio::sync::Mutex::default(),
             abort: CancellationToken::new(),
             failure: Mutex::default(),
         });
@@ -705,9 +708,10 @@ impl Source {
             p.close();
             super::status::forget(&p.place);
         }
+        self.shared.board.lock().clear();
         self.handle.block_on(async {
             let told = super::status::leave(self.shared.clone(), streams);
-            let _ = tokio::time::timeout(Duration::from_secs(2), told).await;
+            let _ = tokio::time::timeout(Duration::from_secs(5), told).await;
         });
         // Leaving takes partitions back; there is nothing left to wait for.
         self.shared.consumer.unsubscribe();

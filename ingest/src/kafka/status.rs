@@ -1,5 +1,6 @@
 //! How far each partition is behind, told every few seconds: to `watershed.streams`, and to the metrics.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -41,12 +42,20 @@ pub(super) async fn run(shared: Arc<Shared>) {
             conn = connect(&shared).await.ok();
         }
         let Some(c) = &mut conn else { continue };
-        let told = tokio::time::timeout(ASK * 3, streams::tell(c, &shared.owner, &all)).await;
+        let told = tokio::time::timeout(ASK * 3, tell(&shared, c, all)).await;
         if !matches!(told, Ok(Ok(()))) {
             // A hint for people; the writers say what is wrong with PostgreSQL.
             conn = None;
         }
     }
+}
+
+/// Tells what is still ours: `leave` has the last word of a stream that is given up meanwhile.
+async fn tell(shared: &Shared, conn: &mut PgConnection, mut all: Vec<Status>) -> Result<(), sqlx::Error> {
+    let _turn = shared.telling.lock().await;
+    let ours: HashSet<i32> = shared.board.lock().values().map(|(p, _)| p.stream).collect();
+    all.retain(|status| ours.contains(&status.stream));
+    streams::tell(conn, &shared.owner, &all).await
 }
 
 fn describe() {
@@ -142,11 +151,12 @@ async fn watch_ids(shared: &Arc<Shared>, board: &[(Arc<Partition>, Arc<LaneState
     }
 }
 
-/// Says that streams are no longer ours, if PostgreSQL listens.
+/// Says that streams are no longer ours, if PostgreSQL listens. They are off the board before.
 pub(super) async fn leave(shared: Arc<Shared>, streams: Vec<i32>) {
     if streams.is_empty() {
         return;
     }
+    let _turn = shared.telling.lock().await;
     if let Ok(mut conn) = connect(&shared).await
         && let Err(e) = streams::leave(&mut conn, &shared.owner, &streams).await
     {
