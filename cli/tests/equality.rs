@@ -752,6 +752,10 @@ fn virtual_tables_answer_like_relations() {
     assert_eq!(judged.rows(), [row("never"), row("same"), row("same if")], "{judged:?}");
     let random = gateway.value("SELECT reason FROM watershed.functions WHERE signature = 'random()'");
     assert_eq!(random, "volatile");
+    // What no row is computed of nobody else could compute either.
+    for none in ["LIMIT 0", "WHERE false", "WHERE 1 = 0 AND id + 1 IN (NULL, NULL)"] {
+        assert_eq!(gateway.run(&format!("SELECT total_us / 1000 AS ms, id + 1 FROM watershed.queries {none}")).rows().len(), 0, "{none}");
+    }
     // Directly on PostgreSQL nothing shows an empty answer.
     assert_eq!(direct.query("SELECT * FROM watershed.queries").sqlstate(), "0A000");
     let through_function = "DO $$ BEGIN PERFORM count(*) FROM watershed.queries; END $$";

@@ -454,6 +454,9 @@ fn who_leaves_a_group_leaves_its_policies() {
     prepare.extend(execute());
     user.frames("prepared", &prepare);
     assert_eq!(counted(&mut user), "7");
+    user.gateway.run("SET watershed.route = 'lake'");
+    assert_eq!(user.gateway.run(sql).rows()[0][1].as_deref(), Some("7"), "of the lake as well, the first time");
+    user.gateway.run("RESET watershed.route");
     admin.run("REVOKE group_of_few FROM group_member");
     user.frames("after the group is left", &execute());
     assert_eq!(counted(&mut user), "0");

@@ -1,7 +1,7 @@
 -- watershed.queries shows the lake's plan of statements run under `SET watershed.log_plan = on`.
 
-DROP VIEW watershed.queries;
-DROP FUNCTION watershed_control.virtual_queries();
+-- The view is replaced, not dropped: others may stand on it.
+ALTER FUNCTION watershed_control.virtual_queries() RENAME TO virtual_queries_before;
 
 CREATE FUNCTION watershed_control.virtual_queries()
 RETURNS TABLE (
@@ -18,10 +18,10 @@ END
 $$;
 GRANT EXECUTE ON FUNCTION watershed_control.virtual_queries() TO PUBLIC;
 
-CREATE VIEW watershed.queries AS
+CREATE OR REPLACE VIEW watershed.queries AS
 SELECT id, started_at, pid, usename, datname, protocol, sql, fingerprint, route, reasons, classify_us, probe_us, plan_us,
        tail_us, first_row_us, total_us, rows, bytes, lake_version, boundary, lake_files, lake_row_groups, lake_bytes,
        tail_rows, fell_back, sqlstate, error, lake_plan
 FROM watershed_control.virtual_queries();
 COMMENT ON VIEW watershed.queries IS 'the last statements the gateway saw: route, reasons, time of each stage, and the lake''s plan where watershed.log_plan was on';
-GRANT SELECT ON watershed.queries TO PUBLIC;
+DROP FUNCTION watershed_control.virtual_queries_before();

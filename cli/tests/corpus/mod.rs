@@ -242,7 +242,12 @@ const FILTERS: &[Case] = &[
     free("SELECT count(*) FROM zoo WHERE (NULL::int4 IS NOT NULL OR false) AND d > '2024-03-10'::date + (-2147483648)"),
     free("SELECT count(*) FROM zoo WHERE CASE WHEN true THEN false ELSE b END AND d > '2024-03-10'::date + (-2147483648)"),
     free("SELECT count(*) FROM zoo WHERE (b OR true) OR d > '2024-03-10'::date + (-2147483648)"),
+    free("SELECT count(*) FROM zoo WHERE NOT (b OR true) AND d > '2024-03-10'::date + (-2147483648)"),
+    free("SELECT count(*) FROM zoo WHERE (b AND false OR false) AND d > '2024-03-10'::date + (-2147483648)"),
     lake("SELECT count(*) FROM zoo WHERE 1 = 1 AND i4 > (SELECT min(i4) FROM zoo)"),
+    // An optional condition, as those write who have one statement for several questions.
+    lake("SELECT count(*) FROM zoo WHERE ($1::int4 IS NULL OR g = $1) AND i4 > (SELECT min(i4) FROM zoo)").with(&[("int4", Some("3"))]),
+    lake("SELECT count(*) FROM zoo WHERE ($1::int4 IS NULL OR g = $1) AND i4 > (SELECT min(i4) FROM zoo)").with(&[("int4", None)]),
     lake("SELECT count(*) FROM zoo WHERE d > CASE WHEN b THEN '2024-01-01'::date ELSE '2024-03-10'::date - 30 END"),
     lake("SELECT count(*) FROM zoo WHERE ts > CASE WHEN b THEN timestamptz '2024-01-01' ELSE date_trunc('month', timestamptz '2024-03-10' - interval '1 year') END"),
     lake("SELECT count(*) FROM zoo WHERE i2 = 5"),

@@ -132,10 +132,10 @@ fn total(expr: &Expr, params: bool) -> bool {
         Expr::SqlValue { .. } => true,
         Expr::Func(call) => match (call.func, call.args.as_slice()) {
             // date_trunc of timestamptz and timestamp
-            (1217 | 2020, [Expr::Const(unit), time, ..]) => {
+            (1217 | 2020, [Expr::Const(unit), time]) => {
                 let unit = pgtree::value::from_datum(unit.type_oid, unit.datum.as_deref());
                 let kind = if call.func == 1217 { Kind::TimestampTz } else { Kind::Timestamp };
-                call.args.len() == 2 && matches!(unit, Ok(Value::Text(unit)) if Unit::parse(&unit, kind).is_ok()) && total(time, params)
+                matches!(unit, Ok(Value::Text(unit)) if Unit::parse(&unit, kind).is_ok()) && total(time, params)
             }
             // Wider integers
             (313 | 481 | 754, [Expr::Const(_)]) => true,

@@ -882,6 +882,15 @@ pub(super) fn may_decide(condition: &Expr, outcome: bool) -> bool {
         _ => None,
     };
     let known = match &condition.node {
+        Node::And(items) | Node::Or(items) => {
+            // One item decides it, or all of them together.
+            let decides = |item| may_decide(item, outcome);
+            return match outcome == matches!(condition.node, Node::Or(_)) {
+                true => items.iter().any(decides),
+                false => items.iter().all(decides),
+            };
+        }
+        Node::Not(item) => return may_decide(item, !outcome),
         Node::Constant(Constant::Literal(Value::Bool(value))) => Some(*value),
         // 1 = 1, as those write who put conditions together.
         Node::Compare(Compare::Eq, a, b) => literal(a).zip(literal(b)).map(|(a, b)| a == b),

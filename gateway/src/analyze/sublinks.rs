@@ -224,7 +224,7 @@ impl<'a> Analyzer<'a> {
     pub(super) fn sub_link<'q>(&mut self, link: &'q SubLink, scope: &mut Scope<'q>) -> Outcome<Expr> {
         // PostgreSQL may never compute it.
         if self.guarded > 0 {
-            return refuse("a sub-select inside CASE or COALESCE");
+            return refuse("a sub-select inside CASE or COALESCE, or behind a condition that may decide");
         }
         match link.kind {
             SubLinkKind::Exists => self.is_there(&link.query, scope),

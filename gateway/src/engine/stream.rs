@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use datafusion::arrow::array::RecordBatch;
 use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_plan::display::DisplayableExecutionPlan;
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -15,6 +16,9 @@ use super::{activity, reads};
 
 /// Batches that may wait for the caller.
 pub(super) const BATCHES_AHEAD: usize = 2;
+
+/// Characters of a plan that are told.
+const REPORTED: usize = 16 << 10;
 
 /// What the engine sends: batches, then the end. A channel that closes before the end is a failure.
 pub(super) enum Message {
@@ -176,19 +180,13 @@ impl QueryStream {
         stats
     }
 
-    /// The physical plan, for EXPLAIN and tests.
+    /// The physical plan, for tests.
     pub fn plan_text(&self) -> String {
         datafusion::physical_plan::displayable(self.plan.as_ref()).indent(false).to_string()
     }
-}
 
-/// Characters of a plan that are kept.
-const REPORTED: usize = 16 << 10;
-
-impl QueryStream {
-    /// The plan with what each step took and gave, cut at a bound.
+    /// The plan with what each step took and gave so far, cut at a bound.
     pub fn plan_report(&self) -> String {
-        use datafusion::physical_plan::display::DisplayableExecutionPlan;
         let mut report = DisplayableExecutionPlan::with_metrics(self.plan.as_ref()).indent(false).to_string();
         if let Some((end, _)) = report.char_indices().nth(REPORTED) {
             report.truncate(end);

@@ -109,6 +109,7 @@ impl Outgoing {
                     let cast = cast_with_options(array, &wanted, &CastOptions { safe: false, ..Default::default() })?;
                     match cast.as_primitive_opt::<arrow::datatypes::Decimal128Type>() {
                         Some(decimals) => {
+                            // At most 38 digits, which 128 bits hold.
                             let limit = 10i128.pow(decimals.precision().into());
                             let some = decimals.values().iter().fold(false, |found, v| found | (*v >= limit) | (*v <= -limit));
                             if some {

@@ -36,24 +36,6 @@ fn decided(expr: Expr, outcome: bool) -> Expr {
     Expr::Case(Case::new(None, vec![(Box::new(expr.is_not_null()), Box::new(boolean(Some(outcome))))], None))
 }
 
-/// PostgreSQL computes what it compares, and raises its errors, though the outcome is known without: then it is PostgreSQL's.
-fn needs_no_value(expr: &ir::Expr) -> Result<()> {
-    match is_harmless(expr) {
-        true => Ok(()),
-        false => Err(PlanError::Unproven("a comparison that is decided without a value that may raise an error".into())),
-    }
-}
-
-/// The name of a step that may raise an error of the rows: see [`kernel::step_of`].
-fn step(expr: &ir::Expr) -> Option<u64> {
-    if !may_fail(expr) || reads_nothing(expr) {
-        return None;
-    }
-    let mut hasher = std::hash::DefaultHasher::new();
-    format!("{expr:?}").hash(&mut hasher);
-    Some(hasher.finish())
-}
-
 fn operator(compare: Compare) -> Operator {
     match compare {
         Compare::Lt => Operator::Lt,
@@ -76,6 +58,24 @@ enum Place {
 }
 
 impl Expressions<'_> {
+    /// PostgreSQL computes what it compares, and raises its errors, though the outcome is known without: then it is PostgreSQL's.
+    fn needs_no_value(&self, expr: &ir::Expr) -> Result<()> {
+        match self.inputs.alone || is_harmless(expr) {
+            true => Ok(()),
+            false => Err(PlanError::Unproven("a comparison that is decided without a value that may raise an error".into())),
+        }
+    }
+
+    /// The name of a step that may raise an error of the rows: see [`kernel::step_of`].
+    fn step(&self, expr: &ir::Expr) -> Option<u64> {
+        if self.inputs.alone || !may_fail(expr) || reads_nothing(expr) {
+            return None;
+        }
+        let mut hasher = std::hash::DefaultHasher::new();
+        format!("{expr:?}").hash(&mut hasher);
+        Some(hasher.finish())
+    }
+
     pub(super) fn expr(&self, expr: &ir::Expr) -> Result<Expr> {
         Ok(match &expr.node {
             Node::Column(number) => self.built.column(*number)?,
@@ -109,7 +109,7 @@ impl Expressions<'_> {
                         Function::DateBin(kernel::interval_of(stride)?, *origin),
                         vec![source],
                         expr.ty.arrow(),
-                        step(expr),
+                        self.step(expr),
                     ),
                     _ => return Err(PlanError::Internal("an origin that is no timestamp".into())),
                 }
@@ -139,7 +139,7 @@ impl Expressions<'_> {
                 let arms = vec![(Box::new(equal), Box::new(Expr::Literal(null(expr.ty)?, None)))];
                 Expr::Case(Case::new(None, arms, Some(Box::new(self.expr(a)?))))
             }
-            Node::Call(kernel, args) => self.call(kernel, args, expr.ty, step(expr))?,
+            Node::Call(kernel, args) => self.call(kernel, args, expr.ty, self.step(expr))?,
         })
     }
 
@@ -377,7 +377,7 @@ impl Expressions<'_> {
         Ok(match place(value, expr.ty)? {
             Place::At(value) => binary_expr(left, Operator::IsDistinctFrom, Expr::Literal(value, None)),
             _ => {
-                needs_no_value(expr)?;
+                self.needs_no_value(expr)?;
                 boolean(Some(true))
             }
         })
@@ -388,7 +388,7 @@ impl Expressions<'_> {
             List::Items(items) => items.iter().map(|c| self.inputs.value(c)).collect::<Result<_>>()?,
             List::Array(constant) => match self.inputs.value(constant)? {
                 Value::Null => {
-                    needs_no_value(arg)?;
+                    self.needs_no_value(arg)?;
                     return Ok(boolean(None));
                 }
                 Value::Array { elements, .. } => elements.iter().collect(),
@@ -396,7 +396,7 @@ impl Expressions<'_> {
             },
         };
         if values.iter().all(|v| v.is_null()) {
-            needs_no_value(arg)?;
+            self.needs_no_value(arg)?;
         }
         // Of an empty array, not even NULL makes the answer NULL.
         if values.is_empty() {
@@ -446,7 +446,7 @@ impl Expressions<'_> {
         }
         // DataFusion makes NULL of a list of NULLs.
         if literals.iter().all(|l| matches!(l, Expr::Literal(value, _) if value.is_null())) {
-            needs_no_value(arg)?;
+            self.needs_no_value(arg)?;
         }
         Ok(Expr::InList(InList::new(Box::new(left), literals, negated)))
     }

@@ -52,6 +52,8 @@ pub struct PlanInputs {
     /// By relid, or by the function OID of a virtual table. A tiered provider's schema: the columns of `TableUse::attnums` in that order under
     /// their lake names; a text column may be coded (`engine::coded_type`).
     pub providers: HashMap<u32, Arc<dyn TableProvider>>,
+    /// Nobody else has the rows: an error that PostgreSQL might have raised cannot be asked of it.
+    pub alone: bool,
 }
 
 /// Why there is no plan.

@@ -257,7 +257,7 @@ async fn ours(
         }
     }
     let zone = pgexact::Zone::parse(zone).expect("a zone");
-    let mut inputs = PlanInputs { params: values, folded, zone: zone.clone(), providers };
+    let mut inputs = PlanInputs { params: values, folded, zone: zone.clone(), providers, alone: false };
     let unplanned = |e: PlanError| match e {
         PlanError::Postgres { sqlstate, message } => format!("{sqlstate} {message}"),
         other => format!("plan: {other}"),

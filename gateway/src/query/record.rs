@@ -65,7 +65,7 @@ pub struct Entry {
     pub sqlstate: Option<String>,
     pub error: Option<String>,
     /// The lake's, with what each step took.
-    pub lake_plan: Option<String>,
+    pub lake_plan: Option<Arc<str>>,
 }
 
 impl Entry {
@@ -77,7 +77,7 @@ impl Entry {
             boundary: take(&mut self.boundary),
             sqlstate: take(&mut self.sqlstate),
             error: take(&mut self.error),
-            lake_plan: take(&mut self.lake_plan),
+            lake_plan: self.lake_plan.take(),
             ..self.clone()
         }
     }

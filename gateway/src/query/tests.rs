@@ -34,7 +34,7 @@ fn the_log_is_bounded_and_counts_by_route() {
     for i in 0..KEPT + 10 {
         let mut r = Record::open(&log, &who, "simple", &statement);
         r.entry.path = if i % 2 == 0 { Path::Lake } else { Path::Postgres };
-        r.entry.lake_plan = (i > 700).then(|| format!("plan of {i}"));
+        r.entry.lake_plan = (i > 700).then(|| format!("plan of {i}").into());
         r.row(3);
     }
     Record::open(&log, &who, "simple", &statement).discard();

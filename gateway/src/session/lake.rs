@@ -135,7 +135,7 @@ impl Cursor {
         entry.lake_files = stats.files as i64;
         entry.lake_row_groups = stats.row_groups as i64;
         entry.lake_bytes = stats.bytes_scanned as i64;
-        entry.lake_plan = self.logs_plan.then(|| self.stream.plan_report());
+        entry.lake_plan = self.logs_plan.then(|| self.stream.plan_report().into());
     }
 }
 
@@ -1146,6 +1146,7 @@ impl Session {
             folded: portal.folded.clone(),
             zone: zone.clone(),
             providers,
+            alone: portal.cold || portal.path == Path::Virtual,
         };
         let planned = plan::rows(&portal.analysis, &inputs)?;
         let cancel = CancellationToken::new();

@@ -106,6 +106,10 @@ for _ in range(job["rounds"]):
         seconds[way.__name__].append(time.perf_counter() - began)
 if len(counts) != 1:
     sys.exit(f"the ways differ in rows: {counts}")
+wire.execute("RESET watershed.route")
+answered = wire.execute("SELECT DISTINCT route FROM watershed.queries WHERE sql = %s", [sql]).fetchall()
+if answered != [("lake",)]:
+    sys.exit(f"not all of it was answered by the lake: {answered}")
 names = ["adbc-driver-flightsql", "pyarrow", "pandas", "psycopg", "duckdb"]
 versions = {name: importlib.metadata.version(name) for name in names}
 json.dump({"seconds": seconds, "rows": counts.pop(), "versions": versions}, sys.stdout)
