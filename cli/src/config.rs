@@ -102,6 +102,8 @@ pub struct Gateway {
     pub login_timeout: Duration,
     /// New connections a second from one address. None: any number.
     pub connection_rate: Option<u32>,
+    /// How long a session waits awake for its next bytes. Zero: it sleeps at once.
+    pub busy_wait: Duration,
 }
 
 /// Where the files of TLS stand.
@@ -230,6 +232,7 @@ struct GatewayFile {
     startup_timeout: Option<Period>,
     login_timeout: Option<Period>,
     connection_rate: Option<u32>,
+    busy_wait_us: Option<u32>,
     tls: TlsFile,
 }
 
@@ -534,6 +537,10 @@ impl GatewayFile {
             startup_timeout: period(self.startup_timeout, 10),
             login_timeout: period(self.login_timeout, 60),
             connection_rate: self.connection_rate.or(usual_rate).filter(|rate| *rate > 0),
+            busy_wait: match self.busy_wait_us.unwrap_or(150) {
+                us @ 0..=1000 => Duration::from_micros(us.into()),
+                us => anyhow::bail!("busy_wait_us = {us}: at most 1000; a session that waits for longer sleeps"),
+            },
         })
     }
 }

@@ -83,6 +83,7 @@ impl Services {
             startup_timeout: config.gateway.startup_timeout,
             login_timeout: config.gateway.login_timeout,
             connection_rate: config.gateway.connection_rate,
+            busy_wait: config.gateway.busy_wait,
             lease_after: config.gateway.lease_after,
             flight: gateway::flight::Lifetimes { idle: config.gateway.flight_idle, absolute: config.gateway.flight_lifetime },
             // Only the account of the cluster may enter this directory.

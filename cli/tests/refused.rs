@@ -451,8 +451,15 @@ fn who_leaves_a_group_leaves_its_policies() {
         bytes
     };
     let mut prepare = frontend::parse("counted", sql, &[]);
-    prepare.extend(execute());
+    prepare.extend(frontend::sync());
     user.frames("prepared", &prepare);
+    admin.run("REVOKE group_of_few FROM group_member");
+    user.frames("bound once the group is left", &execute());
+    admin.run("GRANT group_of_few TO group_member");
+    let mut prepare = frontend::close(b'S', "counted");
+    prepare.extend(frontend::parse("counted", sql, &[]));
+    prepare.extend(execute());
+    user.frames("prepared and executed at once", &prepare);
     assert_eq!(counted(&mut user), "7");
     user.gateway.run("SET watershed.route = 'lake'");
     assert_eq!(user.gateway.run(sql).rows()[0][1].as_deref(), Some("7"), "of the lake as well, the first time");

@@ -66,6 +66,8 @@ pub struct Config {
     pub login_timeout: Duration,
     /// New connections a second from one address; None: any number.
     pub connection_rate: Option<u32>,
+    /// How long a session that just had a short wait waits for the next bytes before its thread sleeps; zero: not at all.
+    pub busy_wait: Duration,
     /// A statement that reads an old version for longer keeps its files from vacuum; far below vacuum's grace period.
     pub lease_after: Duration,
     /// How long what Flight's tokens stand for lives.

@@ -131,6 +131,7 @@ fn tls_is_needed_where_others_can_listen() {
         "[gateway.tls]\nclient_ca = \"c\"",
         "[gateway.tls]\ncert = \"c\"\nkey = \"k\"\nclient_certificate = \"maybe\"",
         "[gateway]\nlogin_timeout = \"1ms\"",
+        "[gateway]\nbusy_wait_us = 2000",
     ] {
         assert!(of("127.0.0.1:1", wrong).is_err(), "{wrong}");
     }
@@ -141,4 +142,5 @@ fn tls_is_needed_where_others_can_listen() {
     assert_eq!(of("0.0.0.0:1", tls).unwrap().connection_rate, Some(100));
     assert_eq!(of("0.0.0.0:1", &format!("[gateway]\nconnection_rate = 0\n{tls}")).unwrap().connection_rate, None);
     assert_eq!(of("127.0.0.1:1", "[gateway]\nconnection_rate = 5").unwrap().connection_rate, Some(5));
+    assert!(of("127.0.0.1:1", "[gateway]\nbusy_wait_us = 0").unwrap().busy_wait.is_zero());
 }

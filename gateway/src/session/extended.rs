@@ -43,7 +43,7 @@ impl Session {
             probe_us: 0,
             added: None,
             unsure: false,
-            bound: false,
+            analyzed_in: Some(self.turn),
             uses: None,
         };
         if let Kind::Copy(head) = &statement.kind

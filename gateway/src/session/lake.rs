@@ -571,8 +571,13 @@ impl Session {
         let (mut unsure, mut again) = (false, false);
         if let Some(prepared) = self.statements.get_mut(name) {
             let anew = matches!(bracket.trees, Trees::One(_));
-            again = bound && prepared.bound && !anew;
-            prepared.bound = bound || (prepared.bound && !anew);
+            if anew {
+                prepared.analyzed_in = Some(self.turn);
+            }
+            again = bound && prepared.analyzed_in != Some(self.turn);
+            if bound {
+                prepared.analyzed_in = None;
+            }
             // Somebody else's use: EXECUTE in SQL, out of a function perhaps.
             let used = bound && matches!((prepared.uses, bracket.uses), (Some(before), Some(now)) if now != before + 1);
             unsure = prepared.unsure || used;
@@ -596,7 +601,8 @@ impl Session {
             return Err(reason.clone());
         }
         if again && now.analysis.dimensions.iter().any(|d| d.secured) {
-            // It does not look at memberships again; its rows for the lake it would read with the policies of now.
+            // It does not look at memberships again; its rows for the lake it would read with the policies of now. Only where the
+            // client cannot know whether the analysis was before a change or behind it are they the same.
             return Err("PostgreSQL keeps the policies that it analyzed the statement with".into());
         }
         let (a, b) = (&now.analysis, &probed.analysis);
@@ -905,7 +911,7 @@ impl Session {
             probe_us: record.entry.probe_us,
             added: None,
             unsure: false,
-            bound: false,
+            analyzed_in: None,
             uses: None,
         };
         record.discard();

@@ -1,6 +1,7 @@
 //! The two sockets of a session and their buffers. Bytes move in both directions at once, each bounded, so
 //! that neither side can block the other for good. ✗ what the bytes mean.
 
+use super::awake::{Asleep, Awake};
 use super::upstream_socket;
 use crate::telemetry::Moved;
 use bytes::{Buf, BytesMut};
@@ -9,7 +10,7 @@ use std::io;
 use std::path::PathBuf;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::server::TlsStream;
@@ -222,12 +223,16 @@ pub struct Link {
     /// Whose turn it was last to be read first.
     client_first: bool,
     moved: Moved,
+    /// How long the last wait was.
+    waited: Duration,
+    /// How long a wait may be spent awake.
+    pub awake_for: Duration,
 }
 
 impl Link {
     /// Of two connections; what they have read already stays.
     pub fn new(client: Side, upstream: Side) -> Self {
-        Link { client, upstream, grown: false, client_first: false, moved: Moved::default() }
+        Link { client, upstream, grown: false, client_first: false, moved: Moved::default(), waited: Duration::MAX, awake_for: Duration::ZERO }
     }
 
     /// Hands on the first `n` bytes from the client. (Copied: shared buffers would have to be made anew.)
@@ -249,8 +254,41 @@ impl Link {
 
     /// As [`Link::turn`], but what is to be written is written without a word, unless reading was held up by it or buffers have grown.
     /// With `whole_frame` the client is read even when its input is over the limit: one long frame must be completed.
-    pub async fn exchange(&mut self, whole_frame: bool) -> io::Result<Turn> {
-        poll_fn(|cx| self.poll_turn(cx, whole_frame, true)).await
+    /// `owed`: PostgreSQL is at work for this session.
+    pub async fn exchange(&mut self, whole_frame: bool, owed: bool) -> io::Result<Turn> {
+        if let Some(turn) = self.look(whole_frame).await {
+            return turn;
+        }
+        let began = Instant::now();
+        // A wait is as long as the one before, as a rule.
+        if self.waited <= self.awake_for
+            && let Some(mut awake) = Awake::begin(began, self.awake_for)
+        {
+            while awake.goes_on(Instant::now()) {
+                // The thread's other sessions have their turn, and the sockets are asked.
+                tokio::task::yield_now().await;
+                if let Some(turn) = self.look(whole_frame).await {
+                    self.waited = began.elapsed();
+                    return turn;
+                }
+            }
+        }
+        let asleep = owed.then(Asleep::begin);
+        let turn = poll_fn(|cx| self.poll_turn(cx, whole_frame, true)).await;
+        drop(asleep);
+        self.waited = began.elapsed();
+        turn
+    }
+
+    /// What can be done at once.
+    async fn look(&mut self, whole_frame: bool) -> Option<io::Result<Turn>> {
+        poll_fn(|cx| {
+            Poll::Ready(match self.poll_turn(cx, whole_frame, true) {
+                Poll::Ready(turn) => Some(turn),
+                Poll::Pending => None,
+            })
+        })
+        .await
     }
 
     /// Gives back what a large answer has left.
@@ -273,7 +311,7 @@ impl Link {
     /// Writes what can be written, then reads once from one of both. Everything is noted before it returns: nothing is lost if it is
     /// not polled again.
     fn poll_turn(&mut self, cx: &mut Context<'_>, whole_frame: bool, quiet: bool) -> Poll<io::Result<Turn>> {
-        let Link { client, upstream, grown, client_first, moved } = self;
+        let Link { client, upstream, grown, client_first, moved, .. } = self;
         let lengths = [client.input.len(), client.output.len(), upstream.input.len(), upstream.output.len()];
         *grown |= lengths.into_iter().any(|n| n > RESTING) || client.piece.max(upstream.piece) > PIECE;
         let mut wrote = false;

@@ -13,6 +13,7 @@ pub mod probe;
 pub mod state;
 
 mod arrange;
+mod awake;
 mod bracket;
 mod cold;
 mod copy;
@@ -113,8 +114,8 @@ struct Prepared {
     unsure: bool,
     /// As often PostgreSQL had planned it or taken its plan, when that was last known.
     uses: Option<i64>,
-    /// It was bound since PostgreSQL analyzed it.
-    bound: bool,
+    /// The session's turn when PostgreSQL analyzed it; `None` once it was bound since.
+    analyzed_in: Option<u64>,
 }
 
 impl Prepared {
@@ -146,6 +147,8 @@ pub struct Session {
     portals: HashMap<Bytes, Portal>,
     /// The candidate whose Parse was the last thing the client sent.
     fresh: Option<Bytes>,
+    /// How often the client has asked for the answers so far (Sync, Flush, and what implies them).
+    turn: u64,
     /// A portal of the lake may be bound and not opened.
     unopened: bool,
     /// By table, the lake version that serves the transaction's fixed snapshot, and as what it was read.
@@ -196,7 +199,8 @@ pub struct Session {
 impl Session {
     /// Takes over a connection that PostgreSQL has accepted.
     pub fn new(shared: Arc<Shared>, logged_in: LoggedIn) -> Self {
-        let LoggedIn { link, startup, cancel } = logged_in;
+        let LoggedIn { mut link, startup, cancel } = logged_in;
+        link.awake_for = shared.config.busy_wait;
         let who = Arc::new(Who {
             pid: cancel.key.pid,
             usename: startup.user().to_string(),
@@ -215,6 +219,7 @@ impl Session {
             statements: HashMap::new(),
             portals: HashMap::new(),
             fresh: None,
+            turn: 0,
             unopened: false,
             fixed: HashMap::new(),
             client_remaining: 0,
@@ -372,7 +377,7 @@ impl Session {
             let whole = self.wants_whole_frame();
             let turn = tokio::select! {
                 biased;
-                t = self.link.exchange(whole) => t?,
+                t = self.link.exchange(whole, !at_rest) => t?,
                 () = &mut shutting_down, if idle => return Err(SessionEnd::Shutdown),
             };
             match turn {
@@ -470,6 +475,9 @@ impl Session {
             {
                 // A Query destroys the unnamed one.
                 self.open_bound((h.tag == b'Q').then_some(b"".as_slice())).await?;
+            }
+            if matches!(h.tag, b'S' | b'H' | b'F' | b'Q') {
+                self.turn += 1;
             }
             if let Some(replay) = self.replay.take()
                 && matches!((h.tag, h.len), (b'S', 5))
@@ -707,7 +715,7 @@ impl Session {
 
     /// One turn in which the client's end ends the session.
     async fn turn(&mut self) -> Result<(), SessionEnd> {
-        match self.link.exchange(false).await? {
+        match self.link.exchange(false, true).await? {
             Turn::ClientClosed => Err(SessionEnd::Client),
             Turn::UpstreamClosed => Err(SessionEnd::Upstream),
             _ => Ok(()),

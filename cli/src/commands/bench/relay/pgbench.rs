@@ -132,7 +132,7 @@ impl Running<'_> {
         Ok(self.child.try_wait()?.is_some())
     }
 
-    /// Waits for its end; transactions that ended after `since` are counted by themselves.
+    /// Waits for its end. Rate and times are of the transactions that ended after `since`, if there are any.
     pub async fn finish(self, since: SystemTime) -> Result<Run> {
         let limit = GRACE + Duration::from_secs(self.seconds.into());
         let ended = tokio::time::timeout(limit, self.child.wait_with_output()).await;
@@ -148,9 +148,13 @@ impl Running<'_> {
             log.take(&text).with_context(|| format!("read {}", file.display()))?;
         }
         self.pgbench.clear()?;
-        run.p50_ms = quantile(&log.times, 0.5) / 1e3;
-        run.p99_ms = quantile(&log.times, 0.99) / 1e3;
-        run.late = log.late;
+        if let Some(rate) = log.rate() {
+            run.tps = rate;
+        }
+        let times = if log.late.is_empty() { &log.early } else { &log.late };
+        run.p50_ms = quantile(times, 0.5) / 1e3;
+        run.p99_ms = quantile(times, 0.99) / 1e3;
+        run.late = log.late.len() as u64;
         Ok(run)
     }
 }
@@ -183,23 +187,34 @@ fn summary(said: &str) -> Option<Run> {
 /// What the lines of its logs say: `client transaction time script seconds microseconds`.
 #[derive(Default)]
 struct Log {
-    /// Microseconds of each transaction.
-    times: Vec<f64>,
+    /// Microseconds of each transaction that ended not after `since`, and of each other one.
+    early: Vec<f64>,
+    late: Vec<f64>,
     /// Microseconds since 1970.
     since: u128,
-    late: u64,
+    /// When the last one ended.
+    last: u128,
 }
 
 impl Log {
     fn take(&mut self, text: &str) -> Option<()> {
         for line in text.lines() {
             let mut fields = line.split_ascii_whitespace().skip(2);
-            self.times.push(fields.next()?.parse().ok()?);
+            let time = fields.next()?.parse().ok()?;
             let mut end = fields.skip(1);
             let (seconds, micros): (u128, u128) = (end.next()?.parse().ok()?, end.next()?.parse().ok()?);
-            self.late += u64::from(seconds * 1_000_000 + micros > self.since);
+            let end = seconds * 1_000_000 + micros;
+            self.last = self.last.max(end);
+            let times = if end > self.since { &mut self.late } else { &mut self.early };
+            times.push(time);
         }
         Some(())
+    }
+
+    /// Transactions a second after `since`.
+    fn rate(&self) -> Option<f64> {
+        (self.last > self.since && !self.late.is_empty())
+            .then(|| self.late.len() as f64 * 1e6 / (self.last - self.since) as f64)
     }
 }
 
@@ -222,7 +237,8 @@ mod tests {
     fn its_log_has_times_and_ends() {
         let mut log = Log { since: 1_790_000_000_000_012, ..Log::default() };
         assert_eq!(log.take("0 1 250 0 1790000000 12\n1 1 1750 0 1790000000 13\n"), Some(()));
-        assert_eq!((log.times.as_slice(), log.late), ([250.0, 1750.0].as_slice(), 1));
+        assert_eq!((log.early.as_slice(), log.late.as_slice()), ([250.0].as_slice(), [1750.0].as_slice()));
+        assert_eq!(log.rate(), Some(1e6));
         assert_eq!(log.take("0 1\n"), None);
         assert_eq!(log.take("0 1 skipped 0 1 1\n"), None);
     }
