@@ -698,7 +698,7 @@ pub struct BenchFlightArgs {
     /// Rows of the table, all of them fetched
     #[arg(long, default_value_t = 10_000_000, value_parser = clap::value_parser!(u64).range(10_000..=100_000_000))]
     pub rows: u64,
-    /// Runs of each way; the best counts
+    /// Runs of each way, five times as many of those into Arrow; the median counts
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
     pub rounds: u32,
     /// Python that has the clients

@@ -101,6 +101,63 @@ fn statements_of_the_corpus_have_the_same_values_and_errors() {
     assert!(from_lake > 100, "{from_lake} of {count} from the lake");
 }
 
+/// How fast anything is, this does not judge.
+#[test]
+fn the_benchmark_fetches_all_rows_each_way() {
+    if !has("flight") {
+        return;
+    }
+    let folder = tempfile::Builder::new()
+        .prefix("watershed-test-")
+        .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o755))
+        .tempdir()
+        .expect("a temporary directory");
+    let mut command = Command::new(support::instance::binary());
+    scrub(&mut command);
+    command.args(["bench", "flight", "--rows", "20000", "--rounds", "1", "--json", "figures.json", "--python", &python()]);
+    let output = command.arg("--dir").arg(folder.path().join("work")).current_dir(folder.path()).output().expect("watershed starts");
+    let (said, complained) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    // 1: measured, and a goal was not reached.
+    assert!(matches!(output.status.code(), Some(0 | 1)), "{said}\n{complained}");
+    let figures = std::fs::read_to_string(folder.path().join("figures.json")).expect("its figures");
+    let figures: serde_json::Value = serde_json::from_str(&figures).expect("JSON");
+    assert_eq!(figures["measured"]["rows"], 20_000);
+    let ways = figures["measured"]["seconds"].as_object().expect("the ways");
+    assert_eq!(ways.len(), 9, "{ways:?}");
+    assert!(ways.values().all(|runs| runs[0].as_f64() > Some(0.0)), "{ways:?}");
+    assert!(!folder.path().join("work").exists(), "the benchmark's folder was left behind");
+}
+
+/// Where the Python of `drivers.sh` is.
+fn python() -> String {
+    let script = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/local/drivers/drivers.sh");
+    let output = Command::new(script).args(["flight", "-c", "import sys; print(sys.executable)"]).output().expect("bash starts");
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8(output.stdout).expect("a path of UTF-8").trim().to_owned()
+}
+
+/// Drivers send them in base64, padded or not; for SCRAM they count as SASLprep has them.
+#[test]
+fn passwords_of_every_length_and_spelling_log_in() {
+    if !has("flight") {
+        return;
+    }
+    let instance = Instance::start(Options::on_demand());
+    let mut admin = Client::connect(&instance.admin());
+    let passwords = ["secret", "secret1", "secret12", "e\u{301}", "x\u{ad}", "x\u{a0}y", "\u{ad}", "\u{627}a"];
+    for (n, password) in passwords.iter().enumerate() {
+        admin.run(&format!("CREATE ROLE flown_{n} LOGIN PASSWORD '{password}'"));
+    }
+    let program = format!(
+        "from doors import *\nfor n, password in enumerate({}):\n\
+         \x20   with flight(user=f'flown_{{n}}', password=password) as f:\n\
+         \x20       assert rows(f, 'SELECT current_user') == [(f'flown_{{n}}',)], password\n\
+         \x20   fails(lambda: flight(user=f'flown_{{n}}', password=password + '.'), '28P01')\nprint('done')",
+        serde_json::json!(passwords)
+    );
+    run(&instance, "flight", &["-c", &program]);
+}
+
 #[test]
 fn sessions_end_when_idle_and_when_old() {
     if !has("flight") {

@@ -197,6 +197,11 @@ fn nobody_gets_a_part_of_the_rows_at_any_door() {
         ("SELECT id, row_number() OVER (ORDER BY ts) FROM t", "window"),
         ("/* watershed: postgres */ SELECT count(*) FROM t", "asks for PostgreSQL"),
         ("SELECT id FROM t WHERE id = 3 FOR UPDATE", ""),
+        // What the lake meets PostgreSQL might not, and what nobody reads PostgreSQL may compute: only it knows.
+        ("SELECT 1 / (id - id) FROM t", "division by zero"),
+        ("SELECT count(*) FROM t WHERE 1 / (id - id) > 0 OR kind = 'kind 1'", "division by zero"),
+        ("WITH a AS MATERIALIZED (SELECT kind, 1 / (id - id) AS r FROM t) SELECT count(*) FROM a", "division by zero"),
+        ("SELECT max(lower(kind || 'Ü')) FROM t", "upper and lower case"),
     ] {
         let reply = client.query(door);
         refused(&reply, words);

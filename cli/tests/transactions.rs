@@ -538,9 +538,8 @@ fn search_paths_and_temporary_tables_under_a_prepared_statement() {
     after("CREATE TEMP TABLE pathed (a int4, t text)", "0", "00000");
     after("INSERT INTO pg_temp.pathed VALUES (5, 'temporary')", "1", "00000");
     after("DROP TABLE pg_temp.pathed", "101", "00000");
-    // (Where the session has temporary tables already, PostgreSQL does not notice another one.)
-    after("BEGIN; CREATE TEMP TABLE pathed (a int4, t text) ON COMMIT DROP", "101", "00000");
-    assert_eq!(after("COMMIT", "101", "00000"), "lake");
+    // (Another one PostgreSQL notices only if something else has it look again: the session has a schema for them already.)
+    assert_eq!(after("SELECT 1", "101", "00000"), "lake");
     // In one pipeline, before the statement and between two of its executions.
     let frames = [
         extended("SET search_path = here"),
@@ -595,12 +594,13 @@ fn analyses_that_nobody_saw() {
         for _ in 0..3 {
             assert_eq!(run(&mut pair, "0").as_deref(), Some("100"), "before {what}");
         }
+        // It means again what it is known to mean.
+        assert_eq!(pair.route(sql), "lake", "before {what}");
         pair.query("SET search_path = unseen");
         pair.send(what, frames, 1);
         for _ in 0..3 {
             assert_eq!(run(&mut pair, "0").as_deref(), Some("101"), "after {what}");
         }
-        assert_eq!(pair.route(sql), "lake", "after {what}");
         pair.query("SET search_path = seen");
         pair.send(what, frames, 1);
     }

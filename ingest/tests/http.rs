@@ -185,6 +185,39 @@ async fn a_key_makes_a_repeated_request_a_no_op() {
     assert_eq!(db.count("SELECT count(*) FROM logs WHERE host = 'many'").await, 500);
 }
 
+/// Whole lines of a body that is not whole are no rows: its sender sends them again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_that_breaks_off_gives_no_rows() {
+    let db = Database::new().await;
+    let at = serve(config(&db)).await;
+    let line = "{\"ts\":1,\"message\":\"torn\"}\n";
+    let chunk = format!("{:x}\r\n{line}\r\n", line.len());
+    for (n, (framing, sent)) in [("Content-Length: 1000", line), ("Transfer-Encoding: chunked", &chunk)].into_iter().enumerate() {
+        let mut socket = TcpStream::connect(at).await.unwrap();
+        let head = format!("POST /v1/ingest/logs HTTP/1.1\r\nHost: test\r\nIdempotency-Key: torn-{n}\r\n{framing}\r\n\r\n");
+        socket.write_all(format!("{head}{sent}").as_bytes()).await.unwrap();
+        socket.shutdown().await.unwrap();
+        // It is over when the server closes, whatever it says.
+        let mut answer = Vec::new();
+        let _ = socket.read_to_end(&mut answer).await;
+        assert!(!answer.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&answer));
+        assert_eq!(db.count("SELECT count(*) FROM logs").await, n as i64, "{framing}");
+        let key = format!("torn-{n}");
+        assert_eq!(post(at, "logs", &[("Idempotency-Key", &key)], line).await.counts(), (200, 1, 0));
+    }
+    for (encoding, packed) in [("zstd", zstd::encode_all(line.repeat(1000).as_bytes(), 1).unwrap()), ("gzip", {
+        let mut gz = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        gz.write_all(line.repeat(1000).as_bytes()).unwrap();
+        gz.finish().unwrap()
+    })] {
+        let torn = &packed[..packed.len() - 6];
+        let answer = ask(at, "POST /v1/ingest/logs", &[("Content-Encoding", encoding)], torn).await;
+        assert_eq!(answer.status, 400, "{encoding}: {}", answer.body);
+    }
+    assert_eq!(db.count("SELECT count(*) FROM logs").await, 2);
+    assert_eq!(db.count("SELECT count(*) FROM watershed.dead_letters").await, 0);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn limits_and_refusals() {
     let db = Database::new().await;

@@ -168,7 +168,8 @@ with connect(autocommit=True) as conn:
         for name, cur in cursors:
             rows(f"pipeline {name}", cur)
         a = conn.execute(f"SELECT count(*) AS {MARK} FROM samples")
-        b = conn.execute("SELECT 1 / 0")
+        # Late enough that its error does not arrive before the next statement is on its way, which would raise it.
+        b = conn.execute("SELECT 1 / length(pg_sleep(2)::text)")
         c = conn.execute("SELECT count(*) FROM logs")
         try:
             pipeline.sync()

@@ -13,7 +13,7 @@ import polars
 import pyarrow
 import pyarrow.flight
 
-from doors import PASSWORD, URL, USER, client, direct, fails, flight, rows, set_option, statement, table
+from doors import PASSWORD, URL, USER, act, client, command, direct, fails, field, flight, rows, set_option, statement, table, update
 
 CHECKS = []
 
@@ -153,9 +153,45 @@ def updates_and_batches_of_parameters():
         assert one(f, "SELECT count(*) FROM scratch WHERE b = ''") == 10
         cursor.execute("INSERT INTO scratch VALUES (-1, 'x') RETURNING a")
         assert cursor.fetchall() == [(-1,)]
-        # All rows of a batch or none.
+        # All rows of a batch or none, whichever way it goes.
         fails(lambda: cursor.executemany("INSERT INTO scratch VALUES (?, ?)", [("7000", "x"), ("no number", "x")]), "22P02")
         assert one(f, "SELECT count(*) FROM scratch WHERE a = 7000") == 0
+        returning = "INSERT INTO scratch VALUES (?::text::int, 'x') RETURNING a"
+        cursor.execute(returning, pyarrow.record_batch({"a": ["7001", "7002"]}))
+        assert cursor.fetchall() == [(7001,), (7002,)]
+        fails(lambda: cursor.execute(returning, pyarrow.record_batch({"a": ["7003", "no number", "7004"]})), "22P02")
+        assert one(f, "SELECT count(*) FROM scratch WHERE a > 7002") == 0
+        # No rows of parameters are no executions.
+        cursor.execute(returning, pyarrow.table({"a": pyarrow.array([], pyarrow.string())}))
+        assert cursor.fetch_arrow_table().num_rows == 0
+        cursor.execute("SELECT ?::int AS n, 'x' AS t", pyarrow.table({"n": pyarrow.array([], pyarrow.int32())}))
+        assert cursor.fetch_arrow_table().schema.names == ["n", "t"]
+        for sql in ["COPY scratch FROM STDIN", "COPY scratch TO STDOUT"]:
+            assert "HINT" in str(fails(lambda: rows(f, sql), "0A000")), sql
+        assert one(f, "SELECT 1") == 1
+
+
+@check
+def values_do_not_depend_on_settings():
+    nano = pyarrow.MonthDayNano
+    given = [nano([-1, 2, 3000]), nano([1, -2, 3000]), nano([-1, -2, -3000]), nano([0, 0, 0])]
+    with flight() as f:
+        for style in ["sql_standard", "postgres_verbose", "iso_8601", "postgres"]:
+            rows(f, f"SET intervalstyle = '{style}'")
+            got = [one(f, "SELECT $1::interval", pyarrow.record_batch({"i": pyarrow.array([i], pyarrow.month_day_nano_interval())})) for i in given]
+            assert [tuple(g) for g in got] == [tuple(g) for g in given], (style, got)
+        for off in ["SET array_nulls = off", "SELECT set_config('array_nulls', 'off', false)"]:
+            rows(f, off)
+            lists = pyarrow.record_batch({"a": pyarrow.array([["x", None]], pyarrow.list_(pyarrow.string()))})
+            assert one(f, "SELECT ($1::text[])[2] IS NULL", lists) is True
+        rows(f, "CREATE TEMPORARY TABLE texts (t text)")
+        latin = "client_encoding = 'LATIN1'"
+        for other in [f"SET {latin}", "SELECT set_config('client_encoding', 'LATIN1', false)", "BEGIN", f"SET LOCAL {latin}"]:
+            rows(f, other)
+            rows(f, "INSERT INTO texts VALUES (?)", ("ü",))
+            assert one(f, "SELECT bool_and(t = U&'\\00FC') FROM texts") is True, other
+        rows(f, "COMMIT")
+        assert one(f, "SELECT min(t) FROM texts") == "ü"
 
 
 @check
@@ -180,8 +216,28 @@ def transactions():
 
 
 @check
+def a_handle_does_not_outlive_its_transaction():
+    plain, options = client()
+    with direct() as d:
+        name = f"outlived_{os.getpid()}"
+        d.execute(f"CREATE TABLE {name} (a int)")
+        for meanwhile in [[], ["BEGIN"]]:
+            transaction = act(plain, options, "BeginTransaction", "ActionBeginTransactionRequest", b"")[1]
+            update(plain, options, f"INSERT INTO {name} VALUES (1)", transaction)
+            for sql in ["COMMIT", *meanwhile]:
+                update(plain, options, sql, transaction if sql == "COMMIT" else b"")
+            fails(lambda: update(plain, options, f"INSERT INTO {name} VALUES (2)", transaction), "25P01")
+            fails(lambda: act(plain, options, "EndTransaction", "ActionEndTransactionRequest", field(1, transaction) + b"\x10\x02"), "25P01")
+            # And is forgotten then.
+            fails(lambda: update(plain, options, f"INSERT INTO {name} VALUES (2)", transaction), "25000")
+            if meanwhile:
+                update(plain, options, "ROLLBACK")
+        assert d.execute(f"SELECT a FROM {name}").fetchall() == [(1,), (1,)]
+        d.execute(f"DROP TABLE {name}")
+
+
+@check
 def savepoints():
-    from doors import act, field, update
     plain, options = client()
     rolls_back, commits, releases = b"\x10\x02", b"\x10\x01", b"\x10\x01"
     with direct() as d:
@@ -216,6 +272,52 @@ def what_changes_something_is_done_once():
         plain.get_flight_info(statement(f"DELETE FROM {name} WHERE a = 7"), options)
         assert d.execute(f"SELECT count(*) FROM {name}").fetchone() == (2,)
         d.execute(f"DROP TABLE {name}")
+
+
+@check
+def what_a_select_does_is_done_once():
+    plain, options = client()
+    with flight() as f, direct() as d:
+        name = f"effects_{os.getpid()}"
+        d.execute(f"CREATE TABLE {name} (a int)")
+        d.execute(f"CREATE FUNCTION f_{name}() RETURNS int LANGUAGE sql AS 'INSERT INTO {name} VALUES (1) RETURNING a'")
+        d.execute(f"CREATE VIEW v_{name} AS SELECT f_{name}() AS a")
+        d.execute(f"CREATE SEQUENCE s_{name}")
+        done = 0
+        for sql in [f"SELECT f_{name}()", f"SELECT a FROM v_{name}", f"EXPLAIN ANALYZE SELECT f_{name}()"]:
+            for _ in range(5):
+                with f.cursor() as cursor:
+                    cursor.execute(sql)
+                done += 1
+                assert d.execute(f"SELECT count(*) FROM {name}").fetchone() == (done,), sql
+            info = plain.get_flight_info(statement(sql), options)
+            done += 1
+            assert d.execute(f"SELECT count(*) FROM {name}").fetchone() == (done,), sql
+            assert plain.do_get(info.endpoints[0].ticket, options).read_all().num_rows > 0
+            fails(lambda: plain.do_get(info.endpoints[0].ticket, options).read_all(), "55000")
+            assert d.execute(f"SELECT count(*) FROM {name}").fetchone() == (done,), sql
+        plain.get_flight_info(statement(f"SELECT nextval('s_{name}')"), options)
+        assert d.execute(f"SELECT nextval('s_{name}')").fetchone() == (2,)
+        plain.get_flight_info(statement(f"SELECT 1 AS a INTO i_{name}"), options)
+        assert d.execute(f"SELECT a FROM i_{name}").fetchall() == [(1,)]
+        # What is asked about a statement means the same under every search path: an operator of somebody else's is not called.
+        d.execute(f"CREATE FUNCTION o_{name}(oid, int4) RETURNS bool LANGUAGE plpgsql AS $$BEGIN INSERT INTO {name} VALUES (2); RETURN true; END$$")
+        d.execute(f"CREATE OPERATOR public.>= (LEFTARG = oid, RIGHTARG = int4, FUNCTION = o_{name})")
+        with f.cursor() as cursor:
+            cursor.execute("SELECT 1 AS one")
+            assert cursor.fetchall() == [(1,)]
+        assert d.execute(f"SELECT count(*) FROM {name} WHERE a = 2").fetchone() == (0,)
+        d.execute(f"DROP FUNCTION o_{name}(oid, int4) CASCADE")
+        # What goes wrong is told when it is executed.
+        fails(lambda: plain.get_flight_info(statement(f"SELECT f_{name}() / 0"), options), "22012")
+        # An answer that is larger than what may wait is given whole all the same.
+        info = plain.get_flight_info(statement(f"SELECT repeat('x', 1000), f_{name}() FROM generate_series(1, 100000)"), options)
+        assert plain.do_get(info.endpoints[0].ticket, options).read_all().num_rows == 100_000
+        # What only reads may be read again.
+        info = plain.get_flight_info(statement("SELECT id FROM samples WHERE id <= 3"), options)
+        for _ in range(2):
+            assert plain.do_get(info.endpoints[0].ticket, options).read_all().num_rows == 3
+        d.execute(f"DROP TABLE {name}, i_{name} CASCADE; DROP VIEW v_{name}; DROP FUNCTION f_{name}(); DROP SEQUENCE s_{name}")
 
 
 @check
@@ -397,6 +499,121 @@ def statements_can_be_cancelled():
                 pass
 
         fails(rest, "57014")
+
+
+@check
+def a_call_that_is_given_up_stops_its_work():
+    plain, _ = client()
+    header = plain.authenticate_basic_token(USER, PASSWORD)
+    options = pyarrow.flight.FlightCallOptions(headers=[header])
+    hasty = pyarrow.flight.FlightCallOptions(timeout=1.0, headers=[header])
+    with flight() as f, direct() as d, f.cursor() as cursor:
+        name = f"given_up_{os.getpid()}"
+        d.execute(f"CREATE TABLE {name} (a int)")
+        body = f"BEGIN PERFORM pg_sleep(600); INSERT INTO {name} VALUES (1); RETURN 1; END"
+        d.execute(f"CREATE FUNCTION slow_{name}() RETURNS int LANGUAGE plpgsql AS '{body}'")
+
+        def at_work():
+            sql = "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query LIKE %s AND pid <> pg_backend_pid()"
+            return d.execute(sql, [f"%slow_{name}%"]).fetchone()[0]
+
+        def until(work):
+            began = time.monotonic()
+            while at_work() != work:
+                assert time.monotonic() - began < 120, f"{at_work()} at work instead of {work}"
+                time.sleep(0.05)
+
+        def is_alive_and_commits(n):
+            update(plain, options, f"INSERT INTO {name} VALUES ({n})")
+            assert d.execute(f"SELECT a FROM {name}").fetchall() == [(n,)], n
+            d.execute(f"DELETE FROM {name}")
+
+        # By a deadline,
+        for n, sql in enumerate([f"SELECT slow_{name}()", f"INSERT INTO {name} SELECT slow_{name}()", f"DO 'BEGIN PERFORM slow_{name}(); END'"]):
+            fails(lambda: plain.get_flight_info(statement(sql), hasty), None)
+            until(0)
+            is_alive_and_commits(n)
+            fails(lambda: update(plain, hasty, sql), None)
+            until(0)
+            is_alive_and_commits(n)
+        # by hand, while the driver executes,
+        failed = []
+
+        def execute():
+            try:
+                cursor.execute(f"SELECT slow_{name}()")
+            except Exception as error:
+                failed.append(error)
+
+        thread = threading.Thread(target=execute)
+        thread.start()
+        until(1)
+        cursor.adbc_cancel()
+        thread.join()
+        until(0)
+        assert failed
+        assert one(f, "SELECT 1") == 1
+        # and of an ingestion whose rows never end: nothing of it stays, and no transaction that would hold what comes next.
+        descriptor = pyarrow.flight.FlightDescriptor.for_command(command("CommandStatementIngest", field(2, name.encode())))
+        batch = pyarrow.record_batch({"a": pyarrow.array([7, 8], pyarrow.int32())})
+        writer, _ = plain.do_put(descriptor, batch.schema, hasty)
+        writer.write_batch(batch)
+        while True:
+            try:
+                time.sleep(0.05)
+                writer.write_batch(batch)
+            except Exception:
+                break
+        is_alive_and_commits(9)
+        # Parameters that never end are none.
+        prepare = field(1, f"INSERT INTO {name} VALUES ($1)".encode())
+        handle = act(plain, options, "CreatePreparedStatement", "ActionCreatePreparedStatementRequest", prepare)[1]
+        for n in range(5):
+            descriptor = pyarrow.flight.FlightDescriptor.for_command(command("CommandPreparedStatementUpdate", field(1, handle)))
+            short = pyarrow.flight.FlightCallOptions(timeout=0.3, headers=[header])
+            writer, _ = plain.do_put(descriptor, batch.schema, short)
+            while True:
+                try:
+                    time.sleep(0.01)
+                    writer.write_batch(batch)
+                except Exception:
+                    break
+            is_alive_and_commits(n)
+        # What waits for the session and is given up is never begun.
+        held = os.getpid()
+        d.execute("SELECT pg_advisory_lock(%s)", [held])
+        waits = f"DO 'BEGIN PERFORM pg_advisory_xact_lock({held}); END -- slow_{name}'"
+        thread = threading.Thread(target=lambda: update(plain, options, waits))
+        thread.start()
+        until(1)
+        fails(lambda: update(plain, hasty, f"INSERT INTO {name} VALUES (10)"), None)
+        fails(lambda: act(plain, hasty, "BeginTransaction", "ActionBeginTransactionRequest", b""), None)
+        d.execute("SELECT pg_advisory_unlock(%s)", [held])
+        thread.join()
+        is_alive_and_commits(11)
+        # What names no transaction is not lost in one that somebody forgot.
+        transaction = act(plain, options, "BeginTransaction", "ActionBeginTransactionRequest", b"")[1]
+        fails(lambda: update(plain, options, f"INSERT INTO {name} VALUES (12)"), "25001")
+        act(plain, options, "EndTransaction", "ActionEndTransactionRequest", field(1, transaction) + b"\x10\x01")
+        act(plain, options, "BeginTransaction", "ActionBeginTransactionRequest", b"")
+        update(plain, options, "ROLLBACK")
+        is_alive_and_commits(13)
+        assert d.execute(f"SELECT count(*) FROM {name}").fetchone() == (0,)
+        d.execute(f"DROP TABLE {name}; DROP FUNCTION slow_{name}()")
+
+
+@check
+def batches_that_give_more_than_they_take():
+    with flight() as f, direct() as d, f.cursor() as cursor:
+        name = f"giving_{os.getpid()}"
+        d.execute(f"CREATE TABLE {name} (a int, t text)")
+        d.execute(f"CREATE FUNCTION n_{name}() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN RAISE NOTICE '%', repeat('n', 5000); RETURN NEW; END$$")
+        d.execute(f"CREATE TRIGGER n BEFORE INSERT ON {name} FOR EACH ROW EXECUTE FUNCTION n_{name}()")
+        batch = pyarrow.record_batch({"a": pyarrow.array(range(512), pyarrow.int32()), "t": ["y" * 20_000] * 512})
+        cursor.executemany(f"INSERT INTO {name} VALUES (?, ?) RETURNING repeat(t, 10)", batch)
+        cursor.adbc_ingest(name, pyarrow.Table.from_batches([batch] * 4), mode="append")
+        assert d.execute(f"SELECT count(*), sum(length(t)) FROM {name}").fetchone() == (2560, 2560 * 20_000)
+        d.execute(f"DROP TABLE {name}; DROP FUNCTION n_{name}()")
 
 
 @check

@@ -192,6 +192,14 @@ impl First<'_> {
             Rel::Attach { input, .. } if joins(input) > 0 && !is_harmless(&demand.expr) => {
                 refuse("a condition with a sub-select, over several relations, that may raise an error")
             }
+            // What it reads of the rows may turn out to be computed of others, below.
+            Rel::Attach { input, .. } if fails_below(&demand.expr, input.width()) => {
+                let width = input.width();
+                demand.lose(|e| !reads_below(e, width));
+                let mut below = Vec::new();
+                sides(&demand.expr, width, &mut below);
+                below.into_iter().try_for_each(|expr| self.demand(input, Demand { expr, ..demand.clone() }))
+            }
             Rel::SetOp { left, right, .. } => {
                 self.demand(left, demand.clone())?;
                 self.demand(right, demand)
@@ -238,7 +246,8 @@ impl First<'_> {
         // As cheap as those beside it, it may be tested before them.
         let cheap = demand.late || operators(&demand.expr) > 1;
         let last = !demand.lost && demand.beside.iter().all(|e| cheap && is_cheap(e));
-        if last && !demand.apart {
+        // Of a condition on a rounded time the lake leaves out files.
+        if last && !demand.apart && time_of(&demand.expr).is_none() {
             return Ok(());
         }
         let mut kept: Vec<Expr> = Vec::new();
@@ -279,9 +288,10 @@ impl First<'_> {
         if column.ty != ColType::TimestampTz || !matches!(rel, Rel::Scan { .. }) {
             return None;
         }
-        let fold = self.folds.get(constant).filter(|f| f.type_oid == lake::types::oid::TIMESTAMPTZ)?;
+        // Two days around it there are times as well.
+        let fold = self.folds.get(constant).filter(|f| f.type_oid == lake::types::oid::TIMESTAMPTZ && f.moderate)?;
         let sql = format!("(({}) OPERATOR(pg_catalog.{operator}) '2 days'::pg_catalog.interval)", fold.sql);
-        let wider = Fold { sql, type_oid: fold.type_oid };
+        let wider = Fold { sql, ..fold.clone() };
         let number = self.folds.iter().position(|f| *f == wider).unwrap_or_else(|| {
             self.folds.push(wider);
             self.folds.len() - 1
@@ -394,6 +404,20 @@ fn parts(expr: &Expr, width: usize, left: &mut Vec<Expr>, right: &mut Vec<Expr>)
         right.push(expr.clone());
     } else {
         expr.children().into_iter().for_each(|child| parts(child, width, left, right));
+    }
+}
+
+/// Whether every step that may fail reads the left side only.
+fn fails_below(expr: &Expr, width: usize) -> bool {
+    (!may_fail(expr) || reads_below(expr, width)) && expr.children().into_iter().all(|child| fails_below(child, width))
+}
+
+/// The largest parts of `expr` that read the left side only.
+fn sides(expr: &Expr, width: usize, left: &mut Vec<Expr>) {
+    if reads_below(expr, width) {
+        left.push(expr.clone());
+    } else {
+        expr.children().into_iter().for_each(|child| sides(child, width, left));
     }
 }
 

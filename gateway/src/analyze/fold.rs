@@ -63,35 +63,43 @@ impl Analyzer<'_> {
 
     /// Asks PostgreSQL for the value of `expr`, if it may be asked.
     fn fold(&mut self, expr: &Expr) -> Option<(Constant, u32)> {
-        // PostgreSQL computes it when it plans, but for what it never plans: outputs of sub-selects that nobody reads. Of parameters it computes
-        // it for each row once it keeps a plan for all values, and of no rows never.
-        if (self.guarded > 0 || self.depth > 1 || (reads_param(expr) && !is_cast_param(expr))) && !total(expr, self.guarded == 0) {
+        let mut sure = Vec::new();
+        // What is immutable PostgreSQL computes when it plans, but for what it never plans (outputs of sub-selects that nobody reads); all else, and
+        // parameters once it keeps a plan for all values, of each row, and of no rows never.
+        let always = self.guarded == 0 && self.depth <= 1 && is_immutable(expr);
+        let total = is_short(expr) && total(expr, &mut sure);
+        if !always && !total {
             return None;
         }
         let sql = sql(expr).filter(|sql| sql.len() <= MAX_SQL)?;
-        Some((self.folded(sql, expr.type_oid()), expr.type_oid()))
+        Some((self.folded(sql, sure, expr.type_oid(), total), expr.type_oid()))
     }
 
     /// As [`Analyzer::constant`], cast by PostgreSQL to `type_oid` (in the session's zone).
     pub(super) fn constant_as(&mut self, expr: &Expr, type_oid: u32) -> Outcome<Constant> {
+        let (from, to) = (names::type_name(expr.type_oid()), names::type_name(type_oid));
+        let (Some(sql), Some(name)) = (sql(expr).filter(|sql| sql.len() <= MAX_SQL), oid::type_name(type_oid)) else {
+            return refuse(format!("comparison of {from} with {to} where neither is a constant"));
+        };
         // A date beyond all timestamps can be compared with one, and not be cast to one.
-        if (self.guarded > 0 || self.depth > 1 || matches!(expr, Expr::Const(_))) && !total(expr, self.guarded == 0) {
-            let (from, to) = (names::type_name(expr.type_oid()), names::type_name(type_oid));
+        let mut sure = Vec::new();
+        if !is_short(expr) || !total(expr, &mut sure) {
             return refuse(format!("comparison of {from} with {to} where casting may raise an error"));
         }
-        match (sql(expr), oid::type_name(type_oid)) {
-            (Some(sql), Some(name)) if sql.len() <= MAX_SQL => {
-                Ok(self.folded(format!("CAST({sql} AS pg_catalog.\"{name}\")"), type_oid))
-            }
-            _ => {
-                let (from, to) = (names::type_name(expr.type_oid()), names::type_name(type_oid));
-                refuse(format!("comparison of {from} with {to} where neither is a constant"))
-            }
-        }
+        Ok(self.folded(format!("CAST({sql} AS pg_catalog.\"{name}\")"), sure, type_oid, true))
     }
 
-    fn folded(&mut self, sql: String, type_oid: u32) -> Constant {
-        let fold = Fold { sql, type_oid };
+    /// `sure`: what parameters must be like for `sql` to raise no error. Where they are not, it is not computed, and PostgreSQL answers.
+    fn folded(&mut self, mut sql: String, sure: Vec<String>, type_oid: u32, moderate: bool) -> Constant {
+        if !sure.is_empty() {
+            sql = format!("CASE WHEN {} THEN {sql} END", sure.join(" AND "));
+        }
+        for condition in sure {
+            if !self.sure.contains(&condition) {
+                self.sure.push(condition);
+            }
+        }
+        let fold = Fold { sql, type_oid, moderate };
         let index = self.folds.iter().position(|f| *f == fold).unwrap_or_else(|| {
             self.folds.push(fold);
             self.folds.len() - 1
@@ -123,39 +131,232 @@ fn convert(value: &Value, type_oid: u32) -> Option<Value> {
     }
 }
 
-/// Whether computing the expression raises no error: such a one may be computed although PostgreSQL might never have. Where `params` is set a
-/// parameter counts as a time like most.
-fn total(expr: &Expr, params: bool) -> bool {
+/// Whether computing the expression raises no error: such a one may be computed although PostgreSQL might never have. Parameters must be
+/// moderate for it: conditions that say so go to `sure`.
+fn total(expr: &Expr, sure: &mut Vec<String>) -> bool {
     match expr {
         Expr::Const(c) => pgtree::value::from_datum(c.type_oid, c.datum.as_deref()).is_ok_and(|value| is_moderate(&value)),
-        Expr::Param(_) => params,
+        Expr::Param(p) if p.kind == 0 => moderate(p.id, p.type_oid).map(|condition| sure.push(condition)).is_some(),
+        // Everything has a text.
+        Expr::CoerceViaIo { arg, type_oid, .. } if textual(*type_oid) && matches!(**arg, Expr::Param(_)) => true,
+        // A text that a client gave, as another type: drivers send times so.
+        Expr::CoerceViaIo { arg, type_oid, .. } => match param_text(arg) {
+            Some(id) => readable(id, *type_oid).map(|condition| sure.push(condition)).is_some(),
+            None => matches!(*type_oid, oid::DATE | oid::TIMESTAMP | oid::TIMESTAMPTZ) && word(arg).is_some_and(|text| is_plain_time(&text)),
+        },
         Expr::SqlValue { .. } => true,
         Expr::Func(call) => match (call.func, call.args.as_slice()) {
             // date_trunc of timestamptz and timestamp
-            (1217 | 2020, [Expr::Const(unit), time]) => {
-                let unit = pgtree::value::from_datum(unit.type_oid, unit.datum.as_deref());
+            (1217 | 2020, [unit, time]) => {
                 let kind = if call.func == 1217 { Kind::TimestampTz } else { Kind::Timestamp };
-                matches!(unit, Ok(Value::Text(unit)) if Unit::parse(&unit, kind).is_ok()) && total(time, params)
+                word(unit).is_some_and(|unit| Unit::parse(&unit, kind).is_ok()) && total(time, sure)
             }
+            (1284, [unit, time, zone]) => {
+                word(unit).is_some_and(|unit| Unit::parse(&unit, Kind::TimestampTz).is_ok()) && is_zone(zone) && total(time, sure)
+            }
+            // to_timestamp, as some tools write times
+            (1778, [text, template]) => {
+                let known = |template: String| template.strip_prefix("YYYY-MM-DD").is_some_and(|rest| TEMPLATES.contains(&rest));
+                word(template).is_some_and(known) && word(text).is_some_and(|text| is_plain_time(&text) && !text.contains('T'))
+            }
+            // AT TIME ZONE
+            (1159 | 2069, [zone, time]) => is_zone(zone) && total(time, sure),
             // Wider integers
             (313 | 481 | 754, [Expr::Const(_)]) => true,
+            // Fractions of seconds
+            (1961 | 1967, [time, Expr::Const(c)]) => {
+                matches!(pgtree::value::from_datum(c.type_oid, c.datum.as_deref()), Ok(Value::Int4(0..=6))) && total(time, sure)
+            }
             // now, casts between date and timestamps
-            (1299 | 2647 | 1174 | 1178 | 2024 | 2027 | 2028 | 2029 | 313 | 481 | 754, args) => args.iter().all(|arg| total(arg, params)),
+            (1299 | 2647 | 1174 | 1178 | 2024 | 2027 | 2028 | 2029 | 313 | 481 | 754, args) => args.iter().all(|arg| total(arg, sure)),
             _ => false,
         },
+        // Multiples of an interval
+        Expr::Op(call) if matches!(call.func, 1618 | 1624) => match call.args.as_slice() {
+            [a, b] if call.func == 1618 => is_moderate_multiple(a, b),
+            [a, b] => is_moderate_multiple(b, a),
+            _ => false,
+        },
+        // Differences of dates
+        Expr::Op(call) if call.func == 1140 => call.args.iter().all(|arg| !has_infinity(arg) && total(arg, sure)),
         // timestamps and dates plus or minus intervals and days
         Expr::Op(call) => {
-            matches!(call.func, 1189 | 1190 | 2032 | 2033 | 2071 | 2072 | 1141 | 1142) && call.args.iter().all(|arg| total(arg, params))
+            const SHIFTS: [u32; 11] = [1141, 1142, 1189, 1190, 2032, 2033, 2071, 2072, 2548, 2549, 2550];
+            SHIFTS.contains(&call.func) && call.args.iter().all(|arg| total(arg, sure))
         }
-        Expr::Relabel { arg, .. } => total(arg, params),
+        Expr::Relabel { arg, .. } => total(arg, sure),
         _ => false,
     }
 }
 
+/// What may stand behind the day in a template of to_timestamp.
+const TEMPLATES: [&str; 4] = ["", " HH24:MI", " HH24:MI:SS", " HH24:MI:SS.US"];
+
+/// A day after Christ and before the year 10,000 (no 29th of February), and perhaps a time of day: read alike in every style.
+fn is_plain_time(text: &str) -> bool {
+    let number = |part: Option<&str>, digits: usize| -> Option<u32> {
+        part.filter(|p| p.len() == digits && p.bytes().all(|b| b.is_ascii_digit()))?.parse().ok()
+    };
+    let (day, time) = text.split_once([' ', 'T']).map_or((text, None), |(day, time)| (day, Some(time)));
+    let mut parts = day.split('-');
+    let (year, month, day) = (number(parts.next(), 4), number(parts.next(), 2), number(parts.next(), 2));
+    let longest = match month {
+        Some(2) => 28,
+        Some(4 | 6 | 9 | 11) => 30,
+        Some(1..=12) => 31,
+        _ => 0,
+    };
+    let is_day = parts.next().is_none() && year.is_some_and(|y| y > 0) && day.is_some_and(|d| (1..=longest).contains(&d));
+    let Some(time) = time else { return is_day };
+    let (time, fraction) = time.split_once('.').map_or((time, None), |(time, fraction)| (time, Some(fraction)));
+    let mut parts = time.split(':');
+    let (hour, minute, second) = (number(parts.next(), 2), number(parts.next(), 2), parts.next());
+    is_day
+        && parts.next().is_none()
+        && hour.is_some_and(|h| h < 24)
+        && minute.is_some_and(|m| m < 60)
+        && second.map_or(fraction.is_none(), |second| number(Some(second), 2).is_some_and(|s| s < 60))
+        && fraction.is_none_or(|f| (1..=6).contains(&f.len()) && f.bytes().all(|b| b.is_ascii_digit()))
+}
+
+/// The text of a constant.
+fn word(expr: &Expr) -> Option<String> {
+    let Expr::Const(c) = expr else { return None };
+    match pgtree::value::from_datum(c.type_oid, c.datum.as_deref()) {
+        Ok(Value::Text(text)) => Some(text),
+        _ => None,
+    }
+}
+
+/// Whether so few steps lead to it that what begins moderately stays among PostgreSQL's times.
+fn is_short(expr: &Expr) -> bool {
+    const STEPS: usize = 16;
+    let mut steps = 0;
+    pgtree::tree::walk_expr(expr, &mut |part| steps += usize::from(matches!(part, pgtree::tree::Part::Expr(Expr::Op(_)))));
+    steps <= STEPS
+}
+
+fn has_infinity(expr: &Expr) -> bool {
+    let mut found = false;
+    pgtree::tree::walk_expr(expr, &mut |part| {
+        if let pgtree::tree::Part::Expr(Expr::Const(c)) = part {
+            let value = pgtree::value::from_datum(c.type_oid, c.datum.as_deref());
+            let infinite = |value| matches!(value, Value::Date(i32::MIN | i32::MAX) | Value::Timestamp(i64::MIN | i64::MAX) | Value::TimestampTz(i64::MIN | i64::MAX));
+            found |= value.is_ok_and(infinite);
+        }
+    });
+    found
+}
+
+/// A zone that PostgreSQL knows as well.
+fn is_zone(expr: &Expr) -> bool {
+    word(expr).is_some_and(|name| pgexact::Zone::parse(&name).is_some())
+}
+
+/// Whether an interval times a number, both constants, is a moderate one.
+fn is_moderate_multiple(span: &Expr, factor: &Expr) -> bool {
+    let number = |e: &Expr| match e {
+        Expr::Const(c) => match pgtree::value::from_datum(c.type_oid, c.datum.as_deref()) {
+            Ok(Value::Int2(v)) => Some(f64::from(v)),
+            Ok(Value::Int4(v)) => Some(f64::from(v)),
+            Ok(Value::Float8(v)) => Some(v),
+            _ => None,
+        },
+        _ => None,
+    };
+    let factor = match factor {
+        // smallint and integer as float8
+        Expr::Func(call) if matches!(call.func, 235 | 316) => call.args.first().and_then(number),
+        other => number(other),
+    };
+    let Expr::Const(c) = span else { return false };
+    let (Ok(Value::Interval { months, days, micros }), Some(factor)) = (pgtree::value::from_datum(c.type_oid, c.datum.as_deref()), factor) else {
+        return false;
+    };
+    let span = f64::from(months).abs() * 31.0 + f64::from(days).abs() + micros.unsigned_abs() as f64 / DAY_MICROS as f64;
+    (span * factor.abs()) < CENTURY as f64
+}
+
+/// Whether PostgreSQL computes the expression, unless it reads a parameter, when it plans: its volatility, of what is on the lists of what may be
+/// folded.
+fn is_immutable(expr: &Expr) -> bool {
+    const STABLE: [u32; 9] = [1174, 1178, 1217, 1284, 1299, 1778, 2027, 2028, 2647];
+    let plain = |type_oid: u32| {
+        matches!(
+            type_oid,
+            oid::BOOL | oid::INT2 | oid::INT4 | oid::INT8 | oid::FLOAT4 | oid::FLOAT8 | oid::NUMERIC | oid::TEXT | oid::VARCHAR | oid::UUID
+        )
+    };
+    match expr {
+        Expr::Const(_) => true,
+        Expr::Func(call) => !STABLE.contains(&call.func) && call.args.iter().all(is_immutable),
+        // timestamptz plus or minus an interval
+        Expr::Op(call) => !matches!(call.func, 1189 | 1190 | 2549) && call.args.iter().all(is_immutable),
+        Expr::CoerceViaIo { arg, type_oid, .. } => plain(arg.type_oid()) && plain(*type_oid) && is_immutable(arg),
+        Expr::Relabel { arg, .. } | Expr::Collate { arg, .. } => is_immutable(arg),
+        _ => false,
+    }
+}
+
+/// The condition under which a parameter is as moderate as [`is_moderate`] wants it.
+fn moderate(number: i64, type_oid: u32) -> Option<String> {
+    let between = |least: &str, greatest: &str| {
+        let name = oid::type_name(type_oid)?;
+        let bound = |value: &str| format!("'{value}'::pg_catalog.\"{name}\"");
+        Some(format!(
+            "(${number} OPERATOR(pg_catalog.>=) {} AND ${number} OPERATOR(pg_catalog.<=) {}) IS NOT FALSE",
+            bound(least),
+            bound(greatest)
+        ))
+    };
+    match type_oid {
+        oid::DATE | oid::TIMESTAMP => between("0001-01-01", "9999-12-31"),
+        oid::TIMESTAMPTZ => between("0001-01-02 00:00:00+00", "9999-12-30 00:00:00+00"),
+        oid::INT2 => between("-32767", "32767"),
+        oid::INT4 | oid::INT8 => between("-36525", "36525"),
+        oid::INTERVAL => {
+            let field = |name: &str, most: u32| {
+                let part = format!("pg_catalog.date_part('{name}', ${number})");
+                format!("(pg_catalog.abs({part}) OPERATOR(pg_catalog.<=) {most}::pg_catalog.float8) IS NOT FALSE")
+            };
+            let whole = between("-100 years", "100 years")?;
+            Some(format!("{whole} AND {} AND {}", field("year", 100), field("day", 36_525)))
+        }
+        _ => None,
+    }
+}
+
+/// The number of a parameter that is a text.
+fn param_text(expr: &Expr) -> Option<i64> {
+    match expr {
+        Expr::Param(p) if p.kind == 0 && textual(p.type_oid) && oid::array_element(p.type_oid).is_none() => Some(p.id),
+        Expr::Relabel { arg, type_oid, .. } if textual(*type_oid) => param_text(arg),
+        _ => None,
+    }
+}
+
+/// The condition under which a text is surely one of a moderate value of the type, in whatever style.
+fn readable(number: i64, type_oid: u32) -> Option<String> {
+    const DAY: &str = "(?!0000)[0-9]{4}-((0[13578]|1[02])-(0[1-9]|[12][0-9]|3[01])|(0[469]|11)-(0[1-9]|[12][0-9]|30)|02-(0[1-9]|1[0-9]|2[0-8]))";
+    const TIME: &str = "([01][0-9]|2[0-3]):[0-5][0-9](:[0-5][0-9]([.][0-9]{1,6})?)?";
+    const ZONE: &str = "(Z|[+-](0[0-9]|1[0-4])(:?[0-5][0-9])?)?";
+    let pattern = match type_oid {
+        oid::DATE | oid::TIMESTAMP | oid::TIMESTAMPTZ => format!("{DAY}([ T]{TIME}{ZONE})?"),
+        oid::INT2 | oid::INT4 | oid::INT8 => "-?[0-9]{1,4}".into(),
+        oid::NUMERIC => "-?[0-9]{1,15}([.][0-9]{1,15})?".into(),
+        oid::BOOL => "t|f|true|false".into(),
+        oid::UUID => "[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}".into(),
+        _ => return None,
+    };
+    Some(format!("(CAST(${number} AS pg_catalog.text) COLLATE pg_catalog.\"C\" OPERATOR(pg_catalog.~) '^({pattern})$') IS NOT FALSE"))
+}
+
+/// Days, of a moderate span.
+const CENTURY: i64 = 36_525;
+
 /// Times after Christ and before the year 10,000, and spans of up to a century: no few of them lead out of PostgreSQL's times.
 fn is_moderate(value: &Value) -> bool {
     const YEARS: std::ops::Range<i64> = -719_162..2_932_897;
-    const CENTURY: i64 = 36_525;
     let in_years = |us: i64| matches!(us, i64::MIN | i64::MAX) || YEARS.contains(&us.div_euclid(DAY_MICROS));
     match value {
         Value::Null => true,
@@ -166,24 +367,6 @@ fn is_moderate(value: &Value) -> bool {
         Value::Interval { months, days, micros } => {
             i64::from(*months).abs() <= 1_200 && i64::from(*days).abs() <= CENTURY && micros.unsigned_abs() <= (CENTURY * DAY_MICROS) as u64
         }
-        _ => false,
-    }
-}
-
-fn reads_param(expr: &Expr) -> bool {
-    match expr {
-        Expr::Param(_) => true,
-        Expr::Func(call) | Expr::Op(call) => call.args.iter().any(reads_param),
-        Expr::CoerceViaIo { arg, .. } | Expr::Relabel { arg, .. } | Expr::Collate { arg, .. } => reads_param(arg),
-        _ => false,
-    }
-}
-
-/// A text that a client gave, as another type: drivers send times so.
-fn is_cast_param(expr: &Expr) -> bool {
-    match expr {
-        Expr::Param(_) => true,
-        Expr::CoerceViaIo { arg, .. } | Expr::Relabel { arg, .. } => is_cast_param(arg),
         _ => false,
     }
 }
@@ -326,4 +509,22 @@ fn date(day: i64) -> (String, &'static str) {
     let year = year_of_era + era * 400 + i64::from(month <= 2);
     let (shown, suffix) = if year > 0 { (year, "") } else { (1 - year, " BC") };
     (format!("{shown:04}-{month:02}-{day_of_month:02}"), suffix)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn plain_times_are_read_alike_everywhere() {
+        for text in ["2024-03-10", "0001-01-01 00:00", "9999-12-31T23:59:59.999999", "2024-02-28 12:30:45.5"] {
+            assert!(is_plain_time(text), "{text}");
+        }
+        for text in [
+            "", "2024-3-10", "0000-01-01", "2024-02-29", "2024-04-31", "2024-13-01", "2024-03-10-01", "2024-03-10 24:00", "2024-03-10 1:00",
+            "2024-03-10 12:00.5", "2024-03-10 12:00:60", "2024-03-10 12:00:00.", "2024-03-10 12:00:00+01", "10000-01-01", "2024-03-10 12:00:00 BC",
+        ] {
+            assert!(!is_plain_time(text), "{text}");
+        }
+    }
 }

@@ -87,6 +87,24 @@ pub(super) fn named<'r>(expr: &Expr, rel: &'r Rel, origins: &mut Vec<(*const Rel
     expr
 }
 
+/// Whether a grouped expression stands where PostgreSQL may make it another one.
+fn is_restated(group: &tree::Expr, query: &Query) -> bool {
+    // Casts to a length, or to a precision, may become such as well.
+    let cast = matches!(group, tree::Expr::Relabel { .. })
+        || matches!(group, tree::Expr::Func(call) if matches!(call.func, 669 | 1200 | 1703 | 1961 | 1967));
+    if matches!(group, tree::Expr::Var(_)) || !(cast || group.type_oid() == oid::BOOL) {
+        return false;
+    }
+    let mut found = false;
+    let mut see = |part: tree::Part<'_>| {
+        found |= matches!(part, tree::Part::Expr(e) if e == group);
+    };
+    query.having.iter().for_each(|having| tree::walk_expr(having, &mut see));
+    let nested = query.targets.iter().map(|t| &t.expr).filter(|e| *e != group && !matches!(e, tree::Expr::Grouping { .. }));
+    nested.for_each(|e| tree::walk_expr(e, &mut see));
+    found
+}
+
 /// The relation that makes an output, and its number there.
 fn definition(rel: &Rel, output: usize) -> (&Rel, usize) {
     match rel {
@@ -118,9 +136,10 @@ impl<'a> Analyzer<'a> {
         if (0..groups.len()).any(|i| groups[..i].iter().any(|(other, _)| *other == groups[i].0)) {
             return refuse("grouping sets that name an expression twice");
         }
-        // HAVING is taken apart at its ANDs, and made simpler, before its parts are looked for among the groups.
-        if query.having.is_some() && groups.iter().any(|(group, _)| matches!(group, tree::Expr::Bool(..))) {
-            return refuse("grouping sets of AND, OR or NOT under HAVING");
+        // Conditions are made simpler (NOT a > b is a <= b) and taken apart before, up to PostgreSQL 17, their parts are looked for among the
+        // groups; so are casts of casts. What is not found is computed of any row of the group.
+        if groups.iter().any(|(group, _)| is_restated(group, query)) {
+            return refuse("grouping sets of a condition, or a cast, that stands within another expression");
         }
         let mut all: Vec<Vec<u32>> = vec![Vec::new()];
         for item in &query.grouping_sets {

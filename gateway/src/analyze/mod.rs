@@ -180,6 +180,8 @@ pub struct Fold {
     /// Text of one expression that no search_path can change; parameters stand in it as $n.
     pub sql: String,
     pub type_oid: u32,
+    /// A time, if it is one, is far from the first and the last.
+    pub moderate: bool,
 }
 
 /// What a proven statement needs, and how to compute it.
@@ -190,6 +192,8 @@ pub struct Analysis {
     pub dimensions: Vec<Dimension>,
     pub params: Vec<ParamUse>,
     pub folds: Vec<Fold>,
+    /// Conditions on parameters, in SQL, under which computing `folds` raises no error: where one does not hold, PostgreSQL answers.
+    pub sure: Vec<String>,
     pub shape: Shape,
     /// Lower bound (inclusive, µs since 1970) of the event time that every needed row of every table has, where constants imply one.
     pub time_from_us: Option<i64>,
@@ -326,6 +330,8 @@ struct Analyzer<'a> {
     row_security: bool,
     /// Enclosing CASE and COALESCE: what stands in them may never be computed by PostgreSQL.
     guarded: usize,
+    /// See [`Analysis::sure`].
+    sure: Vec<String>,
     /// Queries that enclose what is read, and it.
     depth: usize,
     levels: usize,
@@ -355,6 +361,7 @@ impl<'a> Analyzer<'a> {
             dimensions: BTreeMap::new(),
             row_security: false,
             guarded: 0,
+            sure: Vec::new(),
             depth: 0,
             levels: 0,
             case_args: Vec::new(),
@@ -482,6 +489,7 @@ impl<'a> Analyzer<'a> {
             dimensions,
             params: self.params,
             folds: self.folds,
+            sure: self.sure,
             shape,
             time_from_us: None,
             plain,

@@ -154,7 +154,11 @@ impl Analyzer<'_> {
         let unproven = || Refused(registry::refusal(call.func));
         let [field, source] = call.args.as_slice() else { return Err(unproven()) };
         let Some(Word::Literal(name)) = self.word(field)? else { return Err(unproven()) };
-        let arg = self.expr(source, scope)?;
+        let mut arg = self.expr(source, scope)?;
+        // date_part of a date is a function in SQL that makes a timestamp of it, which not every date has.
+        if arg.ty == ColType::Date && call.type_oid == oid::FLOAT8 {
+            arg = midnight(arg);
+        }
         let kind = match arg.ty {
             ColType::Date => Source::Date,
             ColType::Timestamp => Source::Timestamp,

@@ -24,15 +24,19 @@ use std::sync::Arc;
 
 use crate::plan::step_of;
 use datafusion::arrow::datatypes::DataType;
-use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
+use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::error::{DataFusionError, Result};
-use datafusion::logical_expr::{Expr, LogicalPlan, Sort};
-use datafusion::optimizer::{Optimizer, OptimizerRule};
+use datafusion::logical_expr::utils::split_conjunction;
+use datafusion::logical_expr::{Expr, LogicalPlan, SkipType, Sort};
+use datafusion::optimizer::{ApplyOrder, Optimizer, OptimizerConfig, OptimizerRule};
+use datafusion::physical_expr::{PhysicalExpr, ScalarFunctionExpr};
 use datafusion::config::ConfigOptions;
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
 use datafusion::physical_optimizer::optimizer::PhysicalOptimizer;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::aggregates::AggregateExec;
+use datafusion::physical_plan::limit::GlobalLimitExec;
+use datafusion::physical_plan::projection::ProjectionExec;
 
 use super::coded::CodedAggregation;
 use super::held::HoldWindows;
@@ -78,8 +82,13 @@ fn missing<'a>(wanted: &[&'a str], found: &[&str]) -> Result<()> {
 
 /// The logical rules, in DataFusion's order.
 pub(super) fn logical() -> Result<Vec<Arc<dyn OptimizerRule + Send + Sync>>> {
-    let rules: Vec<_> = Optimizer::new().rules.into_iter().filter(|r| LOGICAL.contains(&r.name())).collect();
+    let mut rules: Vec<_> = Optimizer::new().rules.into_iter().filter(|r| LOGICAL.contains(&r.name())).collect();
     missing(LOGICAL, &rules.iter().map(|r| r.name()).collect::<Vec<_>>())?;
+    for rule in &mut rules {
+        if rule.name() == "push_down_limit" {
+            *rule = Arc::new(BehindSkipped(rule.clone()));
+        }
+    }
     Ok(rules)
 }
 
@@ -89,8 +98,10 @@ pub(super) fn physical() -> Result<Vec<Arc<dyn PhysicalOptimizerRule + Send + Sy
         PhysicalOptimizer::new().rules.into_iter().filter(|r| PHYSICAL.contains(&r.name())).collect();
     missing(PHYSICAL, &rules.iter().map(|r| r.name()).collect::<Vec<_>>())?;
     for rule in &mut rules {
-        if rule.name() == "aggregate_statistics" {
-            *rule = Arc::new(FromStatistics(rule.clone()));
+        match rule.name() {
+            "aggregate_statistics" => *rule = Arc::new(FromStatistics(rule.clone())),
+            "LimitPushdown" => *rule = Arc::new(BehindSkipped(rule.clone())),
+            _ => {}
         }
     }
     // The stages of an aggregation must still be apart.
@@ -124,6 +135,56 @@ impl PhysicalOptimizerRule for FromStatistics {
     }
 }
 
+/// Limits go below what is computed, unless they skip rows of which something is computed that may raise an error: PostgreSQL computes what it
+/// skips. (Below a sort, all is computed; but DataFusion does not sort a single row.)
+#[derive(Debug)]
+struct BehindSkipped<R: ?Sized>(Arc<R>);
+
+impl OptimizerRule for BehindSkipped<dyn OptimizerRule + Send + Sync> {
+    fn name(&self) -> &str {
+        self.0.name()
+    }
+
+    fn apply_order(&self) -> Option<ApplyOrder> {
+        self.0.apply_order()
+    }
+
+    fn rewrite(&self, plan: LogicalPlan, config: &dyn OptimizerConfig) -> Result<Transformed<LogicalPlan>> {
+        let (mut node, mut skips) = (&plan, false);
+        while let LogicalPlan::Limit(limit) = node {
+            skips |= !matches!(limit.get_skip_type()?, SkipType::Literal(0));
+            node = &limit.input;
+        }
+        let mut found = HashSet::new();
+        if skips && let LogicalPlan::Projection(projection) = node {
+            projection.expr.iter().try_for_each(|expr| steps_of(expr, &mut found))?;
+        }
+        if found.is_empty() { self.0.rewrite(plan, config) } else { Ok(Transformed::no(plan)) }
+    }
+}
+
+impl PhysicalOptimizerRule for BehindSkipped<dyn PhysicalOptimizerRule + Send + Sync> {
+    fn optimize(&self, plan: Arc<dyn ExecutionPlan>, config: &ConfigOptions) -> Result<Arc<dyn ExecutionPlan>> {
+        let skips = plan.exists(|node| Ok(node.downcast_ref::<GlobalLimitExec>().is_some_and(|limit| limit.skip() > 0)))?;
+        let step = |expr: &Arc<dyn PhysicalExpr>| {
+            expr.exists(|e| Ok(e.downcast_ref::<ScalarFunctionExpr>().is_some_and(|call| step_of(call.fun()).is_some())))
+        };
+        let computes = plan.exists(|node| {
+            let Some(projection) = node.downcast_ref::<ProjectionExec>() else { return Ok(false) };
+            projection.expr().iter().try_fold(false, |found, output| Ok(found || step(&output.expr)?))
+        })?;
+        if skips && computes { Ok(plan) } else { self.0.optimize(plan, config) }
+    }
+
+    fn name(&self) -> &str {
+        self.0.name()
+    }
+
+    fn schema_check(&self) -> bool {
+        self.0.schema_check()
+    }
+}
+
 /// Whether anything in the plan is computed that may raise an error: rows that a top-k leaves out would not raise it, and PostgreSQL, which
 /// computes what is selected before it sorts, does.
 pub(super) fn computes(plan: &LogicalPlan) -> bool {
@@ -145,25 +206,43 @@ pub(super) fn computes(plan: &LogicalPlan) -> bool {
     visited.is_err() || found
 }
 
-/// Whether the optimizer lost a step that may raise an error: PostgreSQL takes it. (What analysis knows PostgreSQL not to compute is in no plan.)
+/// Whether the optimizer lost a step that may raise an error, or the rows of one: PostgreSQL takes it. (What analysis knows PostgreSQL not to
+/// compute is in no plan.)
 pub(crate) fn lost_a_step(before: &LogicalPlan, after: &LogicalPlan) -> Result<bool> {
     let before = steps(before)?;
-    Ok(!before.is_empty() && !before.is_subset(&steps(after)?))
+    Ok(!before.is_empty() && (!before.is_subset(&steps(after)?) || drops_all(after)?))
 }
 
 fn steps(plan: &LogicalPlan) -> Result<HashSet<u64>> {
     let mut found = HashSet::new();
     plan.apply(|node| {
         node.apply_expressions(|expr| {
-            expr.apply(|e| {
-                if let Expr::ScalarFunction(call) = e {
-                    found.extend(step_of(&call.func));
-                }
-                Ok(TreeNodeRecursion::Continue)
-            })
+            steps_of(expr, &mut found)?;
+            Ok(TreeNodeRecursion::Continue)
         })
     })?;
     Ok(found)
+}
+
+fn steps_of(expr: &Expr, found: &mut HashSet<u64>) -> Result<()> {
+    expr.apply(|e| {
+        if let Expr::ScalarFunction(call) = e {
+            found.extend(step_of(&call.func));
+        }
+        Ok(TreeNodeRecursion::Continue)
+    })?;
+    Ok(())
+}
+
+/// Whether a condition leaves out rows whatever they hold: such a one is tested before anything is computed, wherever it stood.
+fn drops_all(plan: &LogicalPlan) -> Result<bool> {
+    plan.exists(|node| {
+        Ok(match node {
+            LogicalPlan::Filter(filter) => split_conjunction(&filter.predicate).into_iter().any(|e| !e.any_column_refs()),
+            LogicalPlan::TableScan(scan) => scan.filters.iter().flat_map(split_conjunction).any(|e| !e.any_column_refs()),
+            _ => false,
+        })
+    })
 }
 
 /// Whether a top-k may stand over a union. DataFusion sorts the branches apart, and not by what is constant in each of them, though it differs

@@ -18,11 +18,14 @@ use crate::wire::frame;
 use arrow::array::RecordBatch;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 use rand::Rng;
 use rand::distr::Alphanumeric;
 use sha2::{Digest, Sha256};
+use std::borrow::Cow;
 use std::sync::Arc;
+use std::time::Duration;
+use stringprep::tables;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -35,11 +38,48 @@ const MAX_ITERATIONS: u32 = 1_000_000;
 /// To PostgreSQL, which waits for rows of a COPY.
 const NO_COPY_IN: &[u8] = b"Flight has no COPY: use bulk ingestion\0";
 
+/// A portal that is never opened.
+const NOWHERE: &[u8] = b"flight_nowhere";
+
 /// Who wants in.
 pub struct Credentials {
     pub user: String,
     pub password: String,
     pub database: String,
+}
+
+tokio::task_local! {
+    /// Set where a call works: cancelled when its client is gone.
+    pub static GONE: CancellationToken;
+}
+
+/// How long a statement that was asked to stop may go on until it is asked again: it may not have begun.
+pub const AGAIN: Duration = Duration::from_secs(1);
+
+/// Waits until the client of the call that works here is gone; for ever where none does.
+pub async fn gone() {
+    match GONE.try_with(CancellationToken::clone) {
+        Ok(gone) => gone.cancelled().await,
+        Err(_) => std::future::pending().await,
+    }
+}
+
+/// Whether it is: what has not begun then does not begin, and what is not complete is undone.
+pub fn is_gone() -> bool {
+    GONE.try_with(CancellationToken::is_cancelled).unwrap_or(false)
+}
+
+/// What such a call ends with, which nobody reads.
+pub fn given_up() -> Failure {
+    Failure::new("57014", "the call was given up by its client")
+}
+
+/// Waits until the client is gone; if PostgreSQL was asked to stop already, until it should be asked again.
+async fn nobody_waits(stopped: bool) {
+    gone().await;
+    if stopped {
+        tokio::time::sleep(AGAIN).await;
+    }
 }
 
 /// What sessions need to be begun with.
@@ -56,10 +96,19 @@ pub struct Client {
     input: BytesMut,
     batches: mpsc::Receiver<RecordBatch>,
     key: Key,
+    shared: Arc<Shared>,
+    /// The call that works is nobody's any more, and PostgreSQL was asked to stop.
+    stopped: bool,
     /// Answers that the session owes, each ended by ReadyForQuery.
     owed: u32,
     /// As ReadyForQuery told last: `I` outside of a transaction, `T` inside, `E` inside of one that failed.
     status: u8,
+    /// How often ReadyForQuery told of no transaction.
+    rests: u64,
+    /// Executions were begun whose Sync is still to be sent.
+    open: bool,
+    /// A statement changed client_encoding.
+    foreign: bool,
     lost: bool,
 }
 
@@ -135,8 +184,13 @@ impl Client {
             input: BytesMut::new(),
             batches,
             key: Key { pid: 0, secret: Vec::new() },
+            shared: ground.shared.clone(),
+            stopped: false,
             owed: 1,
             status: b'I',
+            rests: 0,
+            open: false,
+            foreign: false,
             lost: false,
         };
         client.log_in(&who.password).await?;
@@ -208,24 +262,57 @@ impl Client {
         &self.key
     }
 
+    /// Another call works from now on.
+    pub fn serve(&mut self) {
+        self.stopped = false;
+    }
+
     /// See [`Client::status`] of ReadyForQuery.
     pub fn status(&self) -> u8 {
         self.status
+    }
+
+    /// How often there was no transaction after a statement: one that was begun goes on while this is the same.
+    pub fn rests(&self) -> u64 {
+        self.rests
     }
 
     pub fn is_lost(&self) -> bool {
         self.lost
     }
 
+    /// Sends, and takes what comes meanwhile, so that neither side waits for the other for ever.
     async fn write(&mut self, out: &[u8]) -> Result<(), Failure> {
-        if self.lost || self.pipe.write_all(out).await.is_err() {
-            // What it said before it went is worth more.
-            return match self.last_error().await {
-                Some(e) => Err(e),
-                None => Err(Failure::lost()),
+        let mut rest = out;
+        while !self.lost && !rest.is_empty() {
+            let (mut from, mut to) = tokio::io::split(&mut self.pipe);
+            let step = tokio::select! {
+                biased;
+                written = to.write(rest) => Some(written.inspect(|n| rest = &rest[*n..])),
+                read = from.read_buf(&mut self.input) => Some(read),
+                () = nobody_waits(self.stopped) => None,
             };
+            match step {
+                Some(Ok(1..)) => self.forget_notices(),
+                Some(_) => self.lost = true,
+                None => self.stop().await,
+            }
+        }
+        if self.lost {
+            // What it said before it went is worth more.
+            return Err(self.last_error().await.unwrap_or_else(Failure::lost));
         }
         Ok(())
+    }
+
+    /// Notices are for nobody here, and there may be one for each row that is sent.
+    fn forget_notices(&mut self) {
+        while let Ok(Some(notice)) = frame::whole(&self.input)
+            && notice[0] == b'N'
+        {
+            let len = notice.len();
+            self.input.advance(len);
+        }
     }
 
     /// The error with which the session ended.
@@ -254,6 +341,12 @@ impl Client {
         if tag == b'Z' {
             self.owed = self.owed.saturating_sub(1);
             self.status = body.first().copied().unwrap_or(b'I');
+            self.rests += u64::from(self.status == b'I');
+        }
+        if tag == b'S'
+            && let Some(encoding) = body.strip_prefix(b"client_encoding\0")
+        {
+            self.foreign = encoding != b"UTF8\0";
         }
         Ok(Some((tag, body)))
     }
@@ -271,8 +364,25 @@ impl Client {
         }
     }
 
-    /// The next frame or batch; a batch that was made before a frame comes before it. Cancel safe.
+    /// The next frame or batch; a batch that was made before a frame comes before it. What is waited for on behalf of a client that is gone is
+    /// stopped. Cancel safe.
     pub async fn event(&mut self) -> Result<Event, Failure> {
+        loop {
+            let stopped = self.stopped;
+            tokio::select! {
+                biased;
+                event = self.next_event() => return event,
+                () = nobody_waits(stopped) => self.stop().await,
+            }
+        }
+    }
+
+    async fn stop(&mut self) {
+        login::cancel(&self.shared.upstream, &self.shared.cancels, &self.key).await;
+        self.stopped = true;
+    }
+
+    async fn next_event(&mut self) -> Result<Event, Failure> {
         loop {
             // Batches go ahead: what the frame says (that the answer is complete) is of them.
             if let Ok(batch) = self.batches.try_recv() {
@@ -304,8 +414,15 @@ impl Client {
         }
     }
 
-    /// Has nothing owed, whatever an operation before left.
+    /// Has nothing owed, whatever an operation before left. Executions without their Sync are undone: PostgreSQL refuses what does not exist,
+    /// and with it all before.
     pub async fn settle(&mut self) -> Result<(), Failure> {
+        if std::mem::take(&mut self.open) {
+            let mut out = BytesMut::new();
+            message::put_execute(&mut out, NOWHERE, 0);
+            message::put_sync(&mut out);
+            self.write(&out).await?;
+        }
         while self.owed > 0 {
             if let Event::Frame(b'G', _) = self.event().await? {
                 self.refuse_copy().await?;
@@ -316,15 +433,30 @@ impl Client {
 
     /// PostgreSQL waits for rows of COPY, of which there are none. While it waits, it has ignored the Sync that was sent.
     pub async fn refuse_copy(&mut self) -> Result<(), Failure> {
+        self.open = false;
         let mut out = BytesMut::new();
         message::frame(&mut out, b'f', |b| b.put_slice(NO_COPY_IN));
         message::put_sync(&mut out);
         self.write(&out).await
     }
 
+    /// Has nothing owed, and Arrow's texts, which are of UTF-8, read as such, whatever a statement before set.
+    async fn ready(&mut self) -> Result<(), Failure> {
+        self.settle().await?;
+        // In a transaction that failed nothing is read, and what it set ends with it.
+        if self.foreign && self.status != b'E' {
+            let mut out = BytesMut::new();
+            message::frame(&mut out, b'Q', |b| b.put_slice(b"SET client_encoding = 'UTF8'\0"));
+            self.write(&out).await?;
+            self.owed += 1;
+            self.settle().await?;
+        }
+        Ok(())
+    }
+
     /// Sends messages, which end with Sync or are a Query.
     pub async fn send(&mut self, messages: &[u8]) -> Result<(), Failure> {
-        self.settle().await?;
+        self.ready().await?;
         self.write(messages).await?;
         self.owed += 1;
         Ok(())
@@ -343,7 +475,10 @@ impl Client {
                 Event::Frame(b'E', body) => {
                     failed.get_or_insert_with(|| Failure::read(&body));
                 }
-                Event::Frame(b'G', _) => self.refuse_copy().await?,
+                Event::Frame(b'G', _) => {
+                    failed.get_or_insert_with(no_copy_in);
+                    self.refuse_copy().await?;
+                }
                 Event::Frame(b'H', _) => {
                     failed.get_or_insert_with(no_copy);
                 }
@@ -384,30 +519,51 @@ impl Client {
         if malformed { Err(Failure::new("08P01", "a description that cannot be read")) } else { Ok(described) }
     }
 
-    /// Binds and executes a prepared statement; the answer is the caller's to read.
-    pub async fn begin(&mut self, name: &str, params: &[Option<Vec<u8>>], columns: &[Column]) -> Result<(), Failure> {
+    /// Binds and executes a prepared statement; the answer is the caller's to read. All up to the `last` are one transaction, if they are in
+    /// none; ReadyForQuery comes after that one alone.
+    pub async fn begin(&mut self, name: &str, params: &[Option<Vec<u8>>], columns: &[Column], last: bool) -> Result<(), Failure> {
         let params: Vec<Option<&[u8]>> = params.iter().map(Option::as_deref).collect();
         let formats: Vec<i16> = columns.iter().map(Column::format).collect();
         let mut out = BytesMut::new();
         message::put_bind(&mut out, b"", name.as_bytes(), &[], &params, &formats);
         message::put_execute(&mut out, b"", 0);
-        message::put_sync(&mut out);
-        self.send(&out).await
+        if last {
+            message::put_sync(&mut out);
+        } else {
+            message::put_flush(&mut out);
+        }
+        match self.open {
+            true => self.write(&out).await?,
+            false => self.send(&out).await?,
+        }
+        self.open = !last;
+        Ok(())
     }
 
     /// Executes a prepared statement whose rows nobody wants, once for each row of parameters, all or none of them. Gives how many rows it
     /// touched.
     pub async fn update_all(&mut self, name: &str, rows: &[Vec<Option<Vec<u8>>>], at_a_time: usize) -> Result<i64, Failure> {
-        self.settle().await?;
+        self.ready().await?;
         self.owed += 1;
         let (mut touched, mut failed) = (0, None);
-        for some in rows.chunks(at_a_time.max(1)) {
+        let mut rest = rows;
+        while !rest.is_empty() && !is_gone() {
+            // No more than the way holds: PostgreSQL may wait for somebody to read what it gives for the first of them.
             let mut out = BytesMut::new();
-            for params in some {
-                let params: Vec<Option<&[u8]>> = params.iter().map(Option::as_deref).collect();
+            let mut many = 0;
+            while many < rest.len().min(at_a_time.max(1)) && (many == 0 || out.len() < PIPE / 4) {
+                let params: Vec<Option<&[u8]>> = rest[many].iter().map(Option::as_deref).collect();
+                let before = out.len();
                 message::put_bind(&mut out, b"", name.as_bytes(), &[], &params, &[]);
                 message::put_execute(&mut out, b"", 0);
+                if many > 0 && out.len() > PIPE / 2 {
+                    out.truncate(before);
+                    break;
+                }
+                many += 1;
             }
+            let (some, later) = rest.split_at(many);
+            rest = later;
             message::put_flush(&mut out);
             self.write(&out).await?;
             let mut done = 0;
@@ -422,6 +578,7 @@ impl Client {
                     Event::Frame(b'H', _) => failed = Some(no_copy()),
                     // The Sync behind it is the one below.
                     Event::Frame(b'G', _) => {
+                        failed = Some(no_copy_in());
                         let mut out = BytesMut::new();
                         message::frame(&mut out, b'f', |b| b.put_slice(NO_COPY_IN));
                         self.write(&out).await?;
@@ -434,6 +591,11 @@ impl Client {
             }
         }
         let mut out = BytesMut::new();
+        if failed.is_none() && is_gone() {
+            failed = Some(given_up());
+            // Refused, and with it all before.
+            message::put_execute(&mut out, NOWHERE, 0);
+        }
         message::put_sync(&mut out);
         self.write(&out).await?;
         let finished = self.finish(|_, _| ()).await;
@@ -487,6 +649,11 @@ pub fn no_copy() -> Failure {
     Failure::new("0A000", "COPY TO STDOUT is not spoken over Flight").hint("Use SELECT.")
 }
 
+/// Of COPY FROM STDIN, whose rows no client could send.
+pub fn no_copy_in() -> Failure {
+    Failure::new("0A000", "COPY FROM STDIN is not spoken over Flight").hint("Use bulk ingestion, or INSERT with a batch of parameters.")
+}
+
 fn tag_text(body: &[u8]) -> String {
     String::from_utf8_lossy(body.strip_suffix(b"\0").unwrap_or(body)).into_owned()
 }
@@ -520,10 +687,36 @@ fn scram_last(password: &str, nonce: &str, bare: &str, server_first: &str) -> Op
     }
     let without_proof = format!("c=biws,r={}", first.nonce);
     let message = format!("{bare},{server_first},{without_proof}");
-    let salted = salted_password(password, &BASE64.decode(first.salt).ok()?, first.iterations);
+    let salted = salted_password(&prepared(password), &BASE64.decode(first.salt).ok()?, first.iterations);
     let client_key = hmac(&salted, b"Client Key");
     let signature = hmac(&Sha256::digest(client_key), message.as_bytes());
     let proof: Vec<u8> = client_key.iter().zip(signature).map(|(key, sig)| key ^ sig).collect();
     let expected = hmac(&hmac(&salted, b"Server Key"), message.as_bytes());
     Some((format!("{without_proof},p={}", BASE64.encode(proof)), format!("v={}", BASE64.encode(expected))))
+}
+
+/// A password as libpq prepares it for SCRAM (RFC 4013): one that cannot be prepared counts as it is.
+fn prepared(password: &str) -> Cow<'_, str> {
+    // PostgreSQL looks for these in what was typed, `saslprep` in what it has become.
+    let refused = |c: char| tables::unassigned_code_point(c) || tables::change_display_properties_or_deprecated(c);
+    match stringprep::saslprep(password) {
+        Ok(prepared) if !prepared.is_empty() && !password.chars().any(refused) => prepared,
+        _ => Cow::Borrowed(password),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn passwords_are_prepared_as_libpq_does() {
+        assert_eq!(prepared("e\u{301}"), "\u{e9}");
+        assert_eq!(prepared("x\u{ad}"), "x");
+        assert_eq!(prepared("x\u{a0}y"), "x y");
+        // Nothing left; a control character; a code point of later days; Arabic beside Latin.
+        for as_it_is in ["plain", "\u{ad}", "\u{7}\u{e9}", "\u{1f100}", "\u{627}a"] {
+            assert_eq!(prepared(as_it_is), as_it_is);
+        }
+    }
 }

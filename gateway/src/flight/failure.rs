@@ -143,6 +143,7 @@ fn code(sqlstate: &str) -> Code {
     match sqlstate {
         "42501" => Code::PermissionDenied,
         "57014" => Code::Cancelled,
+        "08P01" => Code::InvalidArgument,
         "42P01" | "42703" | "42883" | "42704" | "3D000" | "3F000" => Code::NotFound,
         "42P07" | "42710" | "42701" | "42723" | "42P06" | "23505" => Code::AlreadyExists,
         "55006" => Code::FailedPrecondition,

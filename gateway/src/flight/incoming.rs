@@ -95,11 +95,12 @@ pub fn put(array: &ArrayRef, row: usize, uuid: bool, out: &mut String) -> Result
         }
         DataType::Interval(IntervalUnit::DayTime) => {
             let value = array.as_primitive::<IntervalDayTimeType>().value(row);
-            write!(out, "{} days {} milliseconds", value.days, value.milliseconds)
+            write!(out, "{:+} days {:+} milliseconds", value.days, value.milliseconds)
         }
         DataType::Interval(IntervalUnit::MonthDayNano) => {
             let value = array.as_primitive::<IntervalMonthDayNanoType>().value(row);
-            write!(out, "{} mons {} days {} microseconds", value.months, value.days, whole_us(value.nanoseconds)?)
+            // Every sign is written: under some IntervalStyle a first one counts for all that have none.
+            write!(out, "{:+} mons {:+} days {:+} microseconds", value.months, value.days, whole_us(value.nanoseconds)?)
         }
         DataType::Duration(unit) => match unit {
             TimeUnit::Second => write!(out, "{} seconds", array.as_primitive::<DurationSecondType>().value(row)),
@@ -147,8 +148,24 @@ pub fn put_copy(array: &ArrayRef, row: usize, uuid: bool, scratch: &mut String, 
     Ok(())
 }
 
+/// What NULL in a list needs in order not to be read as a word: a client may have turned it off.
+pub const NULLS_IN_LISTS: &str = "SET array_nulls = on";
+
+/// Whether rows of this schema hold lists.
+pub fn has_lists(schema: &Schema) -> bool {
+    schema.fields().iter().any(|f| is_list(f.data_type()))
+}
+
+fn is_list(data_type: &DataType) -> bool {
+    match data_type {
+        DataType::List(_) | DataType::LargeList(_) | DataType::FixedSizeList(..) => true,
+        DataType::Dictionary(_, values) => is_list(values),
+        _ => false,
+    }
+}
+
 fn list(items: &ArrayRef, uuid: bool, out: &mut String) -> Result<(), Unfit> {
-    let nested = matches!(items.data_type(), DataType::List(_) | DataType::LargeList(_) | DataType::FixedSizeList(..));
+    let nested = is_list(items.data_type());
     out.push('{');
     let mut item = String::new();
     for row in 0..items.len() {
@@ -287,6 +304,8 @@ mod tests {
         assert_eq!(shown(Decimal128Array::from(vec![-5]).with_precision_and_scale(4, 2).unwrap()), ["-0.05"]);
         let lists = ListArray::from_iter_primitive::<Int32Type, _, _>([Some(vec![Some(1), None])]);
         assert_eq!(shown(lists), ["{\"1\",NULL}"]);
+        let mixed = IntervalMonthDayNanoArray::from(vec![IntervalMonthDayNano::new(-1, 2, 3000)]);
+        assert_eq!(shown(mixed), ["-1 mons +2 days +3 microseconds"]);
     }
 
     #[test]

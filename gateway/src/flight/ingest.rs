@@ -1,8 +1,8 @@
 //! Bulk ingestion: a client's batches into a table by COPY, all of them or none, as its session. ✗ the protocol's other calls, values (`incoming`).
 
-use super::client::{Client, Event, affected};
+use super::client::{Client, Event, affected, given_up, is_gone};
 use super::failure::Failure;
-use super::service::{batches, broken, quoted};
+use super::service::{batches, broken, next_of, quoted};
 use super::sessions::FlightSession;
 use super::{incoming, types};
 use arrow::array::RecordBatch;
@@ -11,16 +11,17 @@ use arrow_flight::decode::FlightRecordBatchStream;
 use arrow_flight::sql::server::PeekableFlightDataStream;
 use arrow_flight::sql::{CommandStatementIngest, TableExistsOption, TableNotExistOption};
 use bytes::{BufMut, BytesMut};
-use futures::{FutureExt, TryStreamExt};
+use futures::FutureExt;
 
-/// Rows of a client's into a table, all or none of them.
+/// Rows of a client's into a table, all or none of them; in the transaction that is meant, if one is.
 pub(super) async fn ingest(
     session: &FlightSession,
     command: &CommandStatementIngest,
+    within: Option<u64>,
     rows: PeekableFlightDataStream,
 ) -> Result<i64, Failure> {
     let mut rows = batches(rows);
-    let first = rows.try_next().await.map_err(broken)?;
+    let first = next_of(&mut rows).await.map_err(broken)?;
     let schema: SchemaRef = match (&first, rows.schema()) {
         (Some(batch), _) => batch.schema(),
         (None, Some(schema)) => schema.clone(),
@@ -29,11 +30,15 @@ pub(super) async fn ingest(
     let table = table_name(command);
     let columns: Vec<String> = schema.fields().iter().map(|f| quoted(f.name())).collect();
     let mut client = session.client().await?;
+    session.check(within, &client)?;
     let (before, own) = (definition(command, &table, &schema)?, client.status() == b'I');
     if own {
         client.command("BEGIN").await?;
     }
     let mut outcome = async {
+        if incoming::has_lists(&schema) {
+            client.command(incoming::NULLS_IN_LISTS).await?;
+        }
         for sql in &before {
             client.command(sql).await?;
         }
@@ -44,6 +49,9 @@ pub(super) async fn ingest(
         copy(&mut client, &sql, &schema, first, &mut rows).await
     }
     .await;
+    if is_gone() {
+        outcome = outcome.and_then(|_| Err(given_up()));
+    }
     if own {
         let end = if outcome.is_ok() { "COMMIT" } else { "ROLLBACK" };
         if let Err(e) = client.command(end).await {
@@ -146,13 +154,16 @@ async fn copy(
         if refused.is_some() || ended.is_some() {
             break;
         }
-        next = match rest.try_next().await {
+        next = match next_of(rest).await {
             Ok(next) => next,
             Err(e) => {
                 refused = Some(broken(e));
                 None
             }
         };
+    }
+    if is_gone() {
+        refused.get_or_insert_with(given_up);
     }
     let mut out = BytesMut::new();
     match &refused {

@@ -7,10 +7,12 @@
 //! | --- | --- |
 //! | [`types`], [`decode`], [`outgoing`], [`incoming`] | PostgreSQL's types in Arrow, both ways: pure |
 //! | [`client`], [`sessions`], [`run`] | one session from inside, all of them by token, one execution of a statement |
+//! | [`effects`] | whether a statement surely only reads |
 //! | [`service`], [`metadata`], [`messages`], [`failure`], [`placeholders`] | the protocol |
 
 pub mod client;
 pub mod decode;
+mod effects;
 pub mod failure;
 pub mod incoming;
 mod ingest;
@@ -29,7 +31,9 @@ pub use sessions::Lifetimes;
 use crate::limits::Admission;
 use crate::server::Shared;
 use crate::threads::Threads;
+use axum::http::Request;
 use client::Ground;
+use http_body_util::BodyExt;
 use parking_lot::Mutex;
 use service::{Door, Service};
 use sessions::Sessions;
@@ -38,6 +42,8 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+use tonic::body::Body;
+use tower::util::MapRequestLayer;
 
 /// How often sessions whose time is over are looked for.
 const SWEEP: Duration = Duration::from_secs(5);
@@ -49,6 +55,17 @@ const CONNECTION_WINDOW: u32 = 16 << 20;
 
 /// Calls under way on one connection.
 const STREAMS: u32 = 256;
+
+/// A statement that the door asks for its own sake.
+pub(crate) fn is_own(sql: &str) -> bool {
+    sql == effects::EFFECTS
+}
+
+/// A request whose client calls it off is torn, and says so where it is read: tonic takes that for the end of what a client sends, and half
+/// of the rows of an ingestion for all of them.
+fn torn(request: Request<Body>) -> Request<Body> {
+    request.map(|body| Body::new(body.map_err(|e| io::Error::new(io::ErrorKind::ConnectionAborted, format!("the call was broken off: {}", e.message())))))
+}
 
 /// Serves until `shutdown`, then lets sessions drain.
 pub async fn serve(shared: Arc<Shared>, listener: TcpListener, shutdown: CancellationToken) -> io::Result<()> {
@@ -78,6 +95,7 @@ pub async fn serve(shared: Arc<Shared>, listener: TcpListener, shutdown: Cancell
         .max_concurrent_streams(Some(STREAMS))
         .http2_keepalive_interval(Some(Duration::from_secs(60)))
         .tcp_nodelay(true)
+        .layer(MapRequestLayer::new(torn))
         .add_service(service)
         .serve_with_incoming_shutdown(listener::incoming(shared, listener), async move { stopped.cancelled().await });
     // A stream that is still read has as long as any session.

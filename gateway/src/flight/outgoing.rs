@@ -160,22 +160,22 @@ fn text_of(views: &StringViewArray) -> Result<ArrayRef, ArrowError> {
     if i32::try_from(total).is_err() {
         return Err(ArrowError::OffsetOverflowError(total));
     }
-    // Short texts are copied in one piece of fixed size, of which the next one overwrites what was too much.
-    let mut bytes = vec![0; total + INLINE];
+    // Short texts are copied in one piece of fixed size, of which what was too much is taken back. Memory that must be zero first would
+    // be given to the system and back.
+    let mut bytes: Vec<u8> = Vec::with_capacity(total + INLINE);
     let mut ends = Vec::with_capacity(views.len() + 1);
     ends.push(0i32);
-    let mut at = 0;
     for (row, view) in views.views().iter().enumerate() {
         let length = length(row, *view);
         if length <= INLINE {
-            bytes[at..at + INLINE].copy_from_slice(&view.to_le_bytes()[4..]);
+            let end = bytes.len() + length;
+            bytes.extend_from_slice(&view.to_le_bytes()[4..]);
+            bytes.truncate(end);
         } else {
-            bytes[at..at + length].copy_from_slice(views.value(row).as_bytes());
+            bytes.extend_from_slice(views.value(row).as_bytes());
         }
-        at += length;
-        ends.push(at as i32);
+        ends.push(bytes.len() as i32);
     }
-    bytes.truncate(total);
     let offsets = OffsetBuffer::new(ScalarBuffer::from(ends));
     Ok(Arc::new(StringArray::try_new(offsets, Buffer::from_vec(bytes), views.nulls().cloned())?))
 }

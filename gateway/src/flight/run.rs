@@ -3,14 +3,13 @@
 //!
 //! Several streams may draw from one execution: each batch goes to one of them. A stream that is dropped before the end stops it.
 
-use super::client::{Client, Event, affected, no_copy};
+use super::client::{AGAIN, Client, Event, affected, no_copy, no_copy_in};
 use super::decode::Rows;
 use super::failure::Failure;
-use super::types::Column;
+use super::sessions::Statement;
 use crate::server::Shared;
 use crate::session::login;
 use arrow::array::RecordBatch;
-use arrow::datatypes::SchemaRef;
 use parking_lot::Mutex;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -25,6 +24,14 @@ const SPOOLED: usize = 64 << 20;
 /// Rows of PostgreSQL's that make a batch, and bytes.
 const BATCH_ROWS: usize = 16_384;
 const BATCH_BYTES: usize = 1 << 20;
+
+/// Waits until nobody wants the rest; if PostgreSQL was asked to stop already, until it should be asked again.
+async fn stopped(stop: &CancellationToken, before: bool) {
+    stop.cancelled().await;
+    if before {
+        tokio::time::sleep(AGAIN).await;
+    }
+}
 
 /// How many of a session's calls wait for it, and what tells those who keep it.
 #[derive(Default)]
@@ -75,6 +82,8 @@ struct State {
     taken: Vec<bool>,
     /// Nobody reads the rows, and what the statement does must be done all the same.
     unread: bool,
+    /// It had to wait for a reader.
+    full: bool,
 }
 
 impl Run {
@@ -104,6 +113,44 @@ impl Run {
         self.state.lock().taken.iter().all(|t| *t)
     }
 
+    /// It waits for a reader, and never had one.
+    pub fn is_forgotten(&self) -> bool {
+        let state = self.state.lock();
+        state.full && state.end.is_none() && !state.unread && !state.taken.contains(&true)
+    }
+
+    /// Bytes that wait for a reader, of what was executed before anybody read.
+    fn kept(&self) -> usize {
+        if self.eager { self.state.lock().bytes } else { 0 }
+    }
+
+    /// Whether as much waits for readers as may, of all these.
+    pub fn fill<'r>(runs: impl Iterator<Item = &'r Arc<Run>>) -> bool {
+        runs.map(|run| run.kept()).sum::<usize>() >= SPOOLED
+    }
+
+    /// It goes on, and never had a reader.
+    pub fn is_untouched(&self) -> bool {
+        let state = self.state.lock();
+        state.end.is_none() && !state.taken.contains(&true)
+    }
+
+    /// Nobody wants the rest. What only reads is stopped, what does more is done to its end.
+    pub fn leave(&self) {
+        if !self.eager {
+            return self.stop.cancel();
+        }
+        let mut state = self.state.lock();
+        if state.end.is_none() {
+            state.unread = true;
+            state.batches.clear();
+            state.bytes = 0;
+        }
+        drop(state);
+        self.drawn.notify_waiters();
+        self.filled.notify_waiters();
+    }
+
     fn end(&self, end: Result<i64, Failure>) {
         self.state.lock().end.get_or_insert(end);
         self.filled.notify_waiters();
@@ -115,6 +162,22 @@ impl Run {
             let filled = self.filled.notified();
             if let Some(end) = &self.state.lock().end {
                 return end.clone();
+            }
+            filled.await;
+        }
+    }
+
+    /// Waits until it is done, or has as many rows as may wait.
+    pub async fn done(&self) -> Result<(), Failure> {
+        loop {
+            let filled = self.filled.notified();
+            {
+                let state = self.state.lock();
+                match &state.end {
+                    Some(end) => return end.clone().map(|_| ()),
+                    None if state.full => return Ok(()),
+                    None => {}
+                }
             }
             filled.await;
         }
@@ -137,7 +200,9 @@ impl Run {
                     state.batches.push_back(batch);
                     break;
                 }
+                state.full = true;
             }
+            self.filled.notify_waiters();
             tokio::select! {
                 () = drawn => {}
                 () = changed => {}
@@ -159,6 +224,8 @@ impl Run {
                     return Some(Ok(batch));
                 }
                 match &state.end {
+                    // Whoever still reads is not told that this was all.
+                    _ if state.unread => return Some(Err(cancelled())),
                     Some(Ok(_)) => return None,
                     Some(Err(e)) => return Some(Err(e.clone())),
                     None => {}
@@ -168,49 +235,51 @@ impl Run {
         }
     }
 
-    /// Executes a prepared statement once for each row of parameters, and puts what it gives.
-    pub async fn execute(
-        self: Arc<Self>,
-        shared: Arc<Shared>,
-        mut client: OwnedMutexGuard<Client>,
-        statement: String,
-        params: Vec<Vec<Option<Vec<u8>>>>,
-        columns: Vec<Column>,
-        schema: SchemaRef,
-    ) {
-        let mut touched = 0;
-        for params in params {
-            match self.execute_once(&shared, &mut client, &statement, &params, &columns, &schema).await {
-                Ok(n) => touched += n,
-                Err(e) => return self.end(Err(e)),
-            }
-        }
+    /// Executes a prepared statement once for each row of parameters, all or none of them, and puts what it gives.
+    pub async fn execute(&self, shared: &Shared, mut client: OwnedMutexGuard<Client>, statement: &Statement, params: &[Vec<Option<Vec<u8>>>]) {
+        let end = self.execute_all(shared, &mut client, statement, params).await;
         // Who waits for the end may use the session at once.
         drop(client);
-        self.end(Ok(touched));
+        self.end(end);
     }
 
+    async fn execute_all(
+        &self,
+        shared: &Shared,
+        client: &mut Client,
+        statement: &Statement,
+        params: &[Vec<Option<Vec<u8>>>],
+    ) -> Result<i64, Failure> {
+        let mut touched = 0;
+        for (n, row) in params.iter().enumerate() {
+            touched += self.execute_once(shared, client, statement, row, n + 1 == params.len()).await?;
+        }
+        Ok(touched)
+    }
+
+    /// Up to ReadyForQuery, of the `last`; up to its own end, of those before.
     async fn execute_once(
         &self,
         shared: &Shared,
         client: &mut Client,
-        statement: &str,
+        statement: &Statement,
         params: &[Option<Vec<u8>>],
-        columns: &[Column],
-        schema: &SchemaRef,
+        last: bool,
     ) -> Result<i64, Failure> {
         if self.stop.is_cancelled() {
-            return Err(cancelled());
+            return client.settle().await.and(Err(cancelled()));
         }
-        client.begin(statement, params, columns).await?;
-        let mut rows = Rows::new(columns, schema.clone());
+        client.begin(&statement.name, params, &statement.columns, last).await?;
+        let mut rows = Rows::new(&statement.columns, statement.schema.clone());
         let mut touched = 0;
         let mut failed: Option<Failure> = None;
         let mut called_off = false;
-        loop {
+        let mut over = false;
+        while !over {
             let event = tokio::select! {
                 event = client.event() => event?,
-                () = self.stop.cancelled(), if !called_off => {
+                // Once may be too early: PostgreSQL may not have begun.
+                () = stopped(&self.stop, called_off) => {
                     called_off = true;
                     login::cancel(&shared.upstream, &shared.cancels, client.key()).await;
                     continue;
@@ -231,21 +300,28 @@ impl Run {
                         self.put(rows.take()).await;
                     }
                 }
-                Event::Frame(b'C', body) => touched = affected(&body),
+                Event::Frame(b'C', body) => {
+                    touched = affected(&body);
+                    over = !last;
+                }
+                Event::Frame(b'I', _) => over = !last,
                 Event::Frame(b'E', body) => {
                     failed.get_or_insert_with(|| Failure::read(&body));
+                    over = !last;
                 }
-                Event::Frame(b'G', _) => client.refuse_copy().await?,
+                Event::Frame(b'G', _) => {
+                    failed.get_or_insert_with(no_copy_in);
+                    client.refuse_copy().await?;
+                }
                 Event::Frame(b'H', _) => {
                     failed.get_or_insert_with(no_copy);
                 }
-                Event::Frame(b'Z', _) => break,
+                Event::Frame(b'Z', _) => over = true,
                 Event::Frame(..) => {}
             }
         }
-        match failed {
-            Some(e) => Err(e),
-            None if self.stop.is_cancelled() => Err(cancelled()),
+        match failed.or_else(|| self.stop.is_cancelled().then(cancelled)) {
+            Some(e) => client.settle().await.and(Err(e)),
             None => {
                 if !rows.is_empty() {
                     self.put(rows.take()).await;
@@ -292,14 +368,10 @@ impl Drop for Reader {
         if self.whole {
             return;
         }
-        if !self.run.eager {
-            return self.run.stop.cancel();
+        self.run.leave();
+        if self.run.eager {
+            self.run.state.lock().batches.clear();
         }
-        let mut state = self.run.state.lock();
-        state.unread = true;
-        state.batches.clear();
-        drop(state);
-        self.run.drawn.notify_waiters();
     }
 }
 
@@ -312,6 +384,21 @@ mod tests {
     fn batch(n: i32) -> RecordBatch {
         let schema = Arc::new(Schema::new(vec![Field::new("n", DataType::Int32, true)]));
         RecordBatch::try_new(schema, vec![Arc::new(Int32Array::from(vec![n; 1 << 20]))]).unwrap()
+    }
+
+    #[tokio::test]
+    async fn answers_that_wait_are_counted_together() {
+        let runs = [Run::new(1, Arc::default(), true), Run::new(1, Arc::default(), true), Run::new(1, Arc::default(), false)];
+        // 4 MiB a batch; what waits of a statement that only reads is another matter.
+        for _ in 0..8 {
+            runs[0].put(batch(1)).await;
+            runs[1].put(batch(2)).await;
+        }
+        runs[2].put(batch(3)).await;
+        assert!(Run::fill(runs.iter()));
+        assert!(!Run::fill(runs[1..].iter()));
+        runs[0].leave();
+        assert!(!Run::fill(runs.iter()));
     }
 
     #[tokio::test]
@@ -372,6 +459,26 @@ mod tests {
             run.put(batch(n)).await;
         }
         assert!(!run.stop.is_cancelled());
+    }
+
+    #[tokio::test]
+    async fn what_changes_something_is_waited_for_until_its_rows_wait() {
+        let run = Run::new(1, Arc::default(), true);
+        let putting = tokio::spawn({
+            let run = run.clone();
+            async move {
+                for n in 0..100 {
+                    run.put(batch(n)).await;
+                }
+                run.end(Ok(100));
+            }
+        });
+        tokio::time::timeout(std::time::Duration::from_secs(5), run.done()).await.unwrap().unwrap();
+        assert!(!run.is_over() && run.is_forgotten());
+        run.leave();
+        tokio::time::timeout(std::time::Duration::from_secs(5), run.ended()).await.unwrap().unwrap();
+        putting.await.unwrap();
+        assert!(run.next().await.is_some_and(|next| next.is_err()));
     }
 
     #[tokio::test]

@@ -1,13 +1,13 @@
 //! The protocol: which call does what to which session. Every call runs to its end in a task of its own, whether or not its client
 //! waits, so that no session is left inside an exchange. ✗ types, SQL of the catalog, how a statement is executed.
 
-use super::client::{Client, Credentials, Ground};
+use super::client::{Client, Credentials, GONE, Ground, given_up, gone, is_gone};
 use super::failure::Failure;
-use super::{incoming, ingest};
+use super::{effects, incoming, ingest};
 use super::messages::{self, CloseResult, GetOptionsResult, OptionError, OptionValue, SetOptions, SetOptionsResult};
 use super::metadata::{self, Named};
 use super::run::{Reader, Run};
-use super::sessions::{FlightSession, Sessions, Statement, Transaction, random_id};
+use super::sessions::{FlightSession, Sessions, Statement, Transaction, check_within, ended_by_sql, random_id};
 use super::placeholders;
 use crate::cold_door::quoted as text;
 use crate::limits::Admission;
@@ -28,7 +28,8 @@ use arrow_flight::{
 use arrow_ipc::CompressionType;
 use arrow_ipc::writer::IpcWriteOptions;
 use base64::Engine;
-use base64::engine::general_purpose::STANDARD as BASE64;
+use base64::alphabet;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use bytes::Bytes;
 use futures::{Stream, TryStreamExt};
 use parking_lot::Mutex;
@@ -37,6 +38,7 @@ use std::collections::HashMap;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Instant;
+use tokio_util::sync::CancellationToken;
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -56,6 +58,10 @@ const DATABASE: &str = "database";
 const MAX_PARAMETERS: usize = 256 << 20;
 /// Rows of parameters that are on their way at a time.
 const PIPELINE: usize = 256;
+
+/// Drivers differ in whether they pad.
+const BASE64: GeneralPurpose =
+    GeneralPurpose::new(&alphabet::STANDARD, GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent));
 
 type Outcome<T> = Result<T, Status>;
 type Streamed<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send + 'static>>;
@@ -126,27 +132,28 @@ impl Door {
         Ok(self.sessions.add(FlightSession::new(client, database)))
     }
 
-    /// What is asked of the transaction that a call names.
-    fn check_transaction(session: &FlightSession, id: Option<&Bytes>) -> Outcome<()> {
-        let Some(id) = id.filter(|id| !id.is_empty()) else { return Ok(()) };
+    /// The transaction that a call names is the one that Flight began. Gives when that was, by which whoever executes something in it finds out
+    /// whether it goes on (`check_within`).
+    fn check_handle(session: &FlightSession, id: Option<&Bytes>) -> Outcome<Option<u64>> {
+        let Some(id) = id.filter(|id| !id.is_empty()) else { return Ok(None) };
         match &*session.transaction.lock() {
-            Some(t) if t.id.as_bytes() == &id[..] => Ok(()),
+            Some(t) if t.id.as_bytes() == &id[..] => Ok(Some(t.rests)),
             _ => Err(Failure::new("25000", "the transaction is not under way").hint("Begin it anew.").status()),
         }
     }
 
     /// A statement that is known by its tickets or by a handle.
-    async fn prepare(&self, session: &FlightSession, sql: &str, own: bool) -> Outcome<(String, Arc<Statement>)> {
+    async fn prepare(session: &FlightSession, sql: &str, own: bool, transaction: Option<&Bytes>) -> Outcome<(String, Arc<Statement>)> {
+        let within = Self::check_handle(session, transaction)?;
+        if within.is_some() {
+            check_within(within, &*session.client().await?)?;
+        }
         let sql = placeholders::numbered(sql).into_owned();
-        let shared = &self.ground.shared;
-        let catalog = shared.catalog.current();
-        let lower = sql.to_ascii_lowercase();
-        let reads = shared.classified.get(&sql, catalog.generation, &catalog.names).reads || only_with(&lower);
         // Parts have no order among each other.
-        let ordered = lower.contains("order");
-        let tickets = if own || !reads || ordered { 1 } else { session.taste.lock().tickets.clamp(1, MAX_TICKETS) };
-        let make = |name, described| Statement::new(name, described, reads, tickets);
-        Ok(session.prepare(&sql, own, make).await?)
+        let ordered = sql.to_ascii_lowercase().contains("order");
+        let parts = if own || ordered { 1 } else { session.taste.lock().tickets.clamp(1, MAX_TICKETS) };
+        let make = |name, described, reads| Statement::new(name, &sql, described, reads, within, if reads { parts } else { 1 });
+        Ok(session.prepare(&sql, own, effects::words(&sql), make).await?)
     }
 
     /// Executes a statement, or joins the execution that is under way.
@@ -155,14 +162,20 @@ impl Door {
         session.watch(&run);
         let before = statement.run.lock().replace(run.clone());
         if let Some(before) = before.filter(|b| !b.is_over()) {
-            before.stop.cancel();
+            before.leave();
         }
+        let lists = statement.bound.lock().iter().any(|b| incoming::has_lists(&b.schema()));
         let (shared, session, statement, started) = (self.ground.shared.clone(), session.clone(), statement.clone(), run.clone());
         tokio::spawn(async move {
             match session.client().await {
-                Ok(client) => {
-                    let (name, columns, schema) = (statement.name.clone(), statement.columns.clone(), statement.schema.clone());
-                    started.execute(shared, client, name, params, columns, schema).await;
+                Ok(mut client) => {
+                    if let Err(e) = statement.check(&session, &client) {
+                        return started.fail(e);
+                    }
+                    if lists && let Err(e) = client.command(incoming::NULLS_IN_LISTS).await {
+                        return started.fail(e);
+                    }
+                    started.execute(&shared, client, &statement, &params).await;
                 }
                 Err(e) => started.fail(e),
             }
@@ -185,12 +198,23 @@ impl Door {
     ) -> Outcome<FlightInfo> {
         let mut info = FlightInfo::new().with_descriptor(descriptor).try_with_schema(&statement.schema).map_err(internal)?;
         if !statement.reads {
+            if session.is_full() {
+                return Err(Failure::new("53400", "too many answers wait for somebody to read them")
+                    .hint("Read them, or close their statements, first.")
+                    .status());
+            }
             let run = self.run(session, statement, Self::bound(statement)?);
+            let nobody_waits = async {
+                gone().await;
+                run.stop.cancel();
+                std::future::pending::<std::convert::Infallible>().await
+            };
             if !statement.gives_rows() {
-                let touched = run.ended().await?;
+                let touched = tokio::select! { touched = run.ended() => touched?, never = nobody_waits => match never {} };
                 statement.run.lock().take();
                 return Ok(info.with_total_records(touched));
             }
+            tokio::select! { done = run.done() => done?, never = nobody_waits => match never {} }
         }
         for n in 0..statement.tickets {
             info = info.with_endpoint(FlightEndpoint::new().with_ticket(Ticket::new(ticket(n))));
@@ -264,9 +288,6 @@ impl Door {
             if let Some(run) = run {
                 if !run.is_over() {
                     run.stop.cancel();
-                    if !statement.reads {
-                        session.cancel(&self.ground.shared).await;
-                    }
                 }
             }
         }
@@ -363,11 +384,6 @@ fn compression(name: Option<&str>) -> Option<Option<CompressionType>> {
     }
 }
 
-/// WITH queries of which none changes anything, as far as the words go.
-fn only_with(lower: &str) -> bool {
-    lower.trim_start().starts_with("with") && !["insert", "update", "delete", "merge"].iter().any(|word| lower.contains(word))
-}
-
 pub(super) fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\"").replace('\0', ""))
 }
@@ -384,12 +400,18 @@ fn internal(e: impl std::fmt::Display) -> Status {
 async fn all_of(stream: PeekableFlightDataStream) -> Outcome<Vec<RecordBatch>> {
     let mut rest = batches(stream);
     let (mut all, mut bytes) = (Vec::new(), 0);
-    while let Some(batch) = rest.try_next().await? {
+    while let Some(batch) = next_of(&mut rest).await? {
         bytes += batch.get_array_memory_size();
         if bytes > MAX_PARAMETERS {
             return Err(Failure::new("54000", "too many parameters at a time").hint("Bind fewer rows at a time, or use bulk ingestion.").status());
         }
         all.push(batch);
+    }
+    // No rows of parameters are no executions; no parameters at all are another thing.
+    if all.is_empty()
+        && let Some(schema) = rest.schema().filter(|s| !s.fields().is_empty())
+    {
+        all.push(RecordBatch::new_empty(schema.clone()));
     }
     Ok(all)
 }
@@ -411,6 +433,19 @@ fn handle_of(handle: &[u8]) -> Outcome<(String, usize)> {
 pub(super) fn batches(stream: PeekableFlightDataStream) -> FlightRecordBatchStream {
     let data = stream.try_filter(|data| futures::future::ready(!data.data_header.is_empty())).map_err(FlightError::from);
     FlightRecordBatchStream::new_from_flight_data(data)
+}
+
+/// The next of them. What a client that gives up has sent may look as if it were all: that is an error, and nothing is waited for then.
+pub(super) async fn next_of(rows: &mut FlightRecordBatchStream) -> Result<Option<RecordBatch>, FlightError> {
+    let next = tokio::select! {
+        biased;
+        () = gone() => None,
+        next = rows.try_next() => next?,
+    };
+    match next {
+        None if is_gone() => Err(given_up().status().into()),
+        next => Ok(next),
+    }
 }
 
 fn rows_of(statement: &Statement, batches: &[RecordBatch]) -> Result<Vec<Vec<Option<Vec<u8>>>>, Failure> {
@@ -490,8 +525,7 @@ impl FlightSqlService for Door {
 
     async fn get_flight_info_statement(&self, query: CommandStatementQuery, request: Request<FlightDescriptor>) -> Outcome<Response<FlightInfo>> {
         let session = self.session(request.metadata())?;
-        Self::check_transaction(&session, query.transaction_id.as_ref())?;
-        let (handle, statement) = self.prepare(&session, &query.query, false).await?;
+        let (handle, statement) = Self::prepare(&session, &query.query, false, query.transaction_id.as_ref()).await?;
         let ticket = |n| TicketStatementQuery { statement_handle: format!("{handle}/{n}").into() }.as_any().encode_to_vec();
         Ok(Response::new(self.info(&session, &statement, request.into_inner(), ticket).await?))
     }
@@ -504,6 +538,9 @@ impl FlightSqlService for Door {
         let session = self.session(request.metadata())?;
         let (handle, _) = handle_of(&query.prepared_statement_handle)?;
         let statement = session.statement(&handle)?;
+        if statement.within.is_some() {
+            statement.check(&session, &*session.client().await?)?;
+        }
         let ticket = |_| query.as_any().encode_to_vec();
         Ok(Response::new(self.info(&session, &statement, request.into_inner(), ticket).await?))
     }
@@ -640,19 +677,19 @@ impl FlightSqlService for Door {
 
     async fn do_put_statement_update(&self, command: CommandStatementUpdate, request: Request<PeekableFlightDataStream>) -> Outcome<i64> {
         let session = self.session(request.metadata())?;
-        Self::check_transaction(&session, command.transaction_id.as_ref())?;
-        let (_, statement) = self.prepare(&session, &command.query, false).await?;
+        let (_, statement) = Self::prepare(&session, &command.query, false, command.transaction_id.as_ref()).await?;
         let mut client = session.client().await?;
+        statement.check(&session, &client)?;
         Ok(client.update_all(&statement.name, &[Vec::new()], PIPELINE).await?)
     }
 
     async fn do_put_statement_ingest(&self, command: CommandStatementIngest, request: Request<PeekableFlightDataStream>) -> Outcome<i64> {
         let session = self.session(request.metadata())?;
-        Self::check_transaction(&session, command.transaction_id.as_ref())?;
+        let within = Self::check_handle(&session, command.transaction_id.as_ref())?;
         if command.catalog.as_ref().is_some_and(|c| !c.is_empty() && *c != session.database) {
             return Err(Failure::new("0A000", "rows can only be put into the session's own database").status());
         }
-        Ok(ingest::ingest(&session, &command, request.into_inner()).await?)
+        Ok(ingest::ingest(&session, &command, within, request.into_inner()).await?)
     }
 
     async fn do_put_prepared_statement_query(
@@ -668,7 +705,9 @@ impl FlightSqlService for Door {
         rows_of(&statement, &bound)?;
         *statement.bound.lock() = bound;
         // What was executed before was of other parameters.
-        statement.run.lock().take();
+        if let Some(before) = statement.run.lock().take().filter(|before| before.is_untouched()) {
+            before.leave();
+        }
         Ok(DoPutPreparedStatementResult { prepared_statement_handle: Some(query.prepared_statement_handle) })
     }
 
@@ -680,12 +719,16 @@ impl FlightSqlService for Door {
         let session = self.session(request.metadata())?;
         let (handle, _) = handle_of(&query.prepared_statement_handle)?;
         let statement = session.statement(&handle)?;
-        let given = all_of(request.into_inner()).await?;
-        let rows = match given.iter().any(|b| b.num_columns() > 0) {
-            true => rows_of(&statement, &given)?,
-            false => Self::bound(&statement)?,
-        };
+        let mut given = all_of(request.into_inner()).await?;
+        if !given.iter().any(|b| b.num_columns() > 0) {
+            given.clone_from(&statement.bound.lock());
+        }
+        let rows = rows_of(&statement, &given)?;
         let mut client = session.client().await?;
+        statement.check(&session, &client)?;
+        if given.iter().any(|b| incoming::has_lists(&b.schema())) {
+            client.command(incoming::NULLS_IN_LISTS).await?;
+        }
         Ok(client.update_all(&statement.name, &rows, PIPELINE).await?)
     }
 
@@ -695,8 +738,7 @@ impl FlightSqlService for Door {
         request: Request<Action>,
     ) -> Outcome<ActionCreatePreparedStatementResult> {
         let session = self.session(request.metadata())?;
-        Self::check_transaction(&session, query.transaction_id.as_ref())?;
-        let (handle, statement) = self.prepare(&session, &query.query, true).await?;
+        let (handle, statement) = Self::prepare(&session, &query.query, true, query.transaction_id.as_ref()).await?;
         Ok(ActionCreatePreparedStatementResult {
             prepared_statement_handle: handle.into(),
             dataset_schema: if statement.gives_rows() { schema_bytes(&statement.schema)? } else { Bytes::new() },
@@ -718,8 +760,12 @@ impl FlightSqlService for Door {
             return Err(Failure::new("25001", "a transaction is under way").hint("A session has one transaction at a time: end it first.").status());
         }
         client.command("BEGIN").await?;
+        if is_gone() {
+            client.command("ROLLBACK").await?;
+            return Err(given_up().status());
+        }
         let id = random_id();
-        *session.transaction.lock() = Some(Transaction { id: id.clone(), savepoints: Vec::new() });
+        *session.transaction.lock() = Some(Transaction { id: id.clone(), rests: client.rests(), savepoints: Vec::new() });
         Ok(ActionBeginTransactionResult { transaction_id: id.into() })
     }
 
@@ -728,14 +774,17 @@ impl FlightSqlService for Door {
         if query.transaction_id.is_empty() {
             return Err(Failure::new("25000", "no transaction is named").status());
         }
-        Self::check_transaction(&session, Some(&query.transaction_id))?;
+        Self::check_handle(&session, Some(&query.transaction_id))?;
         let sql = match query.action() {
             EndTransaction::Commit => "COMMIT",
             EndTransaction::Rollback => "ROLLBACK",
             EndTransaction::Unspecified => return Err(Failure::new("22023", "a transaction is committed or rolled back").status()),
         };
         let mut client = session.client().await?;
-        session.transaction.lock().take();
+        let began = session.transaction.lock().take();
+        if began.is_none_or(|t| t.rests != client.rests()) {
+            return Err(ended_by_sql().status());
+        }
         let done = client.command(sql).await?;
         match sql == "COMMIT" && done == "ROLLBACK" {
             true => Err(Failure::new("25P02", "the transaction had failed and was rolled back").status()),
@@ -745,9 +794,12 @@ impl FlightSqlService for Door {
 
     async fn do_action_begin_savepoint(&self, query: ActionBeginSavepointRequest, request: Request<Action>) -> Outcome<ActionBeginSavepointResult> {
         let session = self.session(request.metadata())?;
-        Self::check_transaction(&session, Some(&query.transaction_id))?;
+        let within = Self::check_handle(&session, Some(&query.transaction_id))?;
         let id = format!("flight_{}", random_id());
-        session.client().await?.command(&format!("SAVEPOINT {id}")).await?;
+        let mut client = session.client().await?;
+        check_within(within, &client)?;
+        client.command(&format!("SAVEPOINT {id}")).await?;
+        drop(client);
         if let Some(t) = &mut *session.transaction.lock() {
             t.savepoints.push(id.clone());
         }
@@ -824,8 +876,7 @@ impl Door {
         let schema = match Command::try_from(any).map_err(internal)? {
             Command::CommandStatementQuery(query) => {
                 let session = self.session(request.metadata())?;
-                Self::check_transaction(&session, query.transaction_id.as_ref())?;
-                let (_, statement) = self.prepare(&session, &query.query, false).await?;
+                let (_, statement) = Self::prepare(&session, &query.query, false, query.transaction_id.as_ref()).await?;
                 schema_bytes(&statement.schema)?
             }
             Command::CommandPreparedStatementQuery(query) => {
@@ -841,9 +892,11 @@ impl Door {
 /// The door, with every call in a task of its own.
 pub struct Service(pub Arc<Door>);
 
-/// Runs a call to its end, even if its client goes.
+/// Runs a call to its end, even if its client goes: what it has PostgreSQL do then is stopped.
 async fn whole<T: Send + 'static>(call: impl Future<Output = Outcome<T>> + Send + 'static) -> Outcome<T> {
-    tokio::spawn(call).await.unwrap_or_else(|e| Err(internal(format!("a call failed: {e}"))))
+    let gone = CancellationToken::new();
+    let _waiting = gone.clone().drop_guard();
+    tokio::spawn(GONE.scope(gone, call)).await.unwrap_or_else(|e| Err(internal(format!("a call failed: {e}"))))
 }
 
 macro_rules! whole {

@@ -1,7 +1,8 @@
 //! The sessions behind the tokens: each one session of the gateway's own, with the statements that Flight's clients know by handles.
 //! Idle ones end, and old ones; their number is bounded. ✗ gRPC, what statements mean.
 
-use super::client::{Client, Described};
+use super::client::{Client, Described, given_up, gone};
+use super::effects;
 use super::failure::Failure;
 use super::run::{Run, Waiting};
 use super::types::Column;
@@ -14,7 +15,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use parking_lot::Mutex;
 use rand::RngCore;
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 use tokio::sync::OwnedMutexGuard;
@@ -49,8 +50,12 @@ pub struct Statement {
     pub described: Described,
     pub columns: Vec<Column>,
     pub schema: SchemaRef,
-    /// It only reads: it waits until somebody reads its rows, and stops when nobody does.
+    /// It is COMMIT, ROLLBACK or the like, by which whoever has no handle ends a transaction all the same.
+    pub ends: bool,
+    /// It surely only reads: it waits until somebody reads its rows, and stops when nobody does.
     pub reads: bool,
+    /// It was made for a transaction that began at so many rests: see [`Client::rests`].
+    pub within: Option<u64>,
     /// It may be read in parts.
     pub tickets: usize,
     /// Parameters that were bound last.
@@ -59,10 +64,17 @@ pub struct Statement {
 }
 
 impl Statement {
-    pub fn new(name: String, described: Described, reads: bool, tickets: usize) -> Statement {
+    pub fn new(name: String, sql: &str, described: Described, reads: bool, within: Option<u64>, tickets: usize) -> Statement {
+        let mut words = sql.split(|c: char| !c.is_ascii_alphabetic()).filter(|word| !word.is_empty());
+        let ends = words.next().is_some_and(|first| ["commit", "end", "rollback", "abort"].iter().any(|w| first.eq_ignore_ascii_case(w)));
         let fields = described.fields.as_deref().unwrap_or_default();
         let (columns, schema) = (Column::all(fields), super::types::schema(fields));
-        Statement { name, columns, schema, described, reads, tickets, bound: Mutex::default(), run: Mutex::default() }
+        Statement { name, columns, schema, described, ends, reads, within, tickets, bound: Mutex::default(), run: Mutex::default() }
+    }
+
+    /// The transaction that it was made for, if any, is under way. Asked of the client that executes it.
+    pub fn check(&self, session: &FlightSession, client: &Client) -> Result<(), Failure> {
+        if self.reads || self.ends { check_within(self.within, client) } else { session.check(self.within, client) }
     }
 
     /// It gives rows.
@@ -88,6 +100,8 @@ pub struct Taste {
 #[derive(Debug, Clone, Default)]
 pub struct Transaction {
     pub id: String,
+    /// See [`Client::rests`].
+    pub rests: u64,
     /// Savepoints, by handle.
     pub savepoints: Vec<String>,
 }
@@ -128,19 +142,46 @@ impl FlightSession {
         }
     }
 
-    /// The wire session, for this call alone.
+    /// The wire session, for this call alone. A call that is given up while it waits does not get it.
     pub async fn client(&self) -> Result<OwnedMutexGuard<Client>, Failure> {
         let _waits = self.waiting.join();
-        match tokio::time::timeout(PATIENCE, self.client.clone().lock_owned()).await {
+        let locked = tokio::select! {
+            biased;
+            () = gone() => return Err(given_up()),
+            locked = tokio::time::timeout(PATIENCE, self.client.clone().lock_owned()) => locked,
+        };
+        match locked {
             Ok(client) if client.is_lost() => Err(Failure::lost()),
-            Ok(client) => Ok(client),
-            Err(_) => Err(Failure::new("55006", "the session is at work for another call, whose rows nobody fetches")
-                .hint("Read results to their end, cancel them, or log in once more for work beside them.")),
+            Ok(mut client) => {
+                client.serve();
+                Ok(client)
+            }
+            Err(_) => Err(Failure::new("55006", "the session is at work for another call, whose rows nobody fetches or sends")
+                .hint("Read results to their end, end or cancel what is sent, or log in once more for work beside them.")),
         }
     }
 
-    /// Prepares a statement for its tickets, or under a handle of its own. Gives the handle.
-    pub async fn prepare(&self, sql: &str, own: bool, statement: impl FnOnce(String, Described) -> Statement) -> Result<(String, Arc<Statement>), Failure> {
+    /// What changes something is of the transaction that it names. One that names none would be committed with its end, and not before
+    /// the transaction that is under way.
+    pub fn check(&self, within: Option<u64>, client: &Client) -> Result<(), Failure> {
+        check_within(within, client)?;
+        let under_way = || self.transaction.lock().as_ref().is_some_and(|t| t.rests == client.rests());
+        if within.is_none() && under_way() {
+            return Err(Failure::new("25001", "a transaction is under way, and the call does not name it")
+                .hint("Name it, or end it first; ROLLBACK ends one whose name got lost."));
+        }
+        Ok(())
+    }
+
+    /// Prepares a statement for its tickets, or under a handle of its own. `words`: see [`effects::words`]; `statement` makes it, told whether
+    /// it only reads. Gives the handle.
+    pub async fn prepare(
+        &self,
+        sql: &str,
+        own: bool,
+        words: Option<BTreeSet<String>>,
+        statement: impl FnOnce(String, Described, bool) -> Statement,
+    ) -> Result<(String, Arc<Statement>), Failure> {
         if own && self.prepared.lock().len() >= PREPARED {
             return Err(Failure::new("53400", "too many prepared statements").hint("Close those that are not used any more."));
         }
@@ -149,8 +190,20 @@ impl FlightSession {
         let mut client = self.client().await?;
         let forgotten = std::mem::take(&mut *self.forgotten.lock());
         let described = client.prepare(&name, sql, &forgotten).await?;
+        let reads = match words {
+            Some(words) => match effects::none(&mut client, &words).await {
+                Ok(reads) => reads,
+                // Who may not ask is not believed.
+                Err(_) if client.status() == b'I' && !client.is_lost() => false,
+                Err(e) => {
+                    self.forgotten.lock().push(name);
+                    return Err(e);
+                }
+            },
+            None => false,
+        };
         drop(client);
-        let statement = Arc::new(statement(name, described));
+        let statement = Arc::new(statement(name, described, reads));
         if own {
             self.prepared.lock().insert(handle.clone(), statement.clone());
         } else {
@@ -178,7 +231,7 @@ impl FlightSession {
     pub fn close_statement(&self, handle: &str) {
         if let Some(old) = self.prepared.lock().remove(handle) {
             if let Some(run) = &*old.run.lock() {
-                run.stop.cancel();
+                run.leave();
             }
             self.forgotten.lock().push(old.name.clone());
         }
@@ -200,8 +253,14 @@ impl FlightSession {
         login::cancel(&shared.upstream, &shared.cancels, &self.key).await;
     }
 
+    /// As much as may waits for somebody to read it.
+    pub fn is_full(&self) -> bool {
+        let runs: Vec<Arc<Run>> = self.runs.lock().iter().filter_map(Weak::upgrade).collect();
+        Run::fill(runs.iter())
+    }
+
     fn is_at_work(&self) -> bool {
-        self.client.try_lock().is_err()
+        self.client.try_lock().is_err() && !self.runs.lock().iter().filter_map(Weak::upgrade).any(|run| run.is_forgotten())
     }
 
     fn is_over(&self, lifetimes: &Lifetimes, now: Instant) -> bool {
@@ -266,6 +325,16 @@ impl Sessions {
         let all = std::mem::take(&mut *self.by_token.lock());
         all.values().for_each(|s| s.stop());
     }
+}
+
+/// The transaction that began at so many rests, if one is meant, is the one that is under way: it may have been ended meanwhile.
+pub fn check_within(within: Option<u64>, client: &Client) -> Result<(), Failure> {
+    if within.is_none_or(|began| began == client.rests()) { Ok(()) } else { Err(ended_by_sql()) }
+}
+
+/// Of a transaction whose handle outlived it.
+pub fn ended_by_sql() -> Failure {
+    Failure::new("25P01", "there is no transaction in progress: a statement has ended it").hint("End it by EndTransaction, not by SQL, and begin another.")
 }
 
 /// A handle that nobody guesses, and that is a name in SQL.

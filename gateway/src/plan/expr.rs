@@ -31,11 +31,6 @@ fn boolean(value: Option<bool>) -> Expr {
     Expr::Literal(ScalarValue::Boolean(value), None)
 }
 
-/// A comparison whose outcome is the same for every value: NULL where `expr` is NULL.
-fn decided(expr: Expr, outcome: bool) -> Expr {
-    Expr::Case(Case::new(None, vec![(Box::new(expr.is_not_null()), Box::new(boolean(Some(outcome))))], None))
-}
-
 fn operator(compare: Compare) -> Operator {
     match compare {
         Compare::Lt => Operator::Lt,
@@ -64,6 +59,13 @@ impl Expressions<'_> {
             true => Ok(()),
             false => Err(PlanError::Unproven("a comparison that is decided without a value that may raise an error".into())),
         }
+    }
+
+    /// A comparison whose outcome is the same for every value: NULL where `expr`, which is `value` there, is NULL. DataFusion makes AND and OR of it,
+    /// and tests the NULL of that before anything is computed.
+    fn decided(&self, expr: &ir::Expr, value: Expr, outcome: bool) -> Result<Expr> {
+        self.needs_no_value(expr)?;
+        Ok(Expr::Case(Case::new(None, vec![(Box::new(value.is_not_null()), Box::new(boolean(Some(outcome))))], None)))
     }
 
     /// The name of a step that may raise an error of the rows: see [`kernel::step_of`].
@@ -348,13 +350,13 @@ impl Expressions<'_> {
         Ok(match place(value, expr.ty)? {
             Place::At(value) => binary_expr(left, operator(compare), Expr::Literal(value, None)),
             Place::Above(value) => match compare {
-                Compare::Eq => decided(left, false),
-                Compare::Ne => decided(left, true),
+                Compare::Eq => self.decided(expr, left, false)?,
+                Compare::Ne => self.decided(expr, left, true)?,
                 Compare::Lt | Compare::Le => binary_expr(left, Operator::LtEq, Expr::Literal(value, None)),
                 Compare::Gt | Compare::Ge => binary_expr(left, Operator::Gt, Expr::Literal(value, None)),
             },
-            Place::AboveAll => decided(left, matches!(compare, Compare::Lt | Compare::Le | Compare::Ne)),
-            Place::BelowAll => decided(left, matches!(compare, Compare::Gt | Compare::Ge | Compare::Ne)),
+            Place::AboveAll => self.decided(expr, left, matches!(compare, Compare::Lt | Compare::Le | Compare::Ne))?,
+            Place::BelowAll => self.decided(expr, left, matches!(compare, Compare::Gt | Compare::Ge | Compare::Ne))?,
         })
     }
 
@@ -442,7 +444,7 @@ impl Expressions<'_> {
             }
         }
         if literals.is_empty() {
-            return Ok(decided(left, negated));
+            return self.decided(arg, left, negated);
         }
         // DataFusion makes NULL of a list of NULLs.
         if literals.iter().all(|l| matches!(l, Expr::Literal(value, _) if value.is_null())) {

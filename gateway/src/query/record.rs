@@ -132,6 +132,12 @@ impl Record {
         }
     }
 
+    /// Of a statement that is the gateway's own: nobody is told.
+    pub fn unlogged(mut self) -> Self {
+        self.log = None;
+        self
+    }
+
     /// The route was chosen by this.
     pub fn expect(&mut self, estimate: Estimate, costs: &Arc<Costs>) {
         self.expected = Some((estimate, costs.clone()));

@@ -4,7 +4,7 @@
 //! ✗ how the lake answers.
 
 use super::bracket::{Outcome, Probed, unexpected};
-use super::lake::{Bound, LakePortal, put_dimension_facts};
+use super::lake::{Bound, LakePortal, UNSURE, put_dimension_facts, unsure};
 use super::probe::{self, Facts};
 use super::{Session, SessionEnd};
 use crate::analyze::{Analysis, Shape};
@@ -68,7 +68,7 @@ impl Session {
         // Every parameter is converted in its place, as Bind would do it.
         let constants = probed.constants_sql().or_else(|| (!probed.param_types.is_empty()).then(|| "SELECT true".to_owned()));
         let (rights, functions) = (&probed.analysis.rights, &probed.analysis.functions);
-        if let Some(e) = self.forget_analyses(name).await? {
+        if let Some(e) = self.compare_meaning(name, probed).await? {
             self.forward_error(&e, &mut record);
             return Ok(Bound::Failed);
         }
@@ -142,6 +142,9 @@ impl Session {
                     return self.bind_in_postgres(bind_frame, format!("a constant cannot be read: {e}"), record).await;
                 }
             }
+        }
+        if unsure(&analysis, &constants) {
+            return self.bind_in_postgres(bind_frame, UNSURE.to_owned(), record).await;
         }
         let folded = values.split_off(analysis.params.len().min(values.len()));
         let cold = reaches_below(&analysis, analysis.time_from(&values, &folded), Some(floor));

@@ -2,7 +2,7 @@
 //! plan, execute, encode. Whatever goes wrong before a row was sent, the bound portal in PostgreSQL is executed
 //! instead. ✗ how plans are made and run.
 
-use super::bracket::{Bracket, Outcome, Probed, unexpected};
+use super::bracket::{Bracket, Outcome, Probed, Row, unexpected};
 use super::link::{BUFFER_LIMIT, Turn};
 use super::probe::{self, Facts, Settings, Trees};
 use super::replay::{self, Replay};
@@ -282,11 +282,13 @@ impl Probed {
         self.path
     }
 
-    /// The statement that computes parameters and row-independent expressions, if there are any.
+    /// The statement that computes parameters and row-independent expressions, if there are any, and last whether none of these might have raised an
+    /// error.
     pub(super) fn constants_sql(&self) -> Option<String> {
         let params = self.analysis.params.iter().map(|p| format!("${}", p.number));
         let folds = self.analysis.folds.iter().map(|f| format!("({})", f.sql));
-        let list: Vec<String> = params.chain(folds).collect();
+        let sure = (!self.analysis.sure.is_empty()).then(|| format!("({})", self.analysis.sure.join(" AND ")));
+        let list: Vec<String> = params.chain(folds).chain(sure).collect();
         (!list.is_empty()).then(|| format!("SELECT {}", list.join(", ")))
     }
 }
@@ -406,7 +408,7 @@ impl Session {
         let relations = tables.len() + dimensions.len();
         let constants = probed.constants_sql().filter(|_| probed.turned.is_none());
         let weighed = self.extents(probed, statement);
-        if let Some(e) = self.forget_analyses(name).await? {
+        if let Some(e) = self.compare_meaning(name, probed).await? {
             self.forward_error(&e, &mut record);
             return Ok(Bound::Failed);
         }
@@ -500,6 +502,11 @@ impl Session {
                 }
             }
         }
+        if unsure(&analysis, &constants) {
+            record.entry.reasons = UNSURE.into();
+            record.entry.path = Path::Postgres;
+            return Ok(Bound::Postgres(record));
+        }
         let folded = values.split_off(analysis.params.len().min(values.len()));
         let wanted = statement.hint.or_else(|| Override::parse(&bracket.settings.route)).unwrap_or(Override::Auto);
         record.entry.path = probed.path;
@@ -541,17 +548,29 @@ impl Session {
         })))
     }
 
-    /// If the gateway may have missed an analysis of the statement, has PostgreSQL make it again. An error is returned.
-    pub(super) async fn forget_analyses(&mut self, name: &[u8]) -> Result<Option<Bytes>, SessionEnd> {
-        if !self.statements.get(name).is_some_and(|p| p.unsure) {
-            return Ok(None);
+    /// If the gateway may have missed an analysis of the statement, finds out whether it means to this day what it is known to mean: its text is
+    /// analyzed beside it. (To have PostgreSQL forget its own analyses would have it read literals again, those of other statements too: 'now', or a
+    /// time in another zone.) If not, PostgreSQL answers until it analyzes the statement in a bracket. An error is returned.
+    pub(super) async fn compare_meaning(&mut self, name: &[u8], probed: &Probed) -> Result<Option<Bytes>, SessionEnd> {
+        let Some(prepared) = self.statements.get(name).filter(|p| p.unsure && p.added.is_none()) else { return Ok(None) };
+        let mut parse = BytesMut::new();
+        message::put_parse(&mut parse, probe::EXPLAINED, prepared.statement.sql.as_bytes(), &probed.param_types);
+        message::put_close(&mut self.link.upstream.output, b'S', probe::EXPLAINED);
+        match self.bracket(&parse, Some(probe::EXPLAINED), b"", |_| {}).await? {
+            Outcome::Failed(e) => return Ok(Some(e)),
+            Outcome::Done(bracket) => {
+                if let (Trees::One(tree), Some(prepared)) = (bracket.trees, self.statements.get_mut(name))
+                    && tree == probed.tree
+                {
+                    prepared.unsure = false;
+                    prepared.uses = None;
+                }
+            }
         }
-        probe::put_helper(&mut self.link.upstream.output, probe::FORGET_ANALYSES, &[], &[], false);
-        message::put_flush(&mut self.link.upstream.output);
-        Ok(match self.helper_row().await? {
-            Outcome::Done(_) => None,
-            Outcome::Failed(e) => Some(e),
-        })
+        message::put_close(&mut self.link.upstream.output, b'S', probe::EXPLAINED);
+        // What was said of it is not of the client's own statement.
+        self.notices.clear();
+        Ok(None)
     }
 
     /// The statement as it stands after a bracket around its Bind (`bound`) or Describe. PostgreSQL prints a tree only when it analyzes
@@ -1152,12 +1171,11 @@ impl Session {
             folded: portal.folded.clone(),
             zone: zone.clone(),
             providers,
-            alone: portal.cold || portal.path == Path::Virtual,
+            alone: portal.path == Path::Virtual,
         };
         let planned = plan::rows(&portal.analysis, &inputs)?;
         let cancel = CancellationToken::new();
-        // Of rows that only the lake has, PostgreSQL says nothing.
-        for plan in planned.first.into_iter().filter(|_| !portal.cold) {
+        for plan in planned.first {
             let started = self.attend(deadline, engine.execute(plan, cancel.clone())).await?;
             let mut stream = started.map_err(|e| give_up_engine(false, e))?;
             while let Some(batch) = self.attend(deadline, stream.next()).await? {
@@ -1207,6 +1225,15 @@ impl Session {
         self.state.failed(false);
         Ok(())
     }
+}
+
+/// Why PostgreSQL answers.
+pub(super) const UNSURE: &str = "a parameter for which what is computed of it might raise an error";
+
+/// Whether what `constants_sql` computed says that PostgreSQL is to answer.
+pub(super) fn unsure(analysis: &Analysis, constants: &Row) -> bool {
+    let last = constants.get(analysis.params.len() + analysis.folds.len());
+    !analysis.sure.is_empty() && last.and_then(|v| v.as_deref()) != Some(&[1])
 }
 
 /// Asks for the facts of tables that only PostgreSQL holds.
@@ -1321,6 +1348,11 @@ impl GiveUp {
         match self {
             GiveUp::FallBack(reason) if door => GiveUp::FallBack(reason),
             GiveUp::Engine(e) if !portal.cold => GiveUp::FallBack(e.to_string()),
+            // What the lake meets PostgreSQL may never compute, which only PostgreSQL knows.
+            GiveUp::Engine(EngineError::Postgres { message, .. }) => {
+                GiveUp::FallBack(format!("whether it raises the error \"{message}\" depends on PostgreSQL's plan")).settled(portal, door)
+            }
+            GiveUp::Engine(EngineError::Internal(reason)) => GiveUp::FallBack(reason).settled(portal, door),
             GiveUp::Outdated(reason) if !portal.cold => GiveUp::FallBack(reason),
             GiveUp::Outdated(reason) => GiveUp::Error(
                 ErrorReport::error("40001", "could not serialize access to rows that only the lake has")

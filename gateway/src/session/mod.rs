@@ -654,7 +654,8 @@ impl Session {
 
     fn record(&self, protocol: &'static str, statement: &Arc<Classified>) -> Record {
         let protocol = if self.outlet.is_some() { "flight" } else { protocol };
-        Record::open(&self.shared.log, &self.who, protocol, statement)
+        let record = Record::open(&self.shared.log, &self.who, protocol, statement);
+        if self.outlet.is_some() && crate::flight::is_own(&statement.sql) { record.unlogged() } else { record }
     }
 
     /// Notes what a statement may do to what the session and the gateway remember.
@@ -825,7 +826,9 @@ impl Session {
             self.farewell_said |= matches!(fields.text(b'V'), "FATAL" | "PANIC");
             record.failed(fields.text(b'C'), fields.text(b'M'));
         }
-        self.link.client.output.extend_from_slice(f);
+        // A time limit or a request to stop may meet PostgreSQL at something of ours: where, the client is not told.
+        let bare = message::without_field(f, b'W', |context| probe::OUR_CONTEXTS.iter().any(|ours| context.contains(ours)));
+        self.link.client.output.extend_from_slice(bare.as_deref().unwrap_or(f));
         self.state.failed(false);
     }
 }

@@ -22,12 +22,12 @@ pub const EXPLAINED: &[u8] = b"_watershed_explained";
 /// The reserved statement behind portals that PostgreSQL could not answer.
 pub const STANDIN: &[u8] = b"_watershed_standin";
 
-/// Has PostgreSQL analyze every prepared statement of the session anew when it is used next, and print its tree then.
-pub const FORGET_ANALYSES: &str = "DISCARD PLANS";
-
 /// What such a portal does if it is executed after all, by SQL: FETCH.
 pub const STANDIN_SQL: &str = "SELECT watershed_control.fail('0A000', \
  'this portal is answered by the gateway: FETCH through SQL cannot read it')";
+
+/// What the context of an error names that came while PostgreSQL was at one of these.
+pub const OUR_CONTEXTS: [&str; 3] = ["watershed_control.hush(", "watershed_control.current_lineage()", "SQL function \"fits\""];
 
 /// Reads the settings and turns tree printing on; `$1` is the secret of `hush`.
 /// The columns come in the order of [`Settings`].
@@ -59,13 +59,13 @@ const ON: &str = "SELECT \
  pg_catalog.pg_current_snapshot()::pg_catalog.text";
 
 /// Puts the settings back; `$2` is the session's own log_min_messages. The last column is when the prepared
-/// statement `$3` was prepared, to tell later whether the name still stands for it, and how often it was planned or its plan taken.
+/// statement `$3` was prepared, to tell later (in whatever zone and style) whether the name still stands for it, and how often it was planned or its plan taken.
 const OFF: &str = "SELECT \
  pg_catalog.set_config('client_min_messages', pg_catalog.current_setting('watershed.p_client'), true),\
  pg_catalog.set_config('debug_print_rewritten', pg_catalog.current_setting('watershed.p_print'), true),\
  pg_catalog.set_config('debug_pretty_print', pg_catalog.current_setting('watershed.p_pretty'), true),\
  watershed_control.hush($1, $2),\
- (SELECT s.prepare_time::pg_catalog.text OPERATOR(pg_catalog.||) ' ' OPERATOR(pg_catalog.||) \
+ (SELECT (pg_catalog.date_part('epoch', s.prepare_time) OPERATOR(pg_catalog.*) 1000000::pg_catalog.float8)::pg_catalog.int8::pg_catalog.text OPERATOR(pg_catalog.||) ' ' OPERATOR(pg_catalog.||) \
    (s.generic_plans OPERATOR(pg_catalog.+) s.custom_plans)::pg_catalog.text FROM pg_catalog.pg_prepared_statements s \
    WHERE s.name OPERATOR(pg_catalog.=) $3 AND NOT s.from_sql)";
 
@@ -83,7 +83,8 @@ const FACTS: &str = "SELECT \
  (SELECT coalesce(pg_catalog.string_agg(pg_catalog.quote_ident(a.attname), ', ' ORDER BY w.i), '') \
     FROM pg_catalog.unnest($2) WITH ORDINALITY w(n, i) JOIN pg_catalog.pg_attribute a \
       ON a.attrelid OPERATOR(pg_catalog.=) $1 AND a.attnum OPERATOR(pg_catalog.=) w.n),\
- (SELECT pg_catalog.bool_and(pg_catalog.has_column_privilege($1, w.n, 'SELECT')) FROM pg_catalog.unnest(pg_catalog.array_cat($2, $3)) w(n)),\
+ pg_catalog.cardinality(pg_catalog.array_cat($2, $3)) OPERATOR(pg_catalog.>) 0 AND NOT EXISTS (SELECT FROM \
+    pg_catalog.unnest(pg_catalog.array_cat($2, $3)) w(n) WHERE pg_catalog.has_column_privilege($1, w.n, 'SELECT') IS NOT TRUE),\
  pg_catalog.row_security_active($1),\
  (SELECT pg_catalog.quote_ident(a.attname) FROM pg_catalog.pg_attribute a \
    WHERE a.attrelid OPERATOR(pg_catalog.=) $1 AND a.attnum OPERATOR(pg_catalog.=) $4)";
@@ -299,8 +300,8 @@ fn allowed(right: &Right) -> String {
         .iter()
         .map(|n| match n {
             0 => format!(
-                "(SELECT pg_catalog.bool_and({}) FROM pg_catalog.pg_attribute a \
-                  WHERE a.attrelid OPERATOR(pg_catalog.=) {relid} AND a.attnum OPERATOR(pg_catalog.>) 0 AND NOT a.attisdropped)",
+                "NOT EXISTS (SELECT FROM pg_catalog.pg_attribute a \
+                  WHERE a.attrelid OPERATOR(pg_catalog.=) {relid} AND a.attnum OPERATOR(pg_catalog.>) 0 AND NOT a.attisdropped AND ({}) IS NOT TRUE)",
                 column("a.attnum".into())
             ),
             n => column(format!("({n})::pg_catalog.int2")),

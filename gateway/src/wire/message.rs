@@ -258,24 +258,36 @@ impl<'a> Fields<'a> {
 /// The whole ErrorResponse or NoticeResponse frame `f`, with the text of field `code` as `other` gives it; `None` if that gives
 /// none.
 pub fn with_field(f: &[u8], code: u8, other: impl Fn(&str) -> Option<String>) -> Option<BytesMut> {
+    rewritten(f, |field, text| if field == code { other(text).map(Some) } else { None })
+}
+
+/// The error or notice without the fields of this code whose text `leaves`; `None` if there is none.
+pub fn without_field(f: &[u8], code: u8, leaves: impl Fn(&str) -> bool) -> Option<BytesMut> {
+    rewritten(f, |field, text| (field == code && leaves(text)).then_some(None))
+}
+
+/// With other texts for its fields, or without some: `other` says what becomes of one, `None` that it stays.
+fn rewritten(f: &[u8], other: impl Fn(u8, &str) -> Option<Option<String>>) -> Option<BytesMut> {
     let (tag, mut body) = (*f.first()?, f.get(5..)?);
     let mut changed = false;
     let mut out = BytesMut::with_capacity(f.len());
     frame(&mut out, tag, |out| {
         // A field is a code and a text that ends with a zero; a zero alone ends them all.
         while let [field, rest @ ..] = body {
-            out.put_u8(*field);
             if *field == 0 {
+                out.put_u8(0);
                 break;
             }
             let end = memchr::memchr(0, rest).unwrap_or(rest.len());
-            let text = std::str::from_utf8(&rest[..end]).ok().filter(|_| *field == code).and_then(&other);
-            match text {
-                Some(text) => {
-                    changed = true;
-                    cstr(out, text.as_bytes());
-                }
-                None => cstr(out, &rest[..end]),
+            let new = std::str::from_utf8(&rest[..end]).ok().and_then(|text| other(*field, text));
+            changed |= new.is_some();
+            let text = match &new {
+                None => Some(&rest[..end]),
+                Some(text) => text.as_ref().map(|text| text.as_bytes()),
+            };
+            if let Some(text) = text {
+                out.put_u8(*field);
+                cstr(out, text);
             }
             body = rest.get(end + 1..).unwrap_or(&[]);
         }

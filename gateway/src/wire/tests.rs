@@ -219,6 +219,17 @@ fn errors_carry_code_detail_and_hint() {
 }
 
 #[test]
+fn a_field_is_left_out_of_an_error() {
+    let mut out = BytesMut::new();
+    put_error(&mut out, &ErrorReport::error("57014", "stopped").detail("of ours").hint("none"));
+    let without = without_field(&out, b'D', |text| text.contains("ours")).expect("a field less");
+    let fields = Fields::read(frame::body(&without)).expect("an error");
+    assert_eq!((fields.get(b'D'), fields.text(b'C'), fields.text(b'H')), (None, "57014", "none"));
+    assert_eq!(frame::peek(&without).expect("a frame").map(|h| h.len), Some(without.len()));
+    assert_eq!(without_field(&out, b'D', |text| text.contains("theirs")), None);
+}
+
+#[test]
 fn the_head_of_an_error_is_read_where_the_rest_is_missing() {
     let mut out = BytesMut::new();
     put_error(&mut out, &ErrorReport::error("57014", "x".repeat(100)));

@@ -1,8 +1,9 @@
-"""Fetches all rows of a table of the lake in several ways, each so often, in turns. One JSON object on standard input, one on standard
-output: {"rounds": n, "rows": n, "sql": "..", "flight": url, "postgres": conninfo, "user": .., "password": .., "files": [path, ...]} gives
-{"seconds": {way: [..]}, "rows": n, "versions": {name: version}}."""
+"""Fetches all rows of a table of the lake in several ways, each so often, in turns; the fast ones once before, unmeasured, and then five
+times in each round. One JSON object on standard input, one on standard output: {"rounds": n, "rows": n, "sql": "..", "flight": url,
+"postgres": conninfo, "user": .., "password": .., "files": [path, ...]} gives {"seconds": {way: [..]}, "rows": n, "versions": {name: version}}."""
 import importlib.metadata
 import json
+import subprocess
 import sys
 import time
 import warnings
@@ -25,6 +26,22 @@ def message(number, data):
     return bytes([number << 3 | 2]) + size + bytes([rest]) + data
 
 
+# What fetching alone costs: a server that has all rows in memory as batches, reads no file and asks nobody for leave. It says where it
+# listens, and ends with its standard input.
+FROM_MEMORY = """
+import sys, duckdb, pyarrow.flight
+files = duckdb.connect()
+files.execute("SET enable_progress_bar = false")
+rows = files.sql(sys.argv[1]).to_arrow_table()
+class Server(pyarrow.flight.FlightServerBase):
+    def do_get(self, context, ticket):
+        return pyarrow.flight.RecordBatchStream(rows)
+server = Server("grpc+tcp://127.0.0.1:0")
+print(server.port, flush=True)
+sys.stdin.read()
+server.shutdown()
+"""
+
 job = json.load(sys.stdin)
 sql = job["sql"]
 credentials = {"username": job["user"], "password": job["password"]}
@@ -36,12 +53,23 @@ files = duckdb.connect()
 files.execute("SET enable_progress_bar = false")
 files.execute("SET TimeZone = 'UTC'")
 from_files = sql.replace("flown", "read_parquet([" + ", ".join("'" + f.replace("'", "''") + "'" for f in job["files"]) + "])")
+from_memory = subprocess.Popen([sys.executable, "-c", FROM_MEMORY, from_files], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+memory = pyarrow.flight.FlightClient(f"grpc+tcp://127.0.0.1:{int(from_memory.stdout.readline())}")
 setting = message(1, b"watershed.route") + message(2, message(1, b"lake"))
 list(plain.do_action(pyarrow.flight.Action("SetSessionOptions", message(1, setting)), options))
 with flight.cursor() as cursor:
     cursor.execute("SET watershed.route = 'lake'")
     cursor.fetchall()
 wire.execute("SET watershed.route = 'lake'")
+counted = "SELECT count(*) FROM flown"
+for _ in range(300):
+    # The gateway looks for new tables every few seconds.
+    wire.execute(counted, prepare=False)
+    if wire.execute("SELECT route FROM watershed.queries WHERE sql = %s ORDER BY id DESC LIMIT 1", [counted], prepare=False).fetchone() == ("lake",):
+        break
+    time.sleep(0.1)
+else:
+    sys.exit("the gateway does not come to know the table")
 
 
 def pyarrow_flight_arrow():
@@ -51,6 +79,11 @@ def pyarrow_flight_arrow():
     info = plain.get_flight_info(pyarrow.flight.FlightDescriptor.for_command(command), options)
     parts = [plain.do_get(endpoint.ticket, options).read_all() for endpoint in info.endpoints]
     return pyarrow.concat_tables(parts).num_rows
+
+
+def memory_arrow():
+    """The same client, of the server that has the rows in memory."""
+    return memory.do_get(pyarrow.flight.Ticket(b"")).read_all().num_rows
 
 
 def over_flight():
@@ -96,20 +129,23 @@ def duckdb_pandas():
     return len(files.sql(from_files).df())
 
 
-ways = [flight_arrow, pyarrow_flight_arrow, flight_pandas, flight_pandas_objects, psycopg_pandas, copy_binary, duckdb_arrow, duckdb_pandas]
-seconds = {way.__name__: [] for way in ways}
-counts = set()
+# The fast ones more often: a machine that rests for a moment shows in them.
+fast = [flight_arrow, duckdb_arrow, pyarrow_flight_arrow, memory_arrow]
+slow = [flight_pandas, flight_pandas_objects, psycopg_pandas, copy_binary, duckdb_pandas]
+seconds = {way.__name__: [] for way in fast + slow}
+counts = {way() for way in fast}
 for _ in range(job["rounds"]):
-    for way in ways:
+    for way in fast * 5 + slow:
         began = time.perf_counter()
         counts.add(way() or job["rows"])
         seconds[way.__name__].append(time.perf_counter() - began)
+from_memory.communicate()
 if len(counts) != 1:
     sys.exit(f"the ways differ in rows: {counts}")
 wire.execute("RESET watershed.route")
-answered = wire.execute("SELECT DISTINCT route FROM watershed.queries WHERE sql = %s", [sql]).fetchall()
-if answered != [("lake",)]:
-    sys.exit(f"not all of it was answered by the lake: {answered}")
+others = wire.execute("SELECT DISTINCT protocol, reasons FROM watershed.queries WHERE sql = %s AND route <> 'lake'", [sql]).fetchall()
+if others:
+    sys.exit(f"not all of it was answered by the lake: {others}")
 names = ["adbc-driver-flightsql", "pyarrow", "pandas", "psycopg", "duckdb"]
 versions = {name: importlib.metadata.version(name) for name in names}
 json.dump({"seconds": seconds, "rows": counts.pop(), "versions": versions}, sys.stdout)

@@ -35,6 +35,9 @@ pub struct Costs {
     pub postgres: Cost,
 }
 
+/// Settings with which nothing moves by itself: rows stay where they are, also while the disk fills up, and files as they are.
+pub const AT_REST: &str =
+    "[archiver]\ninterval = \"1d\"\nmin_rows = 100000000000\n[compactor]\nenabled = false\n[retention]\nearly = false\n";
 const START: Duration = Duration::from_secs(120);
 const STOP: Duration = Duration::from_secs(120);
 

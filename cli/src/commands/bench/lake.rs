@@ -30,7 +30,7 @@ use serde_json::{Value, json};
 use sqlx::PgConnection;
 use url::Url;
 
-use super::instance::{Instance, Workplace, local_files, watershed};
+use super::instance::{AT_REST, Instance, Workplace, local_files, watershed};
 use super::python;
 use super::report::median;
 use crate::args::BenchLakeArgs;
@@ -139,9 +139,7 @@ pub async fn run(args: BenchLakeArgs) -> Result<Code> {
 fn at_rest(args: &BenchLakeArgs, lake: Option<&Url>) -> String {
     let lake = lake.map(|url| format!("lake = {}\n", Value::from(url.as_str()))).unwrap_or_default();
     let memory = args.memory.map(|bytes| format!("[gateway]\nmemory_limit = \"{}B\"\n", bytes.0)).unwrap_or_default();
-    format!(
-        "{lake}{memory}[archiver]\ninterval = \"1d\"\nmin_rows = 100000000000\n[compactor]\nenabled = false\n"
-    )
+    format!("{lake}{memory}{AT_REST}")
 }
 
 async fn load(instance: &Instance, args: &BenchLakeArgs) -> Result<()> {

@@ -13,7 +13,7 @@ use std::path::Path;
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
-use super::instance::{Instance, Workplace, local_files, watershed};
+use super::instance::{AT_REST, Instance, Workplace, local_files, watershed};
 use super::python;
 use super::report::{median, quantile};
 use crate::args::{BenchRouteArgs, Workload};
@@ -82,9 +82,9 @@ impl Measured {
 
 pub async fn run(args: BenchRouteArgs) -> Result<Code> {
     let work = Workplace::new(args.dir.as_deref(), args.keep)?;
-    let settings = "[gateway]\nmax_sessions = 20\n[archiver]\ninterval = \"1d\"\nmin_rows = 100000000000\n[compactor]\nenabled = false\n";
+    let settings = format!("[gateway]\nmax_sessions = 20\n{AT_REST}");
     say(format_args!("[1/3] rows: {} of {DAYS} days", grouped(args.rows)));
-    let instance = Instance::start(&work.path, settings).await?;
+    let instance = Instance::start(&work.path, &settings).await?;
     let mut client = Client::connect(&instance.target).await?;
     let end = load(&mut client, &work.path, args.rows).await?;
     if args.uncalibrated {

@@ -17,7 +17,7 @@ use anyhow::{Context, Result, bail};
 use futures::{StreamExt, TryStreamExt, stream};
 use serde_json::json;
 
-use super::instance::{Instance, Workplace, watershed};
+use super::instance::{AT_REST, Instance, Workplace, watershed};
 use super::process::{Use, in_use};
 use super::report::{cores, quantile};
 use crate::args::BenchSessionsArgs;
@@ -40,10 +40,7 @@ const GONE: Duration = Duration::from_secs(60);
 
 pub async fn run(args: BenchSessionsArgs) -> Result<Code> {
     let work = Workplace::new(args.dir.as_deref(), args.keep)?;
-    let settings = format!(
-        "[gateway]\nmax_sessions = {}\n[archiver]\ninterval = \"1d\"\nmin_rows = 100000000000\n[compactor]\nenabled = false\n",
-        args.idle + args.active + 10
-    );
+    let settings = format!("[gateway]\nmax_sessions = {}\n{AT_REST}", args.idle + args.active + 10);
     say(format_args!("[1/4] rows: {} generated into PostgreSQL and archived", grouped(args.rows)));
     let instance = Instance::start(&work.path, &settings).await?;
     let outcome = measure(&instance, &work.path, &args).await?;

@@ -280,7 +280,10 @@ pub const GIVEN_BACK: &[Case] = &[
 ];
 
 pub const REFUSED: &[(&str, &str)] = &[
-    ("SELECT 1 FROM zoo GROUP BY ROLLUP (nb, (b AND b)) HAVING (b AND b)", "grouping sets of AND"),
+    ("SELECT 1 FROM zoo GROUP BY ROLLUP (nb, (b AND b)) HAVING (b AND b)", "grouping sets of a condition"),
+    ("SELECT 1 FROM zoo GROUP BY ROLLUP (nb, (id > 3)) HAVING NOT (id > 3)", "grouping sets of a condition"),
+    ("SELECT nb, CASE WHEN (id > 3) IS NOT TRUE THEN 1 END FROM zoo GROUP BY ROLLUP (nb, (id > 3))", "grouping sets of a condition"),
+    ("SELECT nb, (v::text)::varchar FROM zoo GROUP BY ROLLUP (nb, (v::text))", "grouping sets of a condition"),
     ("SELECT count(*) FROM zoo WHERE t NOT IN ('a', 'b') OR t NOT IN ('', 'z')", "several lists"),
     ("SELECT (g IN (1, 2) AND g IN (3, 4)) IS NULL, count(*) FROM zoo GROUP BY 1", "several lists"),
     ("SELECT count(*) FROM zoo WHERE NOT (g = 1 OR g = 2) OR NOT (g = 3 OR g = 4)", "several lists"),
