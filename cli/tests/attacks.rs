@@ -1403,10 +1403,10 @@ fn cancel_request_stops_both_kinds_of_work() {
 fn statement_timeout_holds_for_the_lake() {
     large_table();
     let mut gateway = owner();
-    gateway.run("SET statement_timeout = '1500ms'");
+    gateway.run("SET statement_timeout = '6s'");
     gateway.send(&frontend::query(LARGE));
     assert_eq!(gateway.frame().tag, b'T');
-    std::thread::sleep(Duration::from_millis(2500));
+    std::thread::sleep(Duration::from_secs(7));
     let reply = gateway.reply();
     assert_eq!(reply.sqlstate(), "57014", "{:?}", reply.tags());
     assert_eq!(reply.error().expect("an error")[&'M'], "canceling statement due to statement timeout");
@@ -1661,8 +1661,16 @@ fn psql_sees_postgresql() {
         &["-1", "-c", "SELECT count(*) FROM shown", "-c", "SELECT 1 / 0", "-c", "SELECT count(*) FROM shown"],
         &["-c", "\\sv watershed.queries"],
     ] {
-        let (expected, actual) = (psql(&direct, arguments), psql(&gateway, arguments));
-        assert_eq!(expected, actual, "psql {arguments:?}");
+        loop {
+            let (expected, actual) = (psql(&direct, arguments), psql(&gateway, arguments));
+            if expected == actual {
+                break;
+            }
+            // Other tests make tables and roles meanwhile: a difference counts if PostgreSQL still says the same.
+            if psql(&direct, arguments) == expected {
+                assert_eq!(expected, actual, "psql {arguments:?}");
+            }
+        }
     }
 }
 

@@ -11,7 +11,7 @@ use support::wire::{Client, Format};
 const STATEMENTS: &[&str] = &[
     "SELECT count(*), sum(n), min(t) FROM m",
     "SELECT g, count(*) FROM m GROUP BY g ORDER BY g",
-    "SELECT count(*) FROM m WHERE ts >= now() - interval '1 hour'",
+    "SELECT count(*) FROM m WHERE ts >= now() - interval '30 days'",
     "SELECT a.g, count(*) FROM m a JOIN m b ON a.id = b.id GROUP BY a.g ORDER BY a.g",
 ];
 const PARAMETRIC: &str = "SELECT count(*) FROM m WHERE ts >= $1::timestamptz AND n < $2::int8";

@@ -89,6 +89,11 @@ fn alerts_letters_and_generated_records_reach_the_broker() {
 
     // Dying between any two steps costs nothing; a broker that is away only delays.
     for (round, point) in ["forward.snapshot", "forward.sent", "forward.stored"].into_iter().enumerate() {
+        // What was sent and is not stored is sent again by the next start, which would die of that before it is ready.
+        let pending = "SELECT count(*) FROM watershed_control.forwards WHERE pending IS NOT NULL";
+        let mut admin = Client::connect(&instance.admin());
+        wait_for("what was sent to be stored", || (admin.value(pending) == "0").then_some(()));
+        drop(admin);
         instance.terminate();
         instance.launch(&[("WATERSHED_CRASH_AT", point)]);
         instance.wait_until_ready();

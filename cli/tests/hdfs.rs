@@ -28,14 +28,14 @@ fn product(hdfs: &Hdfs, options: Options) -> Instance {
 
 /// The same through another address of the NameNode.
 fn product_at(hdfs: &Hdfs, url: &str, options: Options) -> Instance {
-    product_with(hdfs, url, "", options)
+    product_with(hdfs, url, IMPATIENT, "", options)
 }
 
-/// The same with more settings.
-fn product_with(hdfs: &Hdfs, url: &str, more: &str, options: Options) -> Instance {
+/// The same with timeouts and more settings.
+fn product_with(hdfs: &Hdfs, url: &str, timeouts: &str, more: &str, options: Options) -> Instance {
     let config = hdfs.dir().join("watershed.toml");
     let section = format!(
-        "[lake]\nurl = \"{url}/lake\"\nhadoop_conf_dir = \"{}\"\n{IMPATIENT}[retention]\ninterval = \"24h\"\nearly = false\n{more}",
+        "[lake]\nurl = \"{url}/lake\"\nhadoop_conf_dir = \"{}\"\n{timeouts}[retention]\ninterval = \"24h\"\nearly = false\n{more}",
         hdfs.conf_dir().display()
     );
     fs::write(&config, section).expect("a settings file");
@@ -210,7 +210,7 @@ fn whole_path(instance: &Instance) {
 #[test]
 fn the_whole_path_works_on_hdfs() {
     let hdfs = Hdfs::start();
-    let instance = product(&hdfs, Options::on_demand());
+    let instance = product_with(&hdfs, &hdfs.url(), "", "", Options::on_demand());
     whole_path(&instance);
     let listed = hdfs.dfs(&["-ls", "-R", "/lake"]);
     assert!(
@@ -239,7 +239,7 @@ fn days_leave_with_their_folders(instance: &Instance, settings: &str, folders: i
     let days = || folders().matches("_day=").count();
     assert_eq!(days(), 7, "{}", folders());
     client.run("SELECT watershed.set_retention('public.readings', hot_days => 2, lake_days => 3)");
-    let done = instance.output(&["retain", "readings", "--notice", "4s"]);
+    let done = instance.output(&["retain", "readings", "--notice", "10s"]);
     assert!(done.status.success(), "{}", shown(&done));
     wait_for("the folders of the days that are gone to go", || {
         let compacted = instance.output(&["compact", "readings", "--config", settings]);
@@ -258,7 +258,7 @@ fn days_leave_with_their_folders(instance: &Instance, settings: &str, folders: i
 #[test]
 fn days_leave_hdfs_with_their_folders() {
     let hdfs = Hdfs::start();
-    let instance = product_with(&hdfs, &hdfs.url(), HASTY, Options::on_demand());
+    let instance = product_with(&hdfs, &hdfs.url(), IMPATIENT, HASTY, Options::on_demand());
     let settings = hdfs.dir().join("watershed.toml");
     days_leave_with_their_folders(&instance, argument(&settings), || hdfs.dfs(&["-ls", "/lake/public.readings"]));
 }
@@ -283,7 +283,7 @@ fn the_whole_path_works_on_s3() {
     let dir = tempfile::tempdir().expect("a folder");
     let config = dir.path().join("watershed.toml");
     let section = format!(
-        "[lake]\nurl = \"s3://watershed/lake\"\n{IMPATIENT}[lake.s3]\nendpoint = \"{}\"\nregion = \"us-east-1\"\nallow_http = true\n\
+        "[lake]\nurl = \"s3://watershed/lake\"\n[lake.s3]\nendpoint = \"{}\"\nregion = \"us-east-1\"\nallow_http = true\n\
          access_key_id = \"id\"\nsecret_access_key = \"very-secret\"\n",
         s3.endpoint()
     );
@@ -446,7 +446,7 @@ fn rows_that_only_the_lake_has_are_an_error_while_it_is_away() {
     client.run("INSERT INTO t SELECT i, now() - (i % 10) * interval '1 day' FROM generate_series(1, 1000) i");
     instance.archive();
     client.run("SELECT watershed.set_retention('public.t', hot_days => 5)");
-    instance.run(&["retain", "t", "--notice", "4s"]);
+    instance.run(&["retain", "t", "--notice", "10s"]);
     assert_eq!(client.value("SELECT count(*) FROM t"), "1000");
     hdfs.kill9("namenode");
     // What is in memory may still be answered with, and exactly; then the log cannot be followed any more.

@@ -198,7 +198,7 @@ fn what_is_stopped_ends_in_both_stores() {
     delays.note("CancelRequest, PostgreSQL", since.elapsed());
 
     // statement_timeout, in both protocols and in a transaction.
-    client.run("SET statement_timeout = '700ms'");
+    client.run("SET statement_timeout = '3s'");
     for extended in [false, true] {
         client.run("BEGIN");
         let since = Instant::now();
@@ -215,7 +215,7 @@ fn what_is_stopped_ends_in_both_stores() {
         };
         client.send(&bytes);
         stopped(&mut client, BY_TIMEOUT, 'E');
-        delays.note("statement_timeout of 700 ms, the lake", since.elapsed());
+        delays.note("statement_timeout of 3 s, the lake", since.elapsed());
         lake_rests(instance, since);
         client.run("ROLLBACK");
     }
@@ -252,7 +252,7 @@ fn what_is_stopped_ends_in_both_stores() {
 
     // Too long idle in a transaction, a portal half read.
     let mut idle = Client::connect(&instance.gateway());
-    idle.run("SET idle_in_transaction_session_timeout = '500ms'");
+    idle.run("SET idle_in_transaction_session_timeout = '3s'");
     idle.run("BEGIN");
     idle.send(&bytes.concat());
     assert_eq!(idle.reply().ok().rows().len(), 10);

@@ -28,9 +28,18 @@ fn touched(admin: &mut Client) -> Touched {
     Touched { rows: number(0), blocks: number(1) }
 }
 
-/// What one answer of the lake touches in PostgreSQL. Counters are complete once the session that counted is gone.
+/// What one answer of the lake touches in PostgreSQL: the least of three, since the archiver of `up` looks at the table every few seconds,
+/// and is counted as well.
 #[track_caller]
 fn cost(instance: &Instance, admin: &mut Client, sql: &str, expected: i64) -> Touched {
+    let all = [(); 3].map(|()| cost_once(instance, admin, sql, expected));
+    let least = |of: fn(&Touched) -> i64| all.iter().map(of).min().expect("three");
+    Touched { rows: least(|t| t.rows), blocks: least(|t| t.blocks) }
+}
+
+/// What one answer touched. Counters are complete once the session that counted is gone.
+#[track_caller]
+fn cost_once(instance: &Instance, admin: &mut Client, sql: &str, expected: i64) -> Touched {
     let before = touched(admin);
     let mut client = Client::connect(&instance.gateway());
     let pid = client.value("SELECT pg_backend_pid()");

@@ -227,7 +227,7 @@ async fn limits_and_refusals() {
         max_record_bytes: 5_000,
         concurrency: 2,
         max_readers: 4,
-        patience: Duration::from_millis(300),
+        patience: Duration::from_secs(3),
         ..config(&db)
     })
     .await;
@@ -562,7 +562,7 @@ async fn old_keys_are_forgotten_in_the_background() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let at = listener.local_addr().unwrap();
     let stop = tokio_util::sync::CancellationToken::new();
-    let config = Config { key_retention: Duration::from_secs(2), ..config(&db) };
+    let config = Config { key_retention: Duration::from_secs(10), ..config(&db) };
     let serving = tokio::spawn(ingest::http::run(config, listener, axum::Router::new(), stop.clone()));
     assert_eq!(post(at, "logs", &[("Idempotency-Key", "short")], "{\"ts\":1}").await.status, 200);
     assert!(post(at, "logs", &[("Idempotency-Key", "short")], "{\"ts\":1}").await.head.contains("replayed"));

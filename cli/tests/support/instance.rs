@@ -187,7 +187,7 @@ impl Instance {
     pub fn wait_until_ready(&self) {
         wait_for("\"ready\" from up", || {
             let log = self.log();
-            if log.to_lowercase().contains("ready") && self.env().is_some() {
+            if log.lines().any(|line| line == "ready") && self.env().is_some() {
                 return Some(());
             }
             assert!(self.alive(), "up ended before it was ready:\n{log}");
@@ -421,10 +421,10 @@ pub fn argument(path: &Path) -> &str {
     path.to_str().expect("a path in UTF-8")
 }
 
-/// Waits until `sql` on `client` gives `expected`.
+/// Waits until `sql` on `client` gives `expected`; NULL and no row at all are other values.
 #[track_caller]
 pub fn wait_for_value(client: &mut Client, sql: &str, expected: &str) {
-    wait_for(&format!("{expected} from {sql}"), || (client.value(sql) == expected).then_some(()));
+    wait_for(&format!("{expected} from {sql}"), || (client.run(sql).rows() == [[Some(expected.to_owned())]]).then_some(()));
 }
 
 /// A short pause where only the order of two threads matters.

@@ -31,6 +31,16 @@ pub fn wait_for<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
     }
 }
 
+/// Waits for the next day (UTC) if this one is nearly over: what counts days from `now()` twice must not see it change in between.
+pub fn well_before_midnight() {
+    const ROOM: u64 = 300;
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_secs());
+    let left = 86_400 - now % 86_400;
+    if left < ROOM {
+        std::thread::sleep(Duration::from_secs(left + 1));
+    }
+}
+
 /// A sequence of numbers that is the same in every run (SplitMix64; Steele, Lea, Flood 2014).
 pub struct Sequence(pub u64);
 

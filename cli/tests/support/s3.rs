@@ -31,11 +31,20 @@ fn script() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/local/s3/s3.sh")
 }
 
+/// Below those that the system gives to outgoing connections, one of which might take it before the server does.
+fn free_port() -> u16 {
+    let own = std::process::id() % 9_000;
+    (0..9_000)
+        .map(|n| 10_000 + ((own * 37 + n * 7) % 9_000) as u16)
+        .find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok())
+        .expect("a port")
+}
+
 impl S3 {
     pub fn start() -> S3 {
         let output = Command::new(script()).arg("setup").output().expect("bash starts");
         assert!(output.status.success(), "no S3: {}", String::from_utf8_lossy(&output.stderr));
-        let port = TcpListener::bind(("127.0.0.1", 0)).and_then(|s| s.local_addr()).expect("a port").port();
+        let port = free_port();
         let mut command = Command::new("sh");
         command.args(["-c", KEEPER, "keeper"]).arg(script()).args(["run", "--port", &port.to_string()]);
         command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());

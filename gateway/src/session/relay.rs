@@ -135,6 +135,10 @@ impl Session {
             TxStatus::Idle => {
                 self.portals.clear();
                 self.swallow_trees = false;
+                // What it has changed is committed only now; others learn of it soon, and not at their next look.
+                if self.catalog_changed {
+                    self.shared.catalog.suspect();
+                }
             }
             TxStatus::Open => self.swallow_trees = false,
             TxStatus::Failed => {}

@@ -585,7 +585,7 @@ async fn the_loop_archives_by_itself() {
     assert_eq!(s.verify().await.lake.rows, 0);
     insert(&mut conn, 50, 60).await;
     let mut rows = 0;
-    for _ in 0..100 {
+    for _ in 0..1_000 {
         tokio::time::sleep(Duration::from_millis(100)).await;
         rows = s.verify().await.lake.rows;
         if rows > 0 {
