@@ -223,8 +223,8 @@ pub struct Link {
     /// Whose turn it was last to be read first.
     client_first: bool,
     moved: Moved,
-    /// How long the last wait was.
-    waited: Duration,
+    /// How long the last waits were: for the client, and for PostgreSQL.
+    waited: [Duration; 2],
     /// How long a wait may be spent awake.
     pub awake_for: Duration,
 }
@@ -232,7 +232,7 @@ pub struct Link {
 impl Link {
     /// Of two connections; what they have read already stays.
     pub fn new(client: Side, upstream: Side) -> Self {
-        Link { client, upstream, grown: false, client_first: false, moved: Moved::default(), waited: Duration::MAX, awake_for: Duration::ZERO }
+        Link { client, upstream, grown: false, client_first: false, moved: Moved::default(), waited: [Duration::MAX; 2], awake_for: Duration::ZERO }
     }
 
     /// Hands on the first `n` bytes from the client. (Copied: shared buffers would have to be made anew.)
@@ -260,15 +260,16 @@ impl Link {
             return turn;
         }
         let began = Instant::now();
-        // A wait is as long as the one before, as a rule.
-        if self.waited <= self.awake_for
+        let whom = usize::from(owed);
+        // A wait is as long as the one before for the same, as a rule.
+        if self.waited[whom] <= self.awake_for
             && let Some(mut awake) = Awake::begin(began, self.awake_for)
         {
             while awake.goes_on(Instant::now()) {
                 // The thread's other sessions have their turn, and the sockets are asked.
                 tokio::task::yield_now().await;
                 if let Some(turn) = self.look(whole_frame).await {
-                    self.waited = began.elapsed();
+                    self.waited[whom] = began.elapsed();
                     return turn;
                 }
             }
@@ -276,7 +277,7 @@ impl Link {
         let asleep = owed.then(Asleep::begin);
         let turn = poll_fn(|cx| self.poll_turn(cx, whole_frame, true)).await;
         drop(asleep);
-        self.waited = began.elapsed();
+        self.waited[whom] = began.elapsed();
         turn
     }
 
