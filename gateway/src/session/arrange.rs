@@ -2,7 +2,7 @@
 //! rows. ✗ collecting and sorting (`plan::ranks`), which statements these are (`analyze::arranged`).
 
 use super::bracket::Outcome;
-use super::lake::{GiveUp, give_up_engine};
+use super::give_up::{GiveUp, give_up_engine};
 use super::{Session, probe};
 use crate::analyze::arranged::{self, Arranged};
 use crate::engine::QueryStream;

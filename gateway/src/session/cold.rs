@@ -4,7 +4,8 @@
 //! ✗ how the lake answers.
 
 use super::bracket::{Outcome, Probed, unexpected};
-use super::lake::{Bound, LakePortal, UNSURE, put_dimension_facts, unsure};
+use super::decide::{UNSURE, unsure};
+use super::lake::{Bound, LakePortal, put_dimension_facts};
 use super::probe::{self, Facts};
 use super::{Session, SessionEnd};
 use crate::analyze::{Analysis, Shape};

@@ -3,7 +3,9 @@
 //! what falling back executes. ✗ what the lake does.
 
 use super::bracket::{Outcome, Probed};
-use super::lake::{Answer, Bound, Decision, LakePortal, cancelled_report};
+use super::decide::Decision;
+use super::give_up::cancelled_report;
+use super::lake::{Answer, Bound, LakePortal};
 use super::probe::{self, HELPER};
 use super::state::{Expect, Running};
 use super::{MAX_REMEMBERED, MAX_REMEMBERED_BYTES, Portal, Prepared, Session, SessionEnd};

@@ -1,7 +1,8 @@
 //! Where the lake's rows go when the client is of Arrow Flight: as they come, in batches, beside the wire, on which only the end of the
 //! answer or its error travels. What comes of PostgreSQL goes over the wire as ever. ✗ what becomes of the batches.
 
-use super::lake::{Cursor, GiveUp, HOLD_BACK, cancelled, give_up_encoding, give_up_engine};
+use super::give_up::{GiveUp, cancelled, give_up_encoding, give_up_engine};
+use super::lake::{Cursor, HOLD_BACK};
 use super::Session;
 use crate::flight::outgoing::OutgoingError;
 use crate::query::record::Record;

@@ -2,7 +2,9 @@
 //! ✗ what the lake does.
 
 use super::bracket::Outcome;
-use super::lake::{Answer, Bound, Decision, cancelled_report};
+use super::decide::Decision;
+use super::give_up::cancelled_report;
+use super::lake::{Answer, Bound};
 use super::probe::SIMPLE;
 use super::state::{Expect, Running, TxStatus};
 use super::copy::COPY_REASON;

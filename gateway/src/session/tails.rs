@@ -4,7 +4,8 @@
 
 use super::Session;
 use super::bracket::unexpected;
-use super::lake::{GiveUp, LakePortal, give_up_engine};
+use super::give_up::{GiveUp, give_up_engine};
+use super::lake::LakePortal;
 use super::probe::{self, Facts};
 use crate::analyze::dimension::column_name;
 use crate::analyze::floats::Source;
