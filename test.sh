@@ -13,6 +13,6 @@ setup_relay
 setup_readers
 setup_promtool
 setup_browser
-if [ "$#" -eq 0 ]; then set -- --workspace; fi
 cd -- "$here"
+if [ "$#" -eq 0 ]; then exec python3 scripts/run-tests.py; fi
 exec cargo test --locked --no-fail-fast "$@"

@@ -47,12 +47,17 @@ pub fn lasting_port() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     const FIRST: u16 = 20_000;
     const COUNT: u16 = 12_000;
+    let ports = Path::new(env!("CARGO_TARGET_TMPDIR")).join("ports");
+    fs::create_dir_all(&ports).expect("a folder for the ports that are taken");
     let seed = u16::try_from(std::process::id() % u32::from(COUNT)).unwrap_or(0);
     for _ in 0..COUNT {
         // Processes begin at different places, and step by a number that has no common factor with COUNT.
         let step = NEXT.fetch_add(1, Ordering::SeqCst);
         let port = FIRST + ((u32::from(seed) * 37 + u32::from(step) * 7) % u32::from(COUNT)) as u16;
-        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+        // Free now, and not another test program's while its server is away.
+        let file = File::create(ports.join(port.to_string())).expect("a file for the port");
+        if file.try_lock().is_ok() && TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            std::mem::forget(file);
             return port;
         }
     }
