@@ -1,5 +1,6 @@
 //! Waiting awake. Who sends one small statement after the other waits, on an idle machine, mostly for processors to be woken: a
-//! session whose last wait was short looks for its next bytes a moment longer before its thread goes to sleep. ✗ what is waited for.
+//! session whose last wait for the same (its client, or PostgreSQL) was short looks for its next bytes a moment longer before its thread
+//! goes to sleep. ✗ what is waited for.
 //!
 //! Nobody else may pay for it: one session of the process at a time waits so, and only while PostgreSQL is at work for few others; other sessions of the
 //! thread are served meanwhile, and if the processor is wanted elsewhere (the thread did not run for a while) the thread sleeps as
