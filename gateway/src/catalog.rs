@@ -113,7 +113,7 @@ impl Catalog {
             tokio::select! {
                 () = tokio::time::sleep(LOOK_EVERY) => {}
                 () = self.suspect.notified() => {
-                    // The statement that raised the suspicion has only just been forwarded.
+                    // One look for all that is told within a moment.
                     tokio::time::sleep(Duration::from_millis(20)).await;
                 }
                 () = shutdown.cancelled() => return,

@@ -168,6 +168,8 @@ pub struct Session {
     level_known: bool,
     /// A statement of this session may have changed the catalog: look before the next one is classified.
     catalog_changed: bool,
+    /// DDL that is not committed yet, or that the gateway was not told of.
+    ddl_untold: bool,
     /// The gateway has PostgreSQL at work for a probe or a tail.
     probing: bool,
     /// The client sent Terminate.
@@ -232,6 +234,7 @@ impl Session {
             log_level: None,
             level_known: false,
             catalog_changed: false,
+            ddl_untold: false,
             probing: false,
             said_goodbye: false,
             farewell_said: false,
@@ -687,7 +690,7 @@ impl Session {
         }
         if statement.ddl {
             self.catalog_changed = true;
-            self.shared.catalog.suspect();
+            self.ddl_untold = true;
         }
     }
 

@@ -135,8 +135,9 @@ impl Session {
             TxStatus::Idle => {
                 self.portals.clear();
                 self.swallow_trees = false;
-                // What it has changed is committed only now; others learn of it soon, and not at their next look.
-                if self.catalog_changed {
+                // What it has changed is committed: others learn of it soon, and not at the next look.
+                if self.ddl_untold && self.state.settled() {
+                    self.ddl_untold = false;
                     self.shared.catalog.suspect();
                 }
             }
